@@ -122,7 +122,8 @@ private:
 class workspace_scope {
 public:
     explicit workspace_scope(workspace& w) noexcept
-        : workspace_{w}, block_{w.current_}, block_used_{w.current_ != nullptr ? w.current_->used : 0},
+        // An unused workspace may replace its blocks under this scope: then nothing is remembered but "unused".
+        : workspace_{w}, block_{w.used_ != 0 ? w.current_ : nullptr}, block_used_{block_ != nullptr ? block_->used : 0},
           used_{w.used_} {}
     workspace_scope(workspace_scope const&) = delete;
     workspace_scope& operator=(workspace_scope const&) = delete;
