@@ -11,6 +11,7 @@
 #include "../core/macros.hpp"
 #include "../core/types.hpp"
 #include "float_card.hpp"
+#include "half.hpp"
 
 #include <concepts>
 #include <cstdint>
@@ -28,7 +29,7 @@ inline constexpr double unit_roundoff = [] {
             u /= 2;
         return u;
     } else {
-        static_assert(std::same_as<T, float> || (element_format<T> && T::bits == 32),
+        static_assert(std::same_as<T, float> || std::same_as<T, fp32>,
                       "tessera: unit_roundoff<T>: T must be a float type or a format with a card");
         return 0x1p-24;
     }
