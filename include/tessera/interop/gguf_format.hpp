@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// What the reader and the writer of GGUF files share: type codes, their names and sizes, limits.
+///
+/// A file is: magic "GGUF", version, tensor count, metadata count; the metadata (key, type, value); the tensor
+/// descriptions (name, dimensions, type, offset); padding; the data. All little endian, strings are a 64-bit length and
+/// that many bytes. Source: the GGUF specification; sizes of tensor types as in gguf-py (`GGML_QUANT_SIZES`).
+
+#include "../core/types.hpp"
+#include "../numerics/half.hpp"
+#include "../storage/blocked.hpp"
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace tessera::inline TESSERA_ABI::gguf {
+
+static_assert(std::endian::native == std::endian::little, "tessera: the GGUF reader needs a little-endian machine");
+
+inline constexpr std::uint32_t magic = 0x46554747u; ///< "GGUF"
+inline constexpr std::uint32_t oldest_version = 2;
+inline constexpr std::uint32_t newest_version = 3;
+inline constexpr std::uint64_t default_alignment = 32;
+inline constexpr std::string_view alignment_key = "general.alignment";
+
+inline constexpr std::uint64_t max_name_bytes = 65535; ///< of a key or a tensor name
+inline constexpr std::uint32_t max_dimensions = 4;
+inline constexpr int max_array_depth = 4; ///< arrays in arrays
+
+/// Type of a metadata value, as stored.
+enum class value_type : std::uint32_t {
+    uint8,
+    int8,
+    uint16,
+    int16,
+    uint32,
+    int32,
+    float32,
+    boolean,
+    string,
+    array,
+    uint64,
+    int64,
+    float64
+};
+
+inline constexpr std::uint32_t value_types = 13;
+
+constexpr char const* name_of(value_type t) noexcept {
+    constexpr char const* names[] = {"uint8",   "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
+                                     "boolean", "string", "array",  "uint64", "int64",  "float64"};
+    auto const i = static_cast<std::uint32_t>(t);
+    return i < value_types ? names[i] : "unknown";
+}
+
+/// Bytes of a value of fixed size; 0 for string and array.
+constexpr std::uint64_t size_of(value_type t) noexcept {
+    constexpr std::uint8_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    auto const i = static_cast<std::uint32_t>(t);
+    return i < value_types ? sizes[i] : 0;
+}
+
+/// Type of a tensor's elements, as stored. The reader knows the size of all of these, so that a file can be listed;
+/// tessera computes with the ones named here.
+enum class tensor_type : std::uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q8_0 = 8, bf16 = 30 };
+
+/// Name and size of a tensor type; `block_size` elements take `block_bytes` bytes.
+struct tensor_type_info {
+    char const* name = nullptr; ///< null: unknown
+    std::uint16_t block_size = 0;
+    std::uint16_t block_bytes = 0;
+};
+
+constexpr tensor_type_info info_of(tensor_type t) noexcept {
+    constexpr tensor_type_info table[] = {
+        {"f32", 1, 4},       {"f16", 1, 2},      {"q4_0", 32, 18},     {"q4_1", 32, 20},    {},
+        {},                  {"q5_0", 32, 22},   {"q5_1", 32, 24},     {"q8_0", 32, 34},    {"q8_1", 32, 40},
+        {"q2_k", 256, 84},   {"q3_k", 256, 110}, {"q4_k", 256, 144},   {"q5_k", 256, 176},  {"q6_k", 256, 210},
+        {"q8_k", 256, 292},  {"iq2_xxs", 256, 66}, {"iq2_xs", 256, 74}, {"iq3_xxs", 256, 98}, {"iq1_s", 256, 50},
+        {"iq4_nl", 32, 18},  {"iq3_s", 256, 110}, {"iq2_s", 256, 82},  {"iq4_xs", 256, 136}, {"i8", 1, 1},
+        {"i16", 1, 2},       {"i32", 1, 4},      {"i64", 1, 8},        {"f64", 1, 8},       {"iq1_m", 256, 56},
+        {"bf16", 1, 2},      {},                 {},                   {},                  {"tq1_0", 256, 54},
+        {"tq2_0", 256, 66},  {},                 {},                   {},                  {"mxfp4", 32, 17},
+        {"nvfp4", 64, 36},   {"q1_0", 128, 18},
+    };
+    auto const i = static_cast<std::uint32_t>(t);
+    return i < sizeof(table) / sizeof(table[0]) ? table[i] : tensor_type_info{};
+}
+
+constexpr char const* name_of(tensor_type t) noexcept {
+    char const* const name = info_of(t).name;
+    return name != nullptr ? name : "unknown";
+}
+
+namespace detail {
+
+/// The stored type of a C++ element or block.
+template <class T>
+inline constexpr tensor_type type_for = [] {
+    static_assert(tessera::detail::always_false<T>, "tessera: gguf: this element type has no GGUF tensor type");
+    return tensor_type{};
+}();
+template <>
+inline constexpr tensor_type type_for<float> = tensor_type::f32;
+template <>
+inline constexpr tensor_type type_for<fp16> = tensor_type::f16;
+template <>
+inline constexpr tensor_type type_for<bf16> = tensor_type::bf16;
+template <>
+inline constexpr tensor_type type_for<q4_0> = tensor_type::q4_0;
+template <>
+inline constexpr tensor_type type_for<q4_1> = tensor_type::q4_1;
+template <>
+inline constexpr tensor_type type_for<q8_0> = tensor_type::q8_0;
+
+/// A name from a file, safe to print: quoted, other than printable ASCII as \xNN, cut after 64 bytes.
+inline std::string quoted(std::string_view name) {
+    constexpr char const* digits = "0123456789abcdef";
+    std::string out = "'";
+    for (std::size_t i = 0; i < name.size() && i < 64; ++i) {
+        auto const c = static_cast<unsigned char>(name[i]);
+        if (c >= 0x20 && c < 0x7f && c != '\'' && c != '\\')
+            out += static_cast<char>(c);
+        else
+            (out += "\\x") += {digits[c >> 4], digits[c & 15]};
+    }
+    return out += name.size() > 64 ? "...'" : "'";
+}
+
+} // namespace detail
+
+} // namespace tessera::inline TESSERA_ABI::gguf
