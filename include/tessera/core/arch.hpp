@@ -13,15 +13,18 @@ namespace tessera::inline TESSERA_ABI {
 /// Any C++ compiler: plain loops, no intrinsics.
 struct generic_arch {
     static constexpr char const* name = "generic";
+    static constexpr int lanes = 1; ///< float32 lanes of a register
 };
 
 /// x86-64 baseline.
 struct sse2 : generic_arch {
     static constexpr char const* name = "sse2";
+    static constexpr int lanes = 4; ///< float32 lanes of a register
 };
 /// AVX2 with FMA and F16C (x86-64-v3).
 struct avx2 : sse2 {
     static constexpr char const* name = "avx2";
+    static constexpr int lanes = 8; ///< float32 lanes of a register
 };
 /// AVX2 with the VEX-encoded 8-bit dot product.
 struct avx2_vnni : avx2 {
@@ -30,6 +33,7 @@ struct avx2_vnni : avx2 {
 /// AVX-512 F, BW, DQ, VL (x86-64-v4).
 struct avx512 : avx2 {
     static constexpr char const* name = "avx512";
+    static constexpr int lanes = 16; ///< float32 lanes of a register
 };
 /// AVX-512 with the 8-bit dot product.
 struct avx512_vnni : avx512 {
@@ -43,6 +47,7 @@ struct avx512_amx : avx512_vnni {
 /// AArch64 baseline.
 struct neon64 : generic_arch {
     static constexpr char const* name = "neon64";
+    static constexpr int lanes = 4; ///< float32 lanes of a register
 };
 
 /// The best tag that this translation unit's flags allow.

@@ -116,6 +116,8 @@ struct q4_0 {
 
     static constexpr int block_size = 32;
     static constexpr float bits_per_weight = 4.5f;
+    static constexpr int code_bits = 4;
+    static constexpr int min_code = -8;
     static constexpr bool has_minimum = false;
     static constexpr char const* name = "q4_0";
 
@@ -154,6 +156,8 @@ struct q4_1 {
 
     static constexpr int block_size = 32;
     static constexpr float bits_per_weight = 5.0f;
+    static constexpr int code_bits = 4;
+    static constexpr int min_code = 0;
     static constexpr bool has_minimum = true;
     static constexpr char const* name = "q4_1";
 
@@ -193,6 +197,8 @@ struct q8_0 {
 
     static constexpr int block_size = 32;
     static constexpr float bits_per_weight = 8.5f;
+    static constexpr int code_bits = 8;
+    static constexpr int min_code = -128;
     static constexpr bool has_minimum = false;
     static constexpr char const* name = "q8_0";
 
@@ -223,6 +229,8 @@ concept block_format =
     std::is_trivially_copyable_v<typename F::block> && F::block_size > 0 &&
     requires(typename F::block const& b, typename F::block& out, float const* x, int i) {
         { F::bits_per_weight } -> std::convertible_to<float>;
+        { F::code_bits } -> std::convertible_to<int>;
+        { F::min_code } -> std::convertible_to<int>;
         { F::has_minimum } -> std::convertible_to<bool>;
         { F::name } -> std::convertible_to<char const*>;
         { F::scale(b) } noexcept -> std::same_as<float>;

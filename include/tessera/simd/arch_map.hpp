@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The only place that maps the library's architecture tags to xsimd's, and that absorbs the renamings between xsimd 8.1
+/// (Debian 12) and later versions: `hadd` became `reduce_add`.
+
+#include "../core/arch.hpp"
+#include "../core/types.hpp"
+
+#include <xsimd/xsimd.hpp>
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+namespace detail {
+
+template <class Arch>
+struct arch_map {
+    static_assert(tessera::detail::always_false<Arch>,
+                  "tessera: no SIMD mapping for this architecture tag (sse2, avx2, avx512 and their refinements, neon64)");
+};
+template <>
+struct arch_map<sse2> {
+    using type = xsimd::sse2;
+};
+template <>
+struct arch_map<avx2> {
+    using type = xsimd::fma3<xsimd::avx2>;
+};
+template <>
+struct arch_map<avx512> {
+    using type = xsimd::avx512bw;
+};
+template <>
+struct arch_map<avx2_vnni> : arch_map<avx2> {};
+template <>
+struct arch_map<avx512_vnni> : arch_map<avx512> {};
+template <>
+struct arch_map<avx512_amx> : arch_map<avx512> {};
+template <>
+struct arch_map<neon64> {
+    using type = xsimd::neon64;
+};
+
+} // namespace detail
+
+/// A register of T for the architecture; `floats<Arch>` and `ints<Arch>` have the same number of lanes.
+template <class T, class Arch>
+using batch = xsimd::batch<T, typename detail::arch_map<Arch>::type>;
+
+template <class Arch>
+using floats = batch<float, Arch>;
+template <class Arch>
+using ints = batch<std::int32_t, Arch>;
+
+/// Lanes of a float register: 4, 8 or 16.
+template <class Arch>
+inline constexpr index_t lanes = static_cast<index_t>(floats<Arch>::size);
+
+/// x * y + z with one rounding where the architecture has it (not on sse2). xsimd 8.1 has no fused form for AVX-512, and
+/// only g++ fuses its two instructions by itself.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> fma(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y,
+                                                xsimd::batch<float, A> const& z) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_fmadd_ps(x, y, z);
+#endif
+    return xsimd::fma(x, y, z);
+}
+
+/// x * y - z, rounded as `fma` does.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> fms(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y,
+                                                xsimd::batch<float, A> const& z) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_fmsub_ps(x, y, z);
+#endif
+    return xsimd::fms(x, y, z);
+}
+
+/// z - x * y, rounded as `fma` does.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> fnma(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y,
+                                                 xsimd::batch<float, A> const& z) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_fnmadd_ps(x, y, z);
+#endif
+    return xsimd::fnma(x, y, z);
+}
+
+/// The sum of all lanes; its order is a constant of the architecture.
+template <class T, class A>
+TESSERA_FORCE_INLINE T reduce_add(xsimd::batch<T, A> const& v) noexcept {
+#if XSIMD_VERSION_MAJOR < 10
+    return xsimd::hadd(v);
+#else
+    return xsimd::reduce_add(v);
+#endif
+}
+
+/// The largest lane.
+template <class T, class A>
+TESSERA_FORCE_INLINE T reduce_max(xsimd::batch<T, A> const& v) noexcept {
+    alignas(64) T lane[xsimd::batch<T, A>::size];
+    v.store_aligned(lane);
+    T result = lane[0];
+    for (std::size_t i = 1; i < xsimd::batch<T, A>::size; ++i) result = result < lane[i] ? lane[i] : result;
+    return result;
+}
+
+} // namespace tessera::inline TESSERA_ABI::simd

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Loads and stores of float32 registers from float32, fp16 and bf16 memory, whole or partial. Partial ones touch only
+/// the elements they name; missing lanes read as zero. xsimd has no 16-bit float batches, so the few conversion
+/// intrinsics live here.
+
+#include "../numerics/half.hpp"
+#include "arch_map.hpp"
+
+#include <cstdint>
+#include <cstring>
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+/// lanes<Arch> floats from p, any alignment.
+template <class Arch>
+TESSERA_FORCE_INLINE floats<Arch> load(float const* p) noexcept {
+    return floats<Arch>::load_unaligned(p);
+}
+
+template <class Arch>
+TESSERA_FORCE_INLINE void store(float* p, floats<Arch> const& v) noexcept {
+    v.store_unaligned(p);
+}
+
+namespace detail {
+
+/// Scalar conversion of a register's worth: the fall-back, and the definition of the vector ones.
+template <class Arch, class T>
+TESSERA_FORCE_INLINE floats<Arch> load_by_element(T const* p, index_t n) noexcept {
+    alignas(64) float lane[lanes<Arch>] = {};
+    for (index_t i = 0; i < n; ++i) lane[i] = static_cast<float>(p[i]);
+    return floats<Arch>::load_aligned(lane);
+}
+
+template <class Arch, class T>
+TESSERA_FORCE_INLINE void store_by_element(T* p, floats<Arch> const& v, index_t n) noexcept {
+    alignas(64) float lane[lanes<Arch>];
+    v.store_aligned(lane);
+    for (index_t i = 0; i < n; ++i) p[i] = static_cast<T>(lane[i]);
+}
+
+} // namespace detail
+
+/// lanes<Arch> fp16 numbers, widened exactly.
+template <class Arch>
+TESSERA_FORCE_INLINE floats<Arch> load(fp16 const* p) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
+#endif
+#if defined(__F16C__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+#endif
+    return detail::load_by_element<Arch>(p, lanes<Arch>);
+}
+
+/// lanes<Arch> bf16 numbers, widened exactly.
+template <class Arch>
+TESSERA_FORCE_INLINE floats<Arch> load(bf16 const* p) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_castsi512_ps(_mm512_slli_epi32(
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p))), 16));
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
+        return _mm256_castsi256_ps(
+            _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))), 16));
+#endif
+    return detail::load_by_element<Arch>(p, lanes<Arch>);
+}
+
+/// The first n elements (0 <= n <= lanes), the other lanes zero.
+template <class Arch, class T>
+TESSERA_FORCE_INLINE floats<Arch> load_partial(T const* p, index_t n) noexcept {
+    if (n == lanes<Arch>) return load<Arch>(p);
+    if constexpr (sizeof(T) == 4) {
+        alignas(64) float lane[lanes<Arch>] = {};
+        std::memcpy(lane, p, static_cast<std::size_t>(n) * sizeof(float));
+        return floats<Arch>::load_aligned(lane);
+    } else {
+        return detail::load_by_element<Arch>(p, n);
+    }
+}
+
+/// Stores the first n lanes (0 <= n <= lanes).
+template <class Arch>
+TESSERA_FORCE_INLINE void store_partial(float* p, floats<Arch> const& v, index_t n) noexcept {
+    if (n == lanes<Arch>) return store<Arch>(p, v);
+    alignas(64) float lane[lanes<Arch>];
+    v.store_aligned(lane);
+    std::memcpy(p, lane, static_cast<std::size_t>(n) * sizeof(float));
+}
+
+/// Rounds to fp16, nearest even.
+template <class Arch>
+TESSERA_FORCE_INLINE void store(fp16* p, floats<Arch> const& v) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                            _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        return;
+    }
+#endif
+#if defined(__F16C__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+        return;
+    }
+#endif
+    detail::store_by_element<Arch>(p, v, lanes<Arch>);
+}
+
+/// Rounds to bf16, nearest even.
+template <class Arch>
+TESSERA_FORCE_INLINE void store(bf16* p, floats<Arch> const& v) noexcept {
+    detail::store_by_element<Arch>(p, v, lanes<Arch>);
+}
+
+template <class Arch, class T>
+    requires(sizeof(T) == 2)
+TESSERA_FORCE_INLINE void store_partial(T* p, floats<Arch> const& v, index_t n) noexcept {
+    if (n == lanes<Arch>) return store<Arch>(p, v);
+    detail::store_by_element<Arch>(p, v, n);
+}
+
+} // namespace tessera::inline TESSERA_ABI::simd

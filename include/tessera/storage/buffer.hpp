@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `buffer<T>`: owns uninitialised, aligned memory of a fixed size; what the owning types of the library are made of.
+
+#include "memory.hpp"
+
+#include <limits>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// `size` elements of a trivial type, uninitialised; moves, does not copy.
+template <class T>
+class buffer {
+    static_assert(std::is_trivially_copyable_v<T>, "tessera: a buffer holds trivially copyable elements");
+
+public:
+    buffer() noexcept = default;
+    /// Throws std::bad_alloc, also where the number of bytes overflows.
+    explicit buffer(index_t size) : size_{size < 0 ? 0 : size} {
+        if (size_ > std::numeric_limits<index_t>::max() / 2 / static_cast<index_t>(sizeof(T))) throw_too_large();
+        data_ = reinterpret_cast<T*>(memory::allocate(bytes()));
+    }
+    buffer(buffer&& other) noexcept
+        : data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)} {}
+    buffer& operator=(buffer&& other) noexcept {
+        buffer taken{std::move(other)};
+        std::swap(data_, taken.data_);
+        std::swap(size_, taken.size_);
+        return *this;
+    }
+    ~buffer() { memory::release(reinterpret_cast<std::byte*>(data_), bytes()); }
+
+    T* data() noexcept { return data_; }
+    T const* data() const noexcept { return data_; }
+    index_t size() const noexcept { return size_; }
+    index_t bytes() const noexcept { return size_ * static_cast<index_t>(sizeof(T)); }
+    T& operator[](index_t i) noexcept { return data_[i]; }
+    T const& operator[](index_t i) const noexcept { return data_[i]; }
+    T* begin() noexcept { return data_; }
+    T* end() noexcept { return data_ + size_; }
+    T const* begin() const noexcept { return data_; }
+    T const* end() const noexcept { return data_ + size_; }
+
+private:
+    [[noreturn]] static void throw_too_large() {
+#if TESSERA_EXCEPTIONS
+        throw std::bad_array_new_length{};
+#else
+        ::operator delete(::operator new(static_cast<std::size_t>(-1))); // ends the program as any failed new does here
+        __builtin_unreachable();
+#endif
+    }
+
+    T* data_ = nullptr;
+    index_t size_ = 0;
+};
+
+} // namespace tessera::inline TESSERA_ABI

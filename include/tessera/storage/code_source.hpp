@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// How coded storage looks to the kernels. Every format of the library is, per row and group of columns,
+///
+///     w(n, k) = scale * (value(code) - zero point) + minimum
+///
+/// with an unsigned code of at most 8 bits. `code_source<Storage>` says this of a storage type: which parts exist, and how
+/// to read them. One specialisation is all that a new storage needs to be placed, decoded and multiplied by every kernel.
+
+#include "blocked.hpp"
+#include "quantized.hpp"
+
+#include <concepts>
+#include <cstdint>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// What is added to scale * value.
+enum class offset_kind : std::uint8_t {
+    none,       ///< nothing
+    minimum,    ///< a float per group, of the scale's type
+    zero_point, ///< -scale * an integer per group
+};
+
+/// Primary template: not coded storage.
+template <class Storage>
+struct code_source {
+    static constexpr bool is_coded = false;
+};
+
+namespace detail {
+
+/// Scales are placed in the type they are stored in when it is a float the machine converts, else as float32.
+template <class T>
+using placed_scale = std::conditional_t<std::same_as<T, fp16> || std::same_as<T, bf16>, T, float>;
+
+} // namespace detail
+
+template <class Scheme>
+struct code_source<quantized<Scheme>> {
+    using storage = quantized<Scheme>;
+    using format = typename Scheme::format;
+    using scale_type = detail::placed_scale<typename storage::scale_type>;
+
+    static constexpr bool is_coded = true;
+    /// Integer codes may go into integer dot products.
+    static constexpr bool is_integer = format::is_integer;
+    /// Bits of an unsigned code.
+    static constexpr int bits = format::bits;
+    /// For integer codes: what is subtracted from the unsigned code.
+    static constexpr int zero = [] {
+        if constexpr (format::is_integer)
+            return -format::min_value;
+        else
+            return 0;
+    }();
+    static constexpr offset_kind offset = Scheme::is_affine ? offset_kind::zero_point : offset_kind::none;
+    /// Columns that share a scale; 0: the whole row.
+    static constexpr index_t group = Scheme::granularity_type::columns;
+
+    /// Unsigned code: signed integers are moved up by `zero`.
+    static constexpr std::uint32_t code(storage const& w, index_t n, index_t k) noexcept {
+        std::uint32_t const c = w.code(n, k);
+        if constexpr (is_integer)
+            return static_cast<std::uint32_t>(format::integer(c) + zero);
+        else
+            return c;
+    }
+    /// The value of an unsigned code before scale and offset.
+    static constexpr float value(std::uint32_t c) noexcept {
+        if constexpr (is_integer)
+            return static_cast<float>(static_cast<int>(c) - zero);
+        else
+            return format::decode(c);
+    }
+    static constexpr float scale(storage const& w, index_t n, index_t k) noexcept { return w.scale(n, k); }
+    static constexpr float minimum(storage const&, index_t, index_t) noexcept { return 0.0f; }
+    static constexpr int zero_point(storage const& w, index_t n, index_t k) noexcept { return w.zero_point(n, k); }
+};
+
+template <block_format Format>
+struct code_source<blocked<Format>> {
+    using storage = blocked<Format>;
+    using scale_type = fp16;
+
+    static constexpr bool is_coded = true;
+    static constexpr bool is_integer = true;
+    static constexpr int bits = Format::code_bits;
+    static constexpr int zero = -Format::min_code;
+    static constexpr offset_kind offset = Format::has_minimum ? offset_kind::minimum : offset_kind::none;
+    static constexpr index_t group = Format::block_size;
+
+    static constexpr typename Format::block const& block_at(storage const& w, index_t n, index_t k) noexcept {
+        return w.row(n)[k / Format::block_size];
+    }
+    static constexpr std::uint32_t code(storage const& w, index_t n, index_t k) noexcept {
+        return static_cast<std::uint32_t>(
+            Format::code(block_at(w, n, k), static_cast<int>(k % Format::block_size)) + zero);
+    }
+    static constexpr float value(std::uint32_t c) noexcept { return static_cast<float>(static_cast<int>(c) - zero); }
+    static constexpr float scale(storage const& w, index_t n, index_t k) noexcept {
+        return Format::scale(block_at(w, n, k));
+    }
+    static constexpr float minimum(storage const& w, index_t n, index_t k) noexcept {
+        return Format::minimum(block_at(w, n, k));
+    }
+    static constexpr int zero_point(storage const&, index_t, index_t) noexcept { return 0; }
+};
+
+/// Storage with codes.
+template <class Storage>
+concept coded_storage = code_source<Storage>::is_coded;
+
+} // namespace tessera::inline TESSERA_ABI

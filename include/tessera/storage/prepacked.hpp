@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Placed storage (contract 9): the same codes and scales as the canonical form, in the order in which a kernel reads
+/// them, as one stream. `prepacked<panel<R, D>, Storage>` is a view, `prepacked_tensor` its owner; `place` makes them.
+/// Codes are moved, never requantised.
+///
+/// **panel<R, 4>, coded storage.** Panels of R rows (R = float lanes of the architecture), each a sequence of records, one
+/// per group of columns:
+///
+///     R scales | R minima or R zero points (if the format has them) | codes
+///
+/// Codes come in vectors of 4 R bytes; byte 4 r + j belongs to row r. With codes of 4 bits and less, vector i holds column
+/// 8 i + j in the low and 8 i + 4 + j in the high half of the byte; wider ones hold column 4 i + j in a byte. Groups are
+/// padded to whole vectors with code `zero`, the last panel with rows of scale 0.
+///
+/// **panel<R, 1>, dense storage** of T: panels of R rows; for each column, R elements.
+
+#include "../core/error.hpp"
+#include "../core/view.hpp"
+#include "buffer.hpp"
+#include "code_source.hpp"
+
+#include <cstddef>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// R rows side by side; D columns of a row are adjacent.
+template <index_t R, index_t D>
+struct panel {
+    static constexpr index_t rows = R;
+    static constexpr index_t depth = D;
+};
+
+/// Dense storage: any strided matrix of float, fp16 or bf16.
+template <class T>
+inline constexpr bool is_dense_storage = false;
+template <class T>
+inline constexpr bool is_dense_storage<matrix_view<T const>> = true;
+template <class Storage>
+concept dense_storage = is_dense_storage<Storage>;
+
+/// Primary template: the two kinds below exist.
+template <class Layout, class Storage>
+class prepacked {
+    static_assert(detail::always_false<Layout, Storage>,
+                  "tessera: prepacked<Layout, Storage> needs panel<R, 4> with coded or panel<R, 1> with dense storage");
+};
+
+/// Codes in panels; see the file comment.
+template <index_t R, coded_storage Storage>
+class prepacked<panel<R, 4>, Storage> {
+public:
+    using layout = panel<R, 4>;
+    using storage = Storage;
+    using source = code_source<Storage>;
+    using scale_type = typename source::scale_type;
+
+    /// Bits a code takes here.
+    static constexpr int width = source::bits <= 4 ? 4 : 8;
+    /// Columns of one vector of codes.
+    static constexpr index_t vector_columns = 32 / width;
+    static constexpr index_t vector_bytes = 4 * R;
+    static constexpr index_t scale_bytes = R * static_cast<index_t>(sizeof(scale_type));
+    static constexpr index_t offset_bytes = source::offset == offset_kind::minimum      ? scale_bytes
+                                            : source::offset == offset_kind::zero_point ? R
+                                                                                        : 0;
+    static constexpr index_t header_bytes = scale_bytes + offset_bytes;
+
+    constexpr prepacked() noexcept = default;
+    constexpr prepacked(std::byte const* data, index_t n, index_t k) noexcept : data_{data}, rows_{n}, cols_{k} {}
+
+    constexpr index_t rows() const noexcept { return rows_; }
+    constexpr index_t cols() const noexcept { return cols_; }
+    constexpr std::byte const* data() const noexcept { return data_; }
+    constexpr index_t panels() const noexcept { return ceil_div(rows_, R); }
+    /// Columns that share a scale.
+    constexpr index_t group() const noexcept { return source::group == 0 ? cols_ : source::group; }
+    constexpr index_t groups() const noexcept { return cols_ == 0 ? 0 : ceil_div(cols_, group()); }
+    /// Columns of group g.
+    constexpr index_t group_columns(index_t g) const noexcept { return minimum(group(), cols_ - g * group()); }
+    /// Vectors of codes of a group of `columns` columns.
+    static constexpr index_t vectors(index_t columns) noexcept { return ceil_div(columns, vector_columns); }
+    static constexpr index_t record_bytes(index_t columns) noexcept {
+        return header_bytes + vectors(columns) * vector_bytes;
+    }
+    constexpr index_t panel_bytes() const noexcept {
+        index_t const g = groups();
+        return g == 0 ? 0 : (g - 1) * record_bytes(group()) + record_bytes(group_columns(g - 1));
+    }
+    constexpr index_t bytes() const noexcept { return panels() * panel_bytes(); }
+    constexpr std::byte const* record(index_t p, index_t g) const noexcept {
+        return data_ + p * panel_bytes() + g * record_bytes(group());
+    }
+
+private:
+    std::byte const* data_ = nullptr;
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+};
+
+/// Dense elements in panels; see the file comment.
+template <index_t R, class T>
+class prepacked<panel<R, 1>, matrix_view<T const>> {
+public:
+    using layout = panel<R, 1>;
+    using storage = matrix_view<T const>;
+    using element_type = T;
+
+    constexpr prepacked() noexcept = default;
+    constexpr prepacked(std::byte const* data, index_t n, index_t k) noexcept : data_{data}, rows_{n}, cols_{k} {}
+
+    constexpr index_t rows() const noexcept { return rows_; }
+    constexpr index_t cols() const noexcept { return cols_; }
+    constexpr std::byte const* data() const noexcept { return data_; }
+    constexpr index_t panels() const noexcept { return ceil_div(rows_, R); }
+    constexpr index_t panel_bytes() const noexcept { return R * cols_ * static_cast<index_t>(sizeof(T)); }
+    constexpr index_t bytes() const noexcept { return panels() * panel_bytes(); }
+    /// The R elements of column k of panel p.
+    T const* column(index_t p, index_t k) const noexcept {
+        return reinterpret_cast<T const*>(data_ + p * panel_bytes()) + R * k;
+    }
+
+private:
+    std::byte const* data_ = nullptr;
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+};
+
+/// Owner of placed storage.
+template <class Layout, class Storage>
+class prepacked_tensor {
+public:
+    using view_type = prepacked<Layout, Storage>;
+
+    prepacked_tensor() noexcept = default;
+    prepacked_tensor(index_t n, index_t k) : data_{view_type{nullptr, n, k}.bytes()}, rows_{n}, cols_{k} {}
+
+    std::byte* data() noexcept { return data_.data(); }
+    index_t bytes() const noexcept { return data_.bytes(); }
+    view_type view() const& noexcept { return {data_.data(), rows_, cols_}; }
+    void view() const&& = delete;
+
+private:
+    buffer<std::byte> data_;
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+};
+
+} // namespace tessera::inline TESSERA_ABI
