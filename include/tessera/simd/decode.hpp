@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// From codes in the panel order of storage/prepacked.hpp to float registers, and the prefetch that streams them.
+
+#include "memory.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+/// Asks for the cache line at p, early; any address is allowed.
+TESSERA_FORCE_INLINE void prefetch(void const* p) noexcept {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T0);
+#else
+    __builtin_prefetch(p);
+#endif
+}
+
+/// The value of every unsigned code of a format, for `look_up`. Padded to 16 so that 4-bit look-ups stay inside.
+template <class Source>
+struct value_table {
+    static constexpr int size = Source::bits <= 4 ? 16 : 1 << Source::bits;
+    alignas(64) float values[size];
+    constexpr value_table() noexcept : values{} {
+        for (int c = 0; c < size; ++c) values[c] = Source::value(static_cast<std::uint32_t>(c) & ((1u << Source::bits) - 1u));
+    }
+};
+template <class Source>
+inline constexpr value_table<Source> values_of{};
+
+namespace detail {
+
+template <class Arch>
+TESSERA_FORCE_INLINE floats<Arch> look_up_by_element(float const* table, ints<Arch> const& index) noexcept {
+    alignas(64) std::int32_t i[lanes<Arch>];
+    alignas(64) float v[lanes<Arch>];
+    index.store_aligned(i);
+    for (index_t l = 0; l < lanes<Arch>; ++l) v[l] = table[i[l]];
+    return floats<Arch>::load_aligned(v);
+}
+
+} // namespace detail
+
+/// The values of the codes of one column: `word` holds one vector of panel codes, `shift` is the bit at which the
+/// column's code begins in each 32-bit lane, `Width` its bits there (4 or 8).
+template <class Arch, class Source, int Width>
+TESSERA_FORCE_INLINE floats<Arch> column_values(ints<Arch> const& word, int shift) noexcept {
+    constexpr std::int32_t mask = (1 << Width) - 1;
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16 && Width == 4)
+        // The permutation looks at the low four bits of an index only, so nothing has to be masked.
+        return _mm512_permutexvar_ps(_mm512_srli_epi32(word, static_cast<unsigned>(shift)),
+                                     _mm512_load_ps(values_of<Source>.values));
+#endif
+    ints<Arch> const code = (word >> shift) & ints<Arch>(mask);
+    if constexpr (Source::is_integer)
+        return xsimd::to_float(code - ints<Arch>(Source::zero));
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_i32gather_ps(code, values_of<Source>.values, 4);
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
+        return _mm256_i32gather_ps(values_of<Source>.values, code, 4);
+#endif
+    return detail::look_up_by_element<Arch>(values_of<Source>.values, code);
+}
+
+/// One zero point per row, from bytes.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> load_zero_points(std::uint8_t const* p) noexcept {
+    alignas(64) std::int32_t z[lanes<Arch>];
+    for (index_t i = 0; i < lanes<Arch>; ++i) z[i] = p[i];
+    return ints<Arch>::load_aligned(z);
+}
+
+} // namespace tessera::inline TESSERA_ABI::simd

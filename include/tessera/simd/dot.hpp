@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Four-element integer dot products, one name for every instruction set:
+///
+///     dot4<Bits>(acc, u, s)[i] = acc[i] + sum over j < 4 of u[4 i + j] * s[4 i + j]
+///
+/// u unsigned codes of at most `Bits` bits, s signed bytes, acc 32-bit lanes; exact (VNNI's `vpdpbusd` does not saturate;
+/// AVX2's `vpmaddubsw` does beyond 15 bits, so it serves codes of at most 7 bits, and wider ones are widened).
+
+#include "arch_map.hpp"
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+/// Four bytes of p in every lane.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> broadcast_bytes4(std::int8_t const* p) noexcept {
+    std::int32_t word;
+    std::memcpy(&word, p, sizeof word);
+    return ints<Arch>(word);
+}
+
+/// 4 * lanes bytes from p, any alignment, as 32-bit lanes.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> load_bytes(std::byte const* p) noexcept {
+    return ints<Arch>::load_unaligned(reinterpret_cast<std::int32_t const*>(p));
+}
+
+namespace detail {
+
+/// Any mapped architecture, lane by lane: the definition.
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(generic_arch, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    alignas(64) std::int32_t sum[lanes<Arch>];
+    alignas(64) std::uint8_t a[4 * lanes<Arch>];
+    alignas(64) std::int8_t b[4 * lanes<Arch>];
+    acc.store_aligned(sum);
+    u.store_aligned(reinterpret_cast<std::int32_t*>(a));
+    s.store_aligned(reinterpret_cast<std::int32_t*>(b));
+    for (index_t i = 0; i < lanes<Arch>; ++i)
+        for (index_t j = 0; j < 4; ++j) sum[i] += a[4 * i + j] * b[4 * i + j];
+    return ints<Arch>::load_aligned(sum);
+}
+
+#if defined(__SSE2__) || defined(_M_X64)
+/// Even and odd bytes as 16-bit numbers, then pairwise multiply-add: exact for all codes.
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(sse2, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    __m128i const a = u;
+    __m128i const b = s;
+    __m128i const even = _mm_madd_epi16(_mm_and_si128(a, _mm_set1_epi16(0xff)), _mm_srai_epi16(_mm_slli_epi16(b, 8), 8));
+    __m128i const odd = _mm_madd_epi16(_mm_srli_epi16(a, 8), _mm_srai_epi16(b, 8));
+    return _mm_add_epi32(acc, _mm_add_epi32(even, odd));
+}
+#endif
+
+#if defined(__AVX2__)
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(avx2, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    __m256i const a = u;
+    __m256i const b = s;
+    if constexpr (Bits <= 7)
+        return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+    __m256i const even =
+        _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(0xff)), _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
+    __m256i const odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
+    return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+}
+#endif
+
+#if defined(__AVXVNNI__)
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(avx2_vnni, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    return _mm256_dpbusd_avx_epi32(acc, u, s);
+}
+#endif
+
+#if defined(__AVX512BW__)
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(avx512, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    __m512i const a = u;
+    __m512i const b = s;
+    if constexpr (Bits <= 7)
+        return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
+    __m512i const even =
+        _mm512_madd_epi16(_mm512_and_si512(a, _mm512_set1_epi16(0xff)), _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
+    __m512i const odd = _mm512_madd_epi16(_mm512_srli_epi16(a, 8), _mm512_srai_epi16(b, 8));
+    return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
+}
+#endif
+
+#if defined(__AVX512VNNI__)
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(avx512_vnni, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    return _mm512_dpbusd_epi32(acc, u, s);
+}
+#endif
+
+} // namespace detail
+
+/// See the file comment. The overload is chosen by the most derived architecture that has one.
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    return detail::dot4<Bits, Arch>(Arch{}, acc, u, s);
+}
+
+} // namespace tessera::inline TESSERA_ABI::simd
