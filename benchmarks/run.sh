@@ -1,0 +1,70 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Builds the benchmarks for this machine, runs them, and writes build/report/: JSON, a Markdown table, plots.
+#     sh benchmarks/run.sh [--quick] [FILTER]     --quick: under two minutes; FILTER: a regular expression of names
+# Run it on a machine that does nothing else. TESSERA_NO_INSTALL=1 installs nothing and names what is missing.
+# Peers are found in CMAKE_PREFIX_PATH.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+. "$root/cmake/setup.sh"
+
+quick=no
+filter=.
+for argument in "$@"; do
+    case $argument in
+    --quick) quick=yes ;;
+    -*) fail "usage: sh benchmarks/run.sh [--quick] [FILTER]" ;;
+    *) filter=$argument ;;
+    esac
+done
+
+needs='compiler cmake ninja xsimd benchmark python'
+# Plots are worth an installation where it is possible, and nothing where it is not.
+if [ "${TESSERA_NO_INSTALL:-0}" = 1 ] && ! present matplotlib; then
+    say "missing: python3-matplotlib ($(purpose matplotlib)); the report will have no plots"
+else
+    needs="$needs matplotlib"
+fi
+setup $needs
+
+report=$root/build/report
+mkdir -p "$report"
+rm -f "$report"/*.json
+say "building for this machine (log: build/benchmarks.log)"
+if ! { configure benchmarks && cmake --build "$root/build/benchmarks" -j "$(processors)"; } \
+    >"$root/build/benchmarks.log" 2>&1; then
+    tail -n 40 "$root/build/benchmarks.log" >&2
+    fail "the build failed, see build/benchmarks.log"
+fi
+
+# select PROGRAM: a regular expression of the names to run; with --quick a few, spread evenly over the list.
+select_names() {
+    "$1" --benchmark_list_tests --benchmark_filter="$filter" 2>/dev/null | awk -v quick=$quick -v most="$each" '
+        { name[n++] = $0 }
+        END {
+            step = quick == "yes" && n > most ? n / most : 1
+            for (i = 0; i < n; i += step) pattern = pattern (pattern == "" ? "" : "|") "^" name[int(i)] "$"
+            print pattern
+        }'
+}
+
+started=$(date +%s)
+failed=''
+programs=$(find "$root/build/benchmarks/benchmarks" -maxdepth 1 -name '*_bench' -type f | sort)
+[ -n "$programs" ] || fail "there are no benchmarks"
+# About forty measurements of five rounds and a build fit into two minutes.
+each=$((40 / $(echo "$programs" | wc -l) + 1))
+if [ $quick = yes ]; then
+    export BENCH_ROUNDS="${BENCH_ROUNDS:-5}"
+fi
+for program in $programs; do
+    name=$(basename "$program")
+    names=$(select_names "$program")
+    [ -n "$names" ] || continue
+    say "$name"
+    "$program" --benchmark_filter="$names" --benchmark_counters_tabular=true \
+        --benchmark_out="$report/$name.json" --benchmark_out_format=json || failed="$failed $name"
+done
+python3 "$root/benchmarks/report.py" "$report"
+say "$(minutes $(($(date +%s) - started))) minutes; the report is build/report/report.md"
+[ -z "$failed" ] || fail "failed:$failed"

