@@ -48,8 +48,8 @@ struct signed_e8m0 {
 } // namespace detail
 
 /// Unsigned powers of two, the block scale of OCP Microscaling: code c is 2^(c - 127), 255 is NaN. Zero and negative
-/// inputs, -0 included, are NaN. Ties go up (one-bit precision has no even neighbour). Below 2^-126 it rounds as if
-/// code 0 were zero, as ml_dtypes and PyTorch do: up to 2^-127 gives code 0, above it code 1.
+/// inputs, -0 included, are NaN. Ties go up (one-bit precision has no even neighbour). Below 2^-126 `nearest_even` rounds
+/// as if code 0 were zero, as ml_dtypes and PyTorch do: up to 2^-127 gives code 0, above it code 1.
 struct e8m0 {
     static constexpr float_card card = detail::make_e8m0_card();
     static constexpr int bits = 8;
@@ -80,6 +80,9 @@ struct e8m0 {
            std::uint32_t random = 0) noexcept {
         if (!(x > 0))
             return card.nan_code;
+        if (mode != rounding::nearest_even && x < 0x1p-126) // one binade up, where the encoder knows both neighbours
+            return x <= 0x1p-127 ? 0
+                                 : detail::encode_float<detail::signed_e8m0>(2.0 * x, mode, beyond, random) - 1;
         return detail::encode_float<detail::signed_e8m0>(x, mode, beyond, random);
     }
 
