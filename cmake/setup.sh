@@ -99,6 +99,7 @@ apt_install() {
 
 # setup NEED...: all are present afterwards, or the script ends with a sentence that names what is missing.
 setup() {
+    [ -z "${CXX:-}" ] || have "${CXX%% *}" || fail "the compiler that CXX names is not there: $CXX"
     missing=''
     for need in "$@"; do present "$need" || missing="$missing $need"; done
     if [ -z "$missing" ]; then say "nothing to install"; return 0; fi
