@@ -128,7 +128,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> tanh(xsimd::batch<float, A> const& x
     reals const u = x * x;
     reals const near = simd::fma(x * u, detail::polynomial(u, p), x);
     reals const far = reals(1.0f) - reals(2.0f) / (simd::exp(a + a) + reals(1.0f));
-    return xsimd::select(a < reals(0.625f), near, xsimd::copysign(far, x));
+    return xsimd::copysign(xsimd::select(a < reals(0.625f), near, far), x); // near is +0 for -0
 }
 
 /// The error function: an odd polynomial below 0.85, 1 - erfc(|x|) with the sign of x above.
