@@ -57,6 +57,19 @@ struct e8m0 {
     static constexpr float max_magnitude = card.max_finite;
     static constexpr bool is_integer = false;
 
+    /// From float or double, with one rounding.
+    template <class Real>
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
+    encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::nan,
+           std::uint32_t random = 0) noexcept {
+        if (!(x > 0))
+            return card.nan_code;
+        if (mode != rounding::nearest_even && x < 0x1p-126) // one binade up, where the encoder knows both neighbours
+            return x <= 0x1p-127 ? 0
+                                 : detail::encode_float<detail::signed_e8m0>(2.0 * x, mode, beyond, random) - 1;
+        return detail::encode_float<detail::signed_e8m0>(x, mode, beyond, random);
+    }
+
     constexpr e8m0() noexcept = default;
     TESSERA_HOST_DEVICE constexpr explicit e8m0(float x) noexcept : code_{static_cast<std::uint8_t>(encode(x))} {}
     TESSERA_HOST_DEVICE constexpr explicit e8m0(double x) noexcept : code_{static_cast<std::uint8_t>(encode(x))} {}
@@ -73,17 +86,6 @@ struct e8m0 {
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr float decode(std::uint32_t code) noexcept {
         code &= 0xffu;
         return code == 0xffu ? detail::quiet_nan(false) : detail::exact_float(false, 1, static_cast<int>(code) - 127);
-    }
-    template <class Real>
-    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
-    encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::nan,
-           std::uint32_t random = 0) noexcept {
-        if (!(x > 0))
-            return card.nan_code;
-        if (mode != rounding::nearest_even && x < 0x1p-126) // one binade up, where the encoder knows both neighbours
-            return x <= 0x1p-127 ? 0
-                                 : detail::encode_float<detail::signed_e8m0>(2.0 * x, mode, beyond, random) - 1;
-        return detail::encode_float<detail::signed_e8m0>(x, mode, beyond, random);
     }
 
     [[nodiscard]] TESSERA_HOST_DEVICE friend constexpr bool operator==(e8m0 a, e8m0 b) noexcept {

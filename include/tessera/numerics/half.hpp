@@ -25,6 +25,18 @@ struct fp16 {
     static constexpr float max_magnitude = card.max_finite;
     static constexpr bool is_integer = false;
 
+    /// From float or double, with one rounding.
+    template <class Real>
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
+    encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::infinity,
+           std::uint32_t random = 0) noexcept {
+        if (detail::take_apart(x).is_nan) {
+            auto const single = detail::bit_cast<std::uint32_t>(static_cast<float>(x));
+            return (single >> 16 & 0x8000u) | 0x7e00u | (single >> 13 & 0x1ffu);
+        }
+        return detail::encode_float<fp16>(x, mode, beyond, random);
+    }
+
     constexpr fp16() noexcept = default;
     TESSERA_HOST_DEVICE constexpr explicit fp16(float x) noexcept : code_{static_cast<std::uint16_t>(nearest(x))} {}
     TESSERA_HOST_DEVICE constexpr explicit fp16(double x) noexcept : code_{static_cast<std::uint16_t>(encode(x))} {}
@@ -47,16 +59,6 @@ struct fp16 {
         if (field == 0x1f)
             return detail::bit_cast<float>(sign | 0x7f800000u | (mantissa == 0 ? 0u : 0x400000u | mantissa << 13));
         return detail::bit_cast<float>(sign | (field + 112u) << 23 | mantissa << 13);
-    }
-    template <class Real>
-    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
-    encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::infinity,
-           std::uint32_t random = 0) noexcept {
-        if (detail::take_apart(x).is_nan) {
-            auto const single = detail::bit_cast<std::uint32_t>(static_cast<float>(x));
-            return (single >> 16 & 0x8000u) | 0x7e00u | (single >> 13 & 0x1ffu);
-        }
-        return detail::encode_float<fp16>(x, mode, beyond, random);
     }
 
     [[nodiscard]] TESSERA_HOST_DEVICE friend constexpr bool operator==(fp16 a, fp16 b) noexcept {
@@ -93,6 +95,14 @@ struct bf16 {
     static constexpr float max_magnitude = card.max_finite;
     static constexpr bool is_integer = false;
 
+    /// From float or double, with one rounding.
+    template <class Real>
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
+    encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::infinity,
+           std::uint32_t random = 0) noexcept {
+        return detail::encode_float<bf16>(x, mode, beyond, random);
+    }
+
     constexpr bf16() noexcept = default;
     TESSERA_HOST_DEVICE constexpr explicit bf16(float x) noexcept : code_{static_cast<std::uint16_t>(nearest(x))} {}
     TESSERA_HOST_DEVICE constexpr explicit bf16(double x) noexcept : code_{static_cast<std::uint16_t>(encode(x))} {}
@@ -108,12 +118,6 @@ struct bf16 {
 
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr float decode(std::uint32_t code) noexcept {
         return detail::bit_cast<float>(code << 16);
-    }
-    template <class Real>
-    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
-    encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::infinity,
-           std::uint32_t random = 0) noexcept {
-        return detail::encode_float<bf16>(x, mode, beyond, random);
     }
 
     [[nodiscard]] TESSERA_HOST_DEVICE friend constexpr bool operator==(bf16 a, bf16 b) noexcept {

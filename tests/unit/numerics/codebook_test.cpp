@@ -60,6 +60,7 @@ TEST_CASE("nf4") {
 
 TEST_CASE("a codebook in any order") {
     nearest_everywhere<unordered>(4.5f);
+    CHECK(std::string{unordered::name} == "unordered");
     CHECK(unordered::bits == 3);
     CHECK(unordered::max_magnitude == 4.0f);
     CHECK(unordered::encode(0.0f) == 0);
