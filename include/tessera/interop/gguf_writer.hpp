@@ -212,6 +212,8 @@ private:
 
     void begin_entry(std::string_view key, value_type type) {
         check_name("key", key);
+        if (key == alignment_key && alignment_ == default_alignment)
+            fail("the alignment is an argument of the constructor");
         for (std::string const& k : keys_)
             if (k == key) fail("key " + detail::quoted(key) + " is set already");
         keys_.emplace_back(key);
