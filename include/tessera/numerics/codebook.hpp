@@ -29,8 +29,7 @@ struct codebook {
     static constexpr bool is_integer = false;
     static constexpr float max_magnitude = [] {
         float largest = 0;
-        for (float value : Table::values)
-            largest = value > largest ? value : -value > largest ? -value : largest;
+        for (float value : Table::values) largest = value > largest ? value : -value > largest ? -value : largest;
         return largest;
     }();
 
@@ -48,13 +47,10 @@ struct codebook {
         int above = -1;
         for (int i = 0; i < size; ++i) {
             float const value = Table::values[i];
-            if (value <= target && (below < 0 || value > Table::values[below]))
-                below = i;
-            if (value >= target && (above < 0 || value < Table::values[above]))
-                above = i;
+            if (value <= target && (below < 0 || value > Table::values[below])) below = i;
+            if (value >= target && (above < 0 || value < Table::values[above])) above = i;
         }
-        if (below < 0 || above < 0 || below == above)
-            return static_cast<std::uint32_t>(below < 0 ? above : below);
+        if (below < 0 || above < 0 || below == above) return static_cast<std::uint32_t>(below < 0 ? above : below);
         return static_cast<std::uint32_t>(takes_upper(below, above, target, mode, random) ? above : below);
     }
 
@@ -65,12 +61,10 @@ private:
         double const low = Table::values[below];
         double const high = Table::values[above];
         bool const upper_is_larger = low + high > 0;
-        if (mode == rounding::toward_zero)
-            return !upper_is_larger;
+        if (mode == rounding::toward_zero) return !upper_is_larger;
         if (mode == rounding::stochastic)
             return (target - low) * 0x1p32 + random * (high - low) >= (high - low) * 0x1p32;
-        if (2 * target == low + high)
-            return mode == rounding::half_away ? upper_is_larger : above < below;
+        if (2 * target == low + high) return mode == rounding::half_away ? upper_is_larger : above < below;
         return 2 * target > low + high;
     }
 };

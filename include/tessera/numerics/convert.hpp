@@ -36,7 +36,9 @@ struct format_of<std::uint8_t> {
     using type = uint8;
 };
 template <class T>
-    requires element_format<T> && requires(T x) { x.to_bits(); }
+requires element_format<T> && requires(T x) {
+    x.to_bits();
+}
 struct format_of<T> {
     using type = T;
 };
@@ -49,7 +51,9 @@ using format_of_t = typename detail::format_of<std::remove_cv_t<T>>::type;
 
 /// float, std::int8_t, std::uint8_t, fp16, bf16, the minifloats, e8m0, the small integers.
 template <class T>
-concept storable_element = requires { typename format_of_t<T>; };
+concept storable_element = requires {
+    typename format_of_t<T>;
+};
 
 /// The code that an array element holds.
 template <storable_element T>
@@ -93,8 +97,7 @@ template <storable_element In, storable_element Out>
 TESSERA_HOST_DEVICE constexpr void convert_array(In const* in, // (n)
                                                  Out* out,     // (n)
                                                  index_t n) noexcept {
-    for (index_t i = 0; i < n; ++i)
-        out[i] = from_float<Out>(to_float(in[i]));
+    for (index_t i = 0; i < n; ++i) out[i] = from_float<Out>(to_float(in[i]));
 }
 
 /// out[i] = in[i] with given options; `random` is read for stochastic rounding only.

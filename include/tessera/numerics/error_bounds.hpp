@@ -25,8 +25,7 @@ inline constexpr double unit_roundoff = [] {
         return 0x1p-53;
     } else if constexpr (requires { T::card.mantissa_bits; }) {
         double u = 0.5;
-        for (int i = 0; i < T::card.mantissa_bits; ++i)
-            u /= 2;
+        for (int i = 0; i < T::card.mantissa_bits; ++i) u /= 2;
         return u;
     } else {
         static_assert(std::same_as<T, float> || std::same_as<T, fp32>,
@@ -53,10 +52,8 @@ template <element_format F>
         int const lowest = 1 - F::card.bias;
         int const step = (leading > lowest ? leading : lowest) - F::card.mantissa_bits - 1;
         double half = 1;
-        for (int i = step; i < 0; ++i)
-            half /= 2;
-        for (int i = 0; i < step; ++i)
-            half *= 2;
+        for (int i = step; i < 0; ++i) half /= 2;
+        for (int i = 0; i < step; ++i) half *= 2;
         return half;
     } else if constexpr (F::bits <= 8) {
         double widest = 0;

@@ -29,9 +29,12 @@ concept element_format = requires(std::uint32_t code, float x, rounding r, overf
     { F::name } -> std::convertible_to<char const*>;
     { F::max_magnitude } -> std::convertible_to<float>;
     { F::is_integer } -> std::convertible_to<bool>;
-    { F::decode(code) } noexcept -> std::same_as<float>;
-    { F::encode(x) } noexcept -> std::same_as<std::uint32_t>;
-    { F::encode(x, r, o, code) } noexcept -> std::same_as<std::uint32_t>;
+    { F::decode(code) }
+    noexcept->std::same_as<float>;
+    { F::encode(x) }
+    noexcept->std::same_as<std::uint32_t>;
+    { F::encode(x, r, o, code) }
+    noexcept->std::same_as<std::uint32_t>;
 };
 
 /// Which codes of a floating-point format are not finite numbers.
@@ -69,11 +72,9 @@ namespace detail {
 [[nodiscard]] TESSERA_HOST_DEVICE constexpr float exact_float(bool negative, std::uint32_t integer,
                                                               int exponent) noexcept {
     std::uint32_t const sign = negative ? 0x80000000u : 0u;
-    if (integer == 0)
-        return bit_cast<float>(sign);
+    if (integer == 0) return bit_cast<float>(sign);
     int const leading = bit_width(integer) - 1;
-    if (leading + exponent < -126)
-        return bit_cast<float>(sign | integer << (exponent + 149));
+    if (leading + exponent < -126) return bit_cast<float>(sign | integer << (exponent + 149));
     std::uint32_t const field = static_cast<std::uint32_t>(leading + exponent + 127);
     return bit_cast<float>(sign | field << 23 | ((integer << (23 - leading)) & 0x7fffffu));
 }
@@ -173,8 +174,7 @@ template <class F>
     bool const negative = (code & sign) != 0;
     std::uint32_t const magnitude = code & (sign - 1u);
     if constexpr (c.special_codes == specials::unsigned_zero) {
-        if ((code & (2u * sign - 1u)) == sign)
-            return quiet_nan(true);
+        if ((code & (2u * sign - 1u)) == sign) return quiet_nan(true);
     } else if (magnitude > c.max_code) {
         return c.has_infinity && magnitude == c.infinity_code ? infinite(negative) : quiet_nan(negative);
     }
@@ -190,8 +190,7 @@ template <class F, class Real>
     float_parts const p = take_apart(x);
     std::uint32_t const sign_bit = p.negative ? sign : 0u;
     if (p.is_nan) {
-        if constexpr (!c.has_nan)
-            return sign_bit ^ sign;
+        if constexpr (!c.has_nan) return sign_bit ^ sign;
         return c.has_negative_zero ? sign_bit | c.nan_code : c.nan_code;
     }
     std::uint64_t magnitude = std::uint64_t{c.max_code} + 1;
@@ -205,14 +204,11 @@ template <class F, class Real>
                     round_shift(p.significand, binade - c.mantissa_bits - p.exponent, mode, random);
     }
     if (magnitude > c.max_code) {
-        if (beyond == overflow::infinity && c.has_infinity)
-            return sign_bit | c.infinity_code;
-        if (beyond != overflow::saturate && c.has_nan)
-            return c.has_negative_zero ? sign_bit | c.nan_code : c.nan_code;
+        if (beyond == overflow::infinity && c.has_infinity) return sign_bit | c.infinity_code;
+        if (beyond != overflow::saturate && c.has_nan) return c.has_negative_zero ? sign_bit | c.nan_code : c.nan_code;
         return sign_bit | c.max_code;
     }
-    if (magnitude == 0 && !c.has_negative_zero)
-        return 0;
+    if (magnitude == 0 && !c.has_negative_zero) return 0;
     return sign_bit | static_cast<std::uint32_t>(magnitude);
 }
 

@@ -25,8 +25,7 @@ struct format_name {
 };
 
 constexpr void append(format_name& name, int& length, char const* text) noexcept {
-    for (; *text != '\0'; ++text)
-        name.text[length++] = *text;
+    for (; *text != '\0'; ++text) name.text[length++] = *text;
 }
 
 constexpr void append(format_name& name, int& length, int number) noexcept {
@@ -79,8 +78,7 @@ struct minifloat {
 
     constexpr minifloat() noexcept = default;
     TESSERA_HOST_DEVICE constexpr explicit minifloat(float x) noexcept : code_{static_cast<std::uint8_t>(encode(x))} {}
-    TESSERA_HOST_DEVICE constexpr explicit minifloat(double x) noexcept
-        : code_{static_cast<std::uint8_t>(encode(x))} {}
+    TESSERA_HOST_DEVICE constexpr explicit minifloat(double x) noexcept : code_{static_cast<std::uint8_t>(encode(x))} {}
 
     /// `code` below 2^bits.
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr minifloat from_bits(std::uint8_t code) noexcept {

@@ -62,11 +62,9 @@ struct e8m0 {
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
     encode(Real x, rounding mode = rounding::nearest_even, overflow beyond = overflow::nan,
            std::uint32_t random = 0) noexcept {
-        if (!(x > 0))
-            return card.nan_code;
+        if (!(x > 0)) return card.nan_code;
         if (mode != rounding::nearest_even && x < 0x1p-126) // one binade up, where the encoder knows both neighbours
-            return x <= 0x1p-127 ? 0
-                                 : detail::encode_float<detail::signed_e8m0>(2.0 * x, mode, beyond, random) - 1;
+            return x <= 0x1p-127 ? 0 : detail::encode_float<detail::signed_e8m0>(2.0 * x, mode, beyond, random) - 1;
         return detail::encode_float<detail::signed_e8m0>(x, mode, beyond, random);
     }
 

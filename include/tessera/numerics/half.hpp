@@ -54,8 +54,7 @@ struct fp16 {
         std::uint32_t const sign = (code & 0x8000u) << 16;
         std::uint32_t const field = code >> 10 & 0x1fu;
         std::uint32_t const mantissa = code & 0x3ffu;
-        if (field == 0)
-            return detail::exact_float(sign != 0, mantissa, -24);
+        if (field == 0) return detail::exact_float(sign != 0, mantissa, -24);
         if (field == 0x1f)
             return detail::bit_cast<float>(sign | 0x7f800000u | (mantissa == 0 ? 0u : 0x400000u | mantissa << 13));
         return detail::bit_cast<float>(sign | (field + 112u) << 23 | mantissa << 13);
@@ -134,8 +133,7 @@ private:
     /// encode(x) in fewer steps: the constructor is what references and scalar tails call.
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t nearest(float x) noexcept {
         auto const single = detail::bit_cast<std::uint32_t>(x);
-        if ((single & 0x7fffffffu) > 0x7f800000u)
-            return (single >> 16 & 0x8000u) | 0x7fc0u;
+        if ((single & 0x7fffffffu) > 0x7f800000u) return (single >> 16 & 0x8000u) | 0x7fc0u;
         return (single + 0x7fffu + (single >> 16 & 1u)) >> 16;
     }
 

@@ -60,13 +60,11 @@ struct small_integer {
     }
     /// From float or double, with one rounding.
     template <class Real>
-    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t encode(Real x,
-                                                                            rounding mode = rounding::nearest_even,
-                                                                            overflow = overflow::saturate,
-                                                                            std::uint32_t random = 0) noexcept {
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t
+    encode(Real x, rounding mode = rounding::nearest_even, overflow = overflow::saturate,
+           std::uint32_t random = 0) noexcept {
         detail::float_parts const p = detail::take_apart(x);
-        if (p.is_nan)
-            return 0;
+        if (p.is_nan) return 0;
         constexpr int beyond = 256;
         int magnitude = beyond;
         if (!p.is_infinite && detail::bit_width(p.significand) + p.exponent <= 8)

@@ -19,10 +19,8 @@ namespace tessera::inline TESSERA_ABI::detail {
 [[nodiscard]] constexpr int floor_log10(double x) noexcept {
     int exponent = 0;
     double power = 1;
-    for (; power > x; power /= 10)
-        --exponent;
-    for (; power * 10 <= x; power *= 10)
-        ++exponent;
+    for (; power > x; power /= 10) --exponent;
+    for (; power * 10 <= x; power *= 10) ++exponent;
     return exponent;
 }
 
@@ -50,15 +48,16 @@ struct float_limits {
     static constexpr int min_exponent = 2 - card.bias - (card.is_signed ? 0 : 1);
     static constexpr int max_exponent = static_cast<int>(card.max_code >> card.mantissa_bits) - card.bias + 1;
     static constexpr int max_exponent10 = floor_log10(card.max_finite);
-    static constexpr int min_exponent10 =
-        card.smallest_normal > 0 ? -floor_log10(1.0 / static_cast<double>(card.smallest_normal)) : 0;
+    static constexpr int min_exponent10 = card.smallest_normal > 0
+                                              ? -floor_log10(1.0 / static_cast<double>(card.smallest_normal))
+                                              : 0;
 
-    static constexpr F of(std::uint32_t code) noexcept { return F::from_bits(static_cast<decltype(F{}.to_bits())>(code)); }
+    static constexpr F of(std::uint32_t code) noexcept {
+        return F::from_bits(static_cast<decltype(F{}.to_bits())>(code));
+    }
     static constexpr F min() noexcept { return F{card.smallest_normal}; }
     static constexpr F max() noexcept { return of(card.max_code); }
-    static constexpr F lowest() noexcept {
-        return of(card.is_signed ? card.max_code | 1u << (card.bits - 1) : 0u);
-    }
+    static constexpr F lowest() noexcept { return of(card.is_signed ? card.max_code | 1u << (card.bits - 1) : 0u); }
     /// The gap above 1; e8m0 has it too: 2 - 1. Where it is below the smallest value of the format, that one.
     static constexpr F epsilon() noexcept {
         float const gap = exact_float(false, 1, -card.mantissa_bits);

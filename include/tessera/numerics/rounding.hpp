@@ -48,11 +48,9 @@ template <class To, class From>
 }
 
 /// significand * 2^-shift as an integer, rounded; significand < 2^62, shift >= 0 (any size).
-[[nodiscard]] TESSERA_HOST_DEVICE constexpr std::uint64_t round_shift(std::uint64_t significand, int shift,
-                                                                      rounding mode,
-                                                                      std::uint32_t random = 0) noexcept {
-    if (shift == 0)
-        return significand;
+[[nodiscard]] TESSERA_HOST_DEVICE constexpr std::uint64_t
+round_shift(std::uint64_t significand, int shift, rounding mode, std::uint32_t random = 0) noexcept {
+    if (shift == 0) return significand;
     bool const all_fraction = shift > 63;
     std::uint64_t const kept = all_fraction ? 0 : significand >> shift;
     std::uint64_t const fraction = all_fraction ? significand : significand - (kept << shift);

@@ -23,7 +23,8 @@ using unordered = ts::codebook<unordered_table>;
 std::uint32_t midpoints_below(double x) {
     std::uint32_t count = 0;
     for (std::uint32_t i = 0; i + 1 < 16; ++i)
-        count += (static_cast<double>(ts::nf4::decode(i)) + static_cast<double>(ts::nf4::decode(i + 1))) / 2 < x ? 1 : 0;
+        count +=
+            (static_cast<double>(ts::nf4::decode(i)) + static_cast<double>(ts::nf4::decode(i + 1))) / 2 < x ? 1 : 0;
     return count;
 }
 
@@ -47,8 +48,7 @@ TEST_CASE("nf4") {
     static_assert(ts::nf4::bits == 4 && ts::nf4::max_magnitude == 1.0f && !ts::nf4::is_integer);
     static_assert(ts::nf4::encode(0.1f) == 8);
     CHECK(std::string{ts::nf4::name} == "nf4");
-    for (std::uint32_t code = 0; code < 16; ++code)
-        CHECK(ts::nf4::encode(ts::nf4::decode(code)) == code);
+    for (std::uint32_t code = 0; code < 16; ++code) CHECK(ts::nf4::encode(ts::nf4::decode(code)) == code);
     nearest_everywhere<ts::nf4>(1.0f);
     for (std::uint32_t i = 0; i + 1 < 16; ++i) {
         auto const middle = static_cast<float>(
@@ -68,7 +68,7 @@ TEST_CASE("a codebook in any order") {
 }
 
 TEST_CASE("options") {
-    CHECK(unordered::encode(0.75f) == 1);                                // a tie: the lower code
+    CHECK(unordered::encode(0.75f) == 1); // a tie: the lower code
     CHECK(unordered::encode(-0.75f) == 5);
     CHECK(unordered::encode(0.75f, ts::rounding::half_away) == 2);
     CHECK(unordered::encode(-0.75f, ts::rounding::half_away) == 6);

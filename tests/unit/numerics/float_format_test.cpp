@@ -33,8 +33,7 @@ void check_fields(long& conversions) {
     check<E, M, ts::specials::nan_only>(conversions);
     check<E, M, ts::specials::unsigned_zero>(conversions);
     check<E, M, ts::specials::finite>(conversions);
-    if constexpr (M > 0)
-        check_fields<E, M - 1>(conversions);
+    if constexpr (M > 0) check_fields<E, M - 1>(conversions);
 }
 
 } // namespace
@@ -116,8 +115,8 @@ TEST_CASE("e8m0") {
     for (std::uint32_t code = 0; code < 255; ++code) {
         float const value = ts::e8m0::decode(code);
         CHECK(static_cast<double>(value) == std::ldexp(1.0, static_cast<int>(code) - 127));
-        for (auto mode : {ts::rounding::nearest_even, ts::rounding::half_away, ts::rounding::toward_zero,
-                          ts::rounding::stochastic})
+        for (auto mode :
+             {ts::rounding::nearest_even, ts::rounding::half_away, ts::rounding::toward_zero, ts::rounding::stochastic})
             CHECK(ts::e8m0::encode(value, mode) == code);
         if (code < 254) {
             CHECK(ts::e8m0::encode(value * 1.5f) == code + 1);
@@ -126,7 +125,8 @@ TEST_CASE("e8m0") {
             CHECK(ts::e8m0::encode(below) == (code == 0 ? 1 : code)); // the subnormal binade of ml_dtypes
             CHECK(ts::e8m0::encode(below, ts::rounding::half_away) == code);
             CHECK(ts::e8m0::encode(value * 1.875f, ts::rounding::toward_zero) == code);
-            CHECK(ts::e8m0::encode(value * 1.25f, ts::rounding::stochastic, ts::overflow::nan, 0xc0000000u) == code + 1);
+            CHECK(ts::e8m0::encode(value * 1.25f, ts::rounding::stochastic, ts::overflow::nan, 0xc0000000u) ==
+                  code + 1);
             CHECK(ts::e8m0::encode(value * 1.25f, ts::rounding::stochastic, ts::overflow::nan, 0xbfffffffu) == code);
         }
     }

@@ -49,20 +49,18 @@ inline double card_value(tessera::float_card const& c, std::uint32_t code) {
 class format_laws {
 public:
     explicit format_laws(erased_format const& format) : f{format}, c{format.card}, sign{1u << (format.card.bits - 1)} {
-        for (std::uint32_t code = 0; code <= c.max_code + 1; ++code)
-            values.push_back(card_value(c, code));
+        for (std::uint32_t code = 0; code <= c.max_code + 1; ++code) values.push_back(card_value(c, code));
     }
 
     void run() {
         CAPTURE(f.name);
         codes();
         special_values();
-        for (std::uint32_t code = 0; code <= c.max_code; ++code)
-            between(code);
+        for (std::uint32_t code = 0; code <= c.max_code; ++code) between(code);
         for (double x : {values.back() * 2, values.back() * 1024, 3e38, values[1] / 64, values[1] * 0x1p-40, 1e-45})
             point(x);
-        CHECK_MESSAGE(wrong == 0, wrong, " of ", checked, " conversions of ", f.name, " are wrong, the first: ",
-                      first_wrong, " mode ", first_mode, " gives ", first_code);
+        CHECK_MESSAGE(wrong == 0, wrong, " of ", checked, " conversions of ", f.name,
+                      " are wrong, the first: ", first_wrong, " mode ", first_mode, " gives ", first_code);
     }
 
     long checked = 0;
@@ -89,7 +87,8 @@ private:
             expect(infinite ? std::isinf(f.decode(code)) : std::isnan(f.decode(code)), code, 0, code);
         }
         if (!c.has_negative_zero)
-            expect(std::isnan(f.decode(sign)) && f.encode(-0.0f, tessera::rounding::nearest_even, c.default_overflow, 0) == 0,
+            expect(std::isnan(f.decode(sign)) &&
+                       f.encode(-0.0f, tessera::rounding::nearest_even, c.default_overflow, 0) == 0,
                    0, 0, sign);
         expect(c.max_finite == static_cast<float>(values[c.max_code]), c.max_finite, 0, c.max_code);
         expect(c.smallest_subnormal == static_cast<float>(values[1]), c.smallest_subnormal, 0, 1);
@@ -144,8 +143,7 @@ private:
     void all_options(double x, Encode encode) {
         for (auto mode : modes) {
             for (std::uint32_t random : {0u, 0x20000000u, 0x7fffffffu, 0x80000000u, 0xffffffffu}) {
-                if (random != 0 && mode != tessera::rounding::stochastic)
-                    continue;
+                if (random != 0 && mode != tessera::rounding::stochastic) continue;
                 std::uint32_t const magnitude = rounded(x, mode, random);
                 for (auto beyond : policies) {
                     for (std::uint32_t negative : {0u, sign}) {
@@ -164,8 +162,7 @@ private:
 
     /// The magnitude code of x >= 0, or max_code + 1.
     std::uint32_t rounded(double x, tessera::rounding mode, std::uint32_t random) const {
-        if (x >= values.back())
-            return c.max_code + 1;
+        if (x >= values.back()) return c.max_code + 1;
         auto const above = std::upper_bound(values.begin(), values.end(), x);
         auto const low = static_cast<std::uint32_t>(above - values.begin()) - 1;
         double const to_low = x - values[low]; // exact: Sterbenz, or a short difference
@@ -178,16 +175,14 @@ private:
             return std::floor(std::ldexp(to_low / gap, 32)) + random >= 0x1p32 ? low + 1 : low;
         case tessera::rounding::nearest_even: break;
         }
-        if (to_low != to_high)
-            return to_low > to_high ? low + 1 : low;
+        if (to_low != to_high) return to_low > to_high ? low + 1 : low;
         // Even significand; with one bit of precision only zero is even, and the larger wins elsewhere.
         bool const low_is_even = c.mantissa_bits == 0 ? low == 0 : low % 2 == 0;
         return low_is_even ? low : low + 1;
     }
 
     std::uint32_t overflowed(tessera::overflow beyond, std::uint32_t negative) const {
-        if (beyond == tessera::overflow::infinity && c.has_infinity)
-            return negative | c.infinity_code;
+        if (beyond == tessera::overflow::infinity && c.has_infinity) return negative | c.infinity_code;
         if (beyond != tessera::overflow::saturate && c.has_nan)
             return c.has_negative_zero ? negative | c.nan_code : c.nan_code;
         return negative | c.max_code;
@@ -195,8 +190,7 @@ private:
 
     void expect(bool holds, double x, int mode, std::uint32_t code) {
         ++checked;
-        if (holds)
-            return;
+        if (holds) return;
         if (wrong++ == 0) {
             first_wrong = x;
             first_mode = mode;

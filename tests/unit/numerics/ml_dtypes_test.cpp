@@ -35,17 +35,24 @@ void check_codes(char const* part, std::vector<Code> const& expected, Input inpu
     CHECK_MESSAGE(wrong == 0, part, ": ", wrong, " codes differ, the first at ", first);
 }
 
-float from_bf16(std::uint32_t i) { return std::bit_cast<float>(i << 16); }
-float from_f16(std::uint32_t i) { return static_cast<float>(ts::fp16::from_bits(static_cast<std::uint16_t>(i))); }
-float from_mixed(std::uint32_t i) { return std::bit_cast<float>(mix(i)); }
+float from_bf16(std::uint32_t i) {
+    return std::bit_cast<float>(i << 16);
+}
+float from_f16(std::uint32_t i) {
+    return static_cast<float>(ts::fp16::from_bits(static_cast<std::uint16_t>(i)));
+}
+float from_mixed(std::uint32_t i) {
+    return std::bit_cast<float>(mix(i));
+}
 
 template <class F>
 void check_narrow(char const* name) {
     CAPTURE(name);
     reference_file file{name};
     auto const values = file.next<std::uint32_t>(1u << F::bits);
-    check_codes("decode", values, [](std::uint32_t i) { return i; },
-                [](std::uint32_t i) { return std::bit_cast<std::uint32_t>(F::decode(i)); });
+    check_codes(
+        "decode", values, [](std::uint32_t i) { return i; },
+        [](std::uint32_t i) { return std::bit_cast<std::uint32_t>(F::decode(i)); });
     auto const encode = [](float x) { return F{x}.to_bits(); };
     check_codes("bfloat16 inputs", file.next<std::uint8_t>(all_half), from_bf16, encode);
     check_codes("half inputs", file.next<std::uint8_t>(all_half), from_f16, encode);
@@ -54,9 +61,11 @@ void check_narrow(char const* name) {
     CHECK(count >= 3u * (F::card.max_code - 1));
     auto const ties = file.next<float>(count);
     auto const codes = file.next<std::uint8_t>(count);
-    check_codes("ties", codes, [&](std::uint32_t i) { return ties[i]; }, encode);
-    check_codes("ties as double", codes, [&](std::uint32_t i) { return ties[i]; },
-                [](float x) { return F{static_cast<double>(x)}.to_bits(); });
+    check_codes(
+        "ties", codes, [&](std::uint32_t i) { return ties[i]; }, encode);
+    check_codes(
+        "ties as double", codes, [&](std::uint32_t i) { return ties[i]; },
+        [](float x) { return F{static_cast<double>(x)}.to_bits(); });
     CHECK(file.at_end());
 }
 
@@ -65,7 +74,8 @@ void check_integer(char const* name) {
     CAPTURE(name);
     reference_file file{name};
     auto const values = file.next<float>(1u << F::bits);
-    check_codes("decode", values, [](std::uint32_t i) { return i; }, [](std::uint32_t i) { return F::decode(i); });
+    check_codes(
+        "decode", values, [](std::uint32_t i) { return i; }, [](std::uint32_t i) { return F::decode(i); });
     auto const input = [](std::uint32_t i) { return static_cast<float>(F::min_value) + static_cast<float>(i) / 8; };
     check_codes("eighths", file.rest<std::uint8_t>(), input,
                 [](float x) { return F::encode(x, ts::rounding::toward_zero); });
@@ -104,8 +114,7 @@ TEST_CASE("fp16 equals numpy's half; NaN is quiet") {
     // numpy keeps a signalling NaN signalling; the processors' instructions, and this library, do not.
     auto const quiet = [](std::vector<std::uint16_t> codes) {
         for (auto& code : codes)
-            if ((code & 0x7fff) > 0x7c00)
-                code = static_cast<std::uint16_t>(code | 0x200);
+            if ((code & 0x7fff) > 0x7c00) code = static_cast<std::uint16_t>(code | 0x200);
         return codes;
     };
     auto const encode = [](float x) { return ts::fp16{x}.to_bits(); };
