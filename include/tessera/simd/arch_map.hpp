@@ -88,6 +88,25 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fnma(xsimd::batch<float, A> const& x
     return xsimd::fnma(x, y, z);
 }
 
+/// The larger of each pair of lanes; y where one is NaN (x86). The masked form of AVX-512 avoids a false warning that
+/// GCC 12's own header gives for the plain one.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> max(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_maskz_max_ps(0xffff, x, y);
+#endif
+    return xsimd::max(x, y);
+}
+
+/// The smaller of each pair of lanes; y where one is NaN (x86).
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> min(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_maskz_min_ps(0xffff, x, y);
+#endif
+    return xsimd::min(x, y);
+}
+
 /// The sum of all lanes; its order is a constant of the architecture.
 template <class T, class A>
 TESSERA_FORCE_INLINE T reduce_add(xsimd::batch<T, A> const& v) noexcept {

@@ -77,10 +77,38 @@ TESSERA_FORCE_INLINE floats<Arch> load(bf16 const* p) noexcept {
     return detail::load_by_element<Arch>(p, lanes<Arch>);
 }
 
+/// lanes<Arch> signed bytes as floats.
+template <class Arch>
+TESSERA_FORCE_INLINE floats<Arch> load(std::int8_t const* p) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
+#endif
+    return detail::load_by_element<Arch>(p, lanes<Arch>);
+}
+
 /// The first n elements (0 <= n <= lanes), the other lanes zero.
 template <class Arch, class T>
 TESSERA_FORCE_INLINE floats<Arch> load_partial(T const* p, index_t n) noexcept {
     if (n == lanes<Arch>) return load<Arch>(p);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (lanes<Arch> == 16) {
+        auto const mask = static_cast<__mmask16>((1u << n) - 1);
+        if constexpr (sizeof(T) == 4)
+            return _mm512_maskz_loadu_ps(mask, p);
+        else if constexpr (std::is_same_v<T, fp16>)
+            return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+        else if constexpr (std::is_same_v<T, std::int8_t>)
+            return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, p)));
+        else
+            return _mm512_castsi512_ps(
+                _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16));
+    }
+#endif
     if constexpr (sizeof(T) == 4) {
         alignas(64) float lane[lanes<Arch>] = {};
         std::memcpy(lane, p, static_cast<std::size_t>(n) * sizeof(float));
@@ -94,6 +122,12 @@ TESSERA_FORCE_INLINE floats<Arch> load_partial(T const* p, index_t n) noexcept {
 template <class Arch>
 TESSERA_FORCE_INLINE void store_partial(float* p, floats<Arch> const& v, index_t n) noexcept {
     if (n == lanes<Arch>) return store<Arch>(p, v);
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+        return;
+    }
+#endif
     alignas(64) float lane[lanes<Arch>];
     v.store_aligned(lane);
     std::memcpy(p, lane, static_cast<std::size_t>(n) * sizeof(float));
@@ -118,10 +152,48 @@ TESSERA_FORCE_INLINE void store(fp16* p, floats<Arch> const& v) noexcept {
     detail::store_by_element<Arch>(p, v, lanes<Arch>);
 }
 
+namespace detail {
+
+/// The bits of bf16 in the low half of every lane: nearest even by adding half an ulp less one plus the last kept bit;
+/// NaN becomes the quiet NaN of its sign (the definition is bf16's constructor).
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> bf16_codes(floats<Arch> const& v) noexcept {
+    using integers = ints<Arch>;
+#if XSIMD_VERSION_MAJOR < 10
+    auto const bits = xsimd::bitwise_cast<integers>(v);
+#else
+    auto const bits = xsimd::bitwise_cast<std::int32_t>(v);
+#endif
+    // Arithmetic shifts: only the low 16 bits of the result are stored.
+    integers const rounded = (bits + integers(0x7fff) + ((bits >> 16) & integers(1))) >> 16;
+    integers const quiet = ((bits >> 16) & integers(0x8000)) | integers(0x7fc0);
+    return xsimd::select((bits & integers(0x7fffffff)) > integers(0x7f800000), quiet, rounded);
+}
+
+} // namespace detail
+
 /// Rounds to bf16, nearest even.
 template <class Arch>
 TESSERA_FORCE_INLINE void store(bf16* p, floats<Arch> const& v) noexcept {
-    detail::store_by_element<Arch>(p, v, lanes<Arch>);
+    ints<Arch> const codes = detail::bf16_codes<Arch>(v);
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtepi32_epi16(0xffff, codes));
+        return;
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        // Keeps the low half of every lane; packus would saturate the bits above it otherwise.
+        __m256i const low = _mm256_and_si256(codes, _mm256_set1_epi32(0xffff));
+        __m256i const packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+        return;
+    }
+#endif
+    alignas(64) std::int32_t lane[lanes<Arch>];
+    codes.store_aligned(lane);
+    for (index_t i = 0; i < lanes<Arch>; ++i) p[i] = bf16::from_bits(static_cast<std::uint16_t>(lane[i]));
 }
 
 template <class Arch, class T>
@@ -129,6 +201,20 @@ template <class Arch, class T>
 TESSERA_FORCE_INLINE void store_partial(T* p, floats<Arch> const& v, index_t n) noexcept {
     if (n == lanes<Arch>) return store<Arch>(p, v);
     detail::store_by_element<Arch>(p, v, n);
+}
+
+/// Stores the low byte of every lane; lanes are within -128 to 127.
+template <class Arch>
+TESSERA_FORCE_INLINE void store_int8(std::int8_t* p, ints<Arch> const& v) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+        return;
+    }
+#endif
+    alignas(64) std::int32_t lane[lanes<Arch>];
+    v.store_aligned(lane);
+    for (index_t i = 0; i < lanes<Arch>; ++i) p[i] = static_cast<std::int8_t>(lane[i]);
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Root-mean-square norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016) over the rows of x, and their
+/// gradients. Elements are float, fp16 or bf16; the formulas are in kernels/ref/norm.hpp.
+///
+/// Error of the CPU kernels, u = 2^-24, gamma(k) = k u / (1 - k u), against the definition in double, before y is rounded
+/// to its element type:
+///
+///     rms_norm     |dy| <= gamma(n / 2 + 6) |y|
+///     layer_norm   |dy| <= gamma(n / 2 + 8) |y - b| + |w| r gamma(n + 1) mean|x| + u |y|
+///
+/// and to first order; squares are summed in float32, so |x| stays below 2^63. A row of zeros gives zeros (or b); NaN or
+/// infinity in a row make it NaN.
+///
+/// y may be x itself; it may not overlap x in any other way, nor weight or bias.
+
+#include "../kernels/cpu/norm.hpp"
+#include "../kernels/ref/norm.hpp"
+#include "arguments.hpp"
+
+#include <limits>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+inline void check_epsilon(char const* operation, float epsilon) {
+    if (!(epsilon >= 0.0f && epsilon <= std::numeric_limits<float>::max()))
+        raise<shape_error>("tessera: " + std::string{operation} + ": epsilon is " + std::to_string(epsilon) +
+                           ", expected a finite number that is not negative");
+}
+
+/// A vector with one element per column of x.
+template <class W, class X>
+void check_per_column(char const* operation, char const* argument, vector_view<W> const& w, matrix_view<X> const& x) {
+    check::equal(operation, argument, w.extent(0), x.extent(1), "columns of x");
+    check_rows(operation, argument, w);
+}
+
+/// x, y and the vectors of a forward norm.
+template <class X, class W, class Y>
+void check_norm(char const* operation, matrix_view<X> const& x, vector_view<W> const& weight, float epsilon,
+                matrix_view<Y> const& y) {
+    check_same_shape(operation, x, "rows of y", "columns of y", y);
+    check_rows(operation, "x", x);
+    check_output_rows(operation, "y", y);
+    check_per_column(operation, "weight", weight, x);
+    check_epsilon(operation, epsilon);
+    check_same_or_apart(operation, "x", x, "y", y);
+    check_apart(operation, "weight", weight, "y", y);
+}
+
+/// x, dy, dx and dweight of a backward norm.
+template <class X, class W, class D, class DW>
+void check_norm_backward(char const* operation, matrix_view<X> const& x, vector_view<W> const& weight, float epsilon,
+                         matrix_view<X> const& dy, matrix_view<D> const& dx, vector_view<DW> const& dweight) {
+    check_same_shape(operation, x, "rows of dy", "columns of dy", dy);
+    check_rows(operation, "dy", dy);
+    check_norm(operation, x, weight, epsilon, dx);
+    check_same_or_apart(operation, "dy", dy, "dx", dx);
+    check_per_column(operation, "dweight", dweight, x);
+    check_apart(operation, "dweight", dweight, "dx", dx);
+    check_apart(operation, "dweight", dweight, "x", x);
+    check_apart(operation, "dweight", dweight, "dy", dy);
+}
+
+} // namespace detail
+
+/// y = weight x / sqrt(mean(x^2) + epsilon), row by row.
+template <execution_policy Exec, class X, class W, class Y>
+void rms_norm(Exec const& exec,
+              X const& x,      // (m, n)
+              W const& weight, // (n)
+              float epsilon,
+              Y&& y) {         // (m, n)
+    detail::require_backend<Exec>();
+    auto const from = detail::input<2>(x);
+    auto const w = detail::input<1>(weight);
+    auto const to = detail::output<2>(y);
+    detail::check_norm("rms_norm", from, w, epsilon, to);
+    kernel<op::rms_norm, Exec, typename decltype(from)::value_type>::run(exec, from, w, epsilon, to);
+}
+
+/// y = weight (x - mean(x)) / sqrt(variance(x) + epsilon) + bias, row by row.
+template <execution_policy Exec, class X, class W, class B, class Y>
+void layer_norm(Exec const& exec,
+                X const& x,      // (m, n)
+                W const& weight, // (n)
+                B const& bias,   // (n), elements as of weight
+                float epsilon,
+                Y&& y) {         // (m, n)
+    detail::require_backend<Exec>();
+    auto const from = detail::input<2>(x);
+    auto const w = detail::input<1>(weight);
+    auto const b = detail::input<1>(bias);
+    auto const to = detail::output<2>(y);
+    static_assert(std::same_as<decltype(w), decltype(b)>, "tessera: layer_norm: weight and bias have different elements");
+    detail::check_norm("layer_norm", from, w, epsilon, to);
+    detail::check_per_column("layer_norm", "bias", b, from);
+    detail::check_apart("layer_norm", "bias", b, "y", to);
+    kernel<op::layer_norm, Exec, typename decltype(from)::value_type>::run(exec, from, w, b, epsilon, to);
+}
+
+/// Bytes of workspace that either backward norm takes for `rows` rows.
+inline index_t norm_backward_workspace_bytes(index_t rows) noexcept {
+    workspace_sizer sizer;
+    sizer.carve<detail::float_moments>(rows);
+    return sizer.bytes();
+}
+
+/// The gradients of rms_norm for the gradient dy of its output; dx may be dy or x itself. Both results are overwritten.
+template <execution_policy Exec, class X, class W, class DX, class DW>
+void rms_norm_backward(Exec const& exec,
+                       X const& x,      // (m, n)
+                       W const& weight, // (n)
+                       float epsilon,
+                       X const& dy,     // (m, n)
+                       DX&& dx,         // (m, n)
+                       DW&& dweight) {  // (n)
+    detail::require_backend<Exec>();
+    auto const from = detail::input<2>(x);
+    auto const w = detail::input<1>(weight);
+    auto const d = detail::input<2>(dy);
+    auto const to = detail::output<2>(dx);
+    auto const dw = detail::output<1>(dweight);
+    detail::check_norm_backward("rms_norm_backward", from, w, epsilon, d, to, dw);
+    using table = kernel<op::rms_norm_backward, Exec, typename decltype(from)::value_type>;
+    if constexpr (std::same_as<Exec, reference>) {
+        table::run(exec, from, w, epsilon, d, to, dw);
+    } else {
+        workspace_scope scope{exec.scratch()};
+        table::run(exec, from, w, epsilon, d, scope.carve<detail::float_moments>(from.extent(0)), to, dw);
+    }
+}
+
+/// The gradients of layer_norm for the gradient dy of its output; dx may be dy or x itself. All results are overwritten.
+template <execution_policy Exec, class X, class W, class DX, class DW>
+void layer_norm_backward(Exec const& exec,
+                         X const& x,      // (m, n)
+                         W const& weight, // (n)
+                         float epsilon,
+                         X const& dy,     // (m, n)
+                         DX&& dx,         // (m, n)
+                         DW&& dweight,    // (n)
+                         DW&& dbias) {    // (n)
+    detail::require_backend<Exec>();
+    auto const from = detail::input<2>(x);
+    auto const w = detail::input<1>(weight);
+    auto const d = detail::input<2>(dy);
+    auto const to = detail::output<2>(dx);
+    auto const dw = detail::output<1>(dweight);
+    auto const db = detail::output<1>(dbias);
+    detail::check_norm_backward("layer_norm_backward", from, w, epsilon, d, to, dw);
+    detail::check_per_column("layer_norm_backward", "dbias", db, from);
+    detail::check_apart("layer_norm_backward", "dbias", db, "dx", to);
+    check::no_overlap("layer_norm_backward", "dbias", db.data_handle(), span_bytes(db), "dweight", dw.data_handle(),
+                      span_bytes(dw));
+    using table = kernel<op::layer_norm_backward, Exec, typename decltype(from)::value_type>;
+    if constexpr (std::same_as<Exec, reference>) {
+        table::run(exec, from, w, epsilon, d, to, dw, db);
+    } else {
+        workspace_scope scope{exec.scratch()};
+        table::run(exec, from, w, epsilon, d, scope.carve<detail::float_moments>(from.extent(0)), to, dw, db);
+    }
+}
+
+} // namespace tessera::inline TESSERA_ABI
