@@ -86,15 +86,18 @@ purpose() {
     esac
 }
 
+# A person at a terminal can give sudo a password.
+if [ -t 0 ]; then sudo='sudo'; else sudo='sudo -n'; fi
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
-    elif [ -t 0 ]; then sudo "$@"
-    else sudo -n "$@"
+    else $sudo "$@"
     fi
 }
 
-apt_install() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+# apt ARGUMENTS...: apt-get that asks nothing; its output goes to build/setup.log.
+apt() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -y -q "$@" >>"$root/build/setup.log" 2>&1 </dev/null
 }
 
 # setup NEED...: all are present afterwards, or the script ends with a sentence that names what is missing.
@@ -114,11 +117,12 @@ setup() {
     have apt-get || fail "no apt-get here. Install with this system's package manager what Debian calls:$packages"
     [ "$(id -u)" = 0 ] || have sudo || fail "installing needs root or sudo. As root: $command"
 
-    say "installing:$packages"
-    # A fresh system has no package lists, an old one may have outdated ones: install, and on failure update first.
-    if ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || ! apt_install $packages; then
-        as_root apt-get update -q || fail "apt-get update failed; as root: apt-get update && $command"
-        apt_install $packages || fail "apt-get failed; as root: $command"
+    mkdir -p "$root/build"
+    say "installing:$packages (log: build/setup.log)"
+    # A fresh system has no package lists, an old one may have outdated ones: install, and where that fails update first.
+    if ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || ! apt install --no-install-recommends $packages; then
+        apt update || fail "apt-get update failed, see build/setup.log; as root: apt-get update && $command"
+        apt install --no-install-recommends $packages || fail "apt-get failed, see build/setup.log; as root: $command"
     fi
     for need in $missing; do
         present "$need" || fail "$(package "$need") is installed, but $need ($(purpose "$need")) is still not found"
