@@ -27,15 +27,14 @@ struct tile_size {
     index_t n = 1;
 };
 
-/// The tile of a product y (m, n): at most 128 rows of x, so that a float32 accumulator of 64 columns (32 KiB) stays in
-/// the first-level cache beside the operand; for few rows, more columns, so that one step reads about 64 KiB or more of
-/// a 4-bit operand with k = 4096 and the cost of starting it vanishes.
-constexpr tile_size product_tile(auto_tile, index_t m) noexcept {
-    if (m <= 4) return {m < 1 ? 1 : m, 128};
-    return {minimum(m, 128), 64};
+/// The tile of a product y (m, n). Many rows of x: 128 by 64, a float32 accumulator of 32 KiB that stays in the
+/// first-level cache beside the operand. Few rows: about 32 tiles, so that threads share them evenly, of 16 to 128 columns.
+constexpr tile_size product_tile(auto_tile, index_t m, index_t n) noexcept {
+    if (m > 16) return {minimum(m, 128), 64};
+    return {maximum(m, 1), minimum(maximum(round_up(n / 32, 16), 16), 128)};
 }
 template <index_t M, index_t N>
-constexpr tile_size product_tile(tile<M, N>, index_t) noexcept {
+constexpr tile_size product_tile(tile<M, N>, index_t, index_t) noexcept {
     return {M, N};
 }
 

@@ -8,7 +8,16 @@
 #include "../core/arch.hpp"
 #include "../core/types.hpp"
 
+// g++ 12 takes the undefined registers of its own AVX-512 header for a mistake (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <xsimd/xsimd.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 namespace tessera::inline TESSERA_ABI::simd {
 

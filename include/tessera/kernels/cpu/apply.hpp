@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The product of a stored matrix on the CPU: `kernel<op::apply, cpu, linear<Storage, Preparation>>`.
+///
+/// There is one way through: panels of R rows (R = float lanes). Placed storage has them in memory; of canonical storage
+/// a panel is packed into scratch when its turn comes, so the arithmetic, and the result, are the same. Placing pays when
+/// an operand is used more than once or with few rows of x; `describe` says which of the two an operand does.
+
+#include "../../core/tile.hpp"
+#include "../kernel.hpp"
+#include "../operand.hpp"
+#include "pack.hpp"
+#include "prepare.hpp"
+#include "product_float.hpp"
+#include "product_int8.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// Rows of x that one pass over a panel computes at most: what the registers hold.
+template <class Arch>
+inline constexpr int row_block = simd::lanes<Arch> == 16 ? 8 : 4;
+
+/// Calls f.template operator()<MR>(m) for blocks of rows that cover [m0, m1), MR a power of two.
+template <int Most, class F>
+TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noexcept {
+    for (; m0 + Most <= m1; m0 += Most) f.template operator()<Most>(m0);
+    if constexpr (Most > 1)
+        if (m0 < m1) for_row_blocks<Most / 2>(m0, m1, f);
+}
+
+/// acc(m, n) += factor * the lanes of `value` that belong to rows of the task; lane 0 is row `first` of W.
+template <class Arch>
+TESSERA_FORCE_INLINE void add_to_task(product_task const& task, index_t m, index_t first,
+                                      simd::floats<Arch> const& value) noexcept {
+    using floats = simd::floats<Arch>;
+    float* const row = task.accumulator + (m - task.m0) * task.stride;
+    if (first >= task.n0 && first + simd::lanes<Arch> <= task.n1) {
+        float* const p = row + (first - task.n0);
+        simd::store<Arch>(p, xsimd::fma(floats(task.factor), value, simd::load<Arch>(p)));
+        return;
+    }
+    alignas(64) float lane[simd::lanes<Arch>];
+    value.store_aligned(lane);
+    index_t const end = minimum(task.n1, first + simd::lanes<Arch>);
+    for (index_t n = maximum(task.n0, first); n < end; ++n) row[n - task.n0] += task.factor * lane[n - first];
+}
+
+/// The panel form of a stored matrix on an architecture.
+template <class Arch, class Storage>
+struct panel_form {
+    using type = prepacked<panel<simd::lanes<Arch>, 4>, Storage>;
+    static constexpr bool is_placed = false;
+};
+template <class Arch, class T>
+struct panel_form<Arch, matrix_view<T const>> {
+    using type = prepacked<panel<simd::lanes<Arch>, 1>, matrix_view<T const>>;
+    static constexpr bool is_placed = false;
+};
+template <class Arch, class Layout, class Storage>
+struct panel_form<Arch, prepacked<Layout, Storage>> {
+    static_assert(Layout::rows == simd::lanes<Arch>,
+                  "tessera: this operand was placed for another architecture; place it with the policy that applies it");
+    using type = prepacked<Layout, Storage>;
+    static constexpr bool is_placed = true;
+};
+
+template <class Weights>
+inline constexpr bool is_dense_panel = false;
+template <index_t R, class Storage>
+inline constexpr bool is_dense_panel<prepacked<panel<R, 1>, Storage>> = true;
+
+/// The form of x for a panel form and a preparation.
+template <class Weights, class Preparation>
+struct form_of {
+    using type = prepared_form<typename Weights::source, Preparation>;
+};
+template <index_t R, class Storage>
+struct form_of<prepacked<panel<R, 1>, Storage>, as_is> {
+    using type = float_rows<0>;
+};
+
+/// Bytes a panel stage may use: fewest rows of x for which decoding a panel once beats decoding it for every block.
+inline constexpr index_t decode_once_rows = 9;
+
+} // namespace detail
+
+template <class Arch, class Parallel, class Storage, class Preparation>
+struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
+    using exec_type = cpu<Arch, Parallel>;
+    using operand = linear<Storage, Preparation>;
+    using weights = typename detail::panel_form<Arch, Storage>::type;
+    using form = typename detail::form_of<weights, Preparation>::type;
+    using forms = type_list<form>;
+    struct state {};
+
+    static constexpr bool is_placed = detail::panel_form<Arch, Storage>::is_placed;
+    static constexpr bool is_dense = detail::is_dense_panel<weights>;
+    static constexpr bool is_integer_product = detail::activation_group<Preparation> >= 0;
+    static constexpr index_t R = simd::lanes<Arch>;
+
+    template <class Arena>
+    static state plan(exec_type const&, operand const&, index_t, Arena&) noexcept {
+        return {};
+    }
+    template <class Inputs>
+    static void prepare(exec_type const&, operand const&, Inputs const&, state const&) noexcept {}
+
+    /// A packed pair of panels where the operand is not placed, and a decoded pair where many rows share it.
+    static index_t scratch_bytes(operand const& w, tile_size tile) noexcept {
+        return packed_bytes(w) + decoded_bytes(w, tile.m);
+    }
+
+    template <class Inputs>
+    static void accumulate(operand const& w, Inputs const& inputs, state const&, product_task const& task,
+                           std::byte* scratch) noexcept {
+        form const& x = inputs.template get<form>();
+        weights const packed = shape(w);
+        index_t const last = ceil_div(task.n1, R);
+        for (index_t p = task.n0 / R; p < last;) {
+            int const together = pairs(task) && p + 1 < last ? 2 : 1;
+            std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
+            if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
+            if constexpr (is_integer_product) {
+                integer_panel(packed, panel[0], x, task, p);
+            } else if constexpr (is_dense) {
+                dense_panels<typename weights::element_type>(panel, together, x, task, p);
+            } else if (task.m1 - task.m0 < detail::decode_once_rows) {
+                coded_panel(packed, panel[0], x, task, p);
+            } else {
+                float* const decoded = reinterpret_cast<float*>(scratch + packed_bytes(w));
+                std::byte const* columns[2] = {reinterpret_cast<std::byte*>(decoded),
+                                               reinterpret_cast<std::byte*>(decoded + R * w.cols())};
+                detail::decode_panel<Arch>(packed, panel[0], decoded);
+                if (together == 2) detail::decode_panel<Arch>(packed, panel[1], decoded + R * w.cols());
+                dense_panels<float>(columns, together, x, task, p);
+            }
+            p += together;
+        }
+    }
+
+private:
+    static weights shape(operand const& w) noexcept {
+        if constexpr (is_placed)
+            return w.storage();
+        else
+            return {nullptr, w.rows(), w.cols()};
+    }
+    static index_t packed_bytes(operand const& w) noexcept {
+        return is_placed ? 0 : 2 * round_up(shape(w).panel_bytes(), config::cache_line);
+    }
+    static index_t decoded_bytes(operand const& w, index_t m) noexcept {
+        bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
+        return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
+    }
+    /// Float products take two panels at a time where that fills the registers.
+    static bool pairs(product_task const& task) noexcept {
+        return !is_integer_product && (is_dense || task.m1 - task.m0 >= detail::decode_once_rows);
+    }
+    static std::byte const* stage(operand const& w, weights const& packed, index_t p, std::byte* scratch) noexcept {
+        if constexpr (is_placed) {
+            static_cast<void>(scratch);
+            return w.storage().data() + p * packed.panel_bytes();
+        } else {
+            pack_panel(w.storage(), packed, p, scratch);
+            return scratch;
+        }
+    }
+
+    static void integer_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
+                              index_t p) noexcept {
+        detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+            simd::floats<Arch> result[MR];
+            detail::product_panel_int8<Arch, weights, form, MR>(packed, data, x, m, result);
+            for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
+        });
+    }
+    static void coded_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
+                            index_t p) noexcept {
+        detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+            simd::floats<Arch> result[MR];
+            detail::product_panel_float<Arch, weights, form, MR>(packed, data, x, m, result);
+            for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
+        });
+    }
+    template <class T>
+    static void dense_panels(std::byte const* const (&data)[2], int together, form const& x, product_task const& task,
+                             index_t p) noexcept {
+        if (together == 2)
+            dense_block<T, 2>({reinterpret_cast<T const*>(data[0]), reinterpret_cast<T const*>(data[1])}, x, task, p);
+        else
+            dense_block<T, 1>({reinterpret_cast<T const*>(data[0])}, x, task, p);
+    }
+    template <class T, int NP>
+    static void dense_block(T const* const (&panel)[NP], form const& x, product_task const& task, index_t p) noexcept {
+        detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+            float const* row[MR];
+            for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
+            simd::floats<Arch> result[MR][NP];
+            detail::product_panels_dense<Arch, T, MR, NP>(panel, R, x.columns, row, result);
+            for (int i = 0; i < MR; ++i)
+                for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[i][q]);
+        });
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// x into its forms on the CPU.
+///
+/// int8, for each scale group with magnitude a = max |x|:
+///
+///     scale = a / 127        code = round_half_even(x * (127 / a))
+///
+/// in float32. a = 0 gives scale 0 and codes 0. A NaN or infinity in the group gives scale NaN and codes 0, so the rows
+/// of y that depend on it are NaN (the card of integer activations, contract 4).
+
+#include "../../core/exec.hpp"
+#include "../../core/view.hpp"
+#include "../../simd/memory.hpp"
+#include "../forms.hpp"
+#include "../kernel.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// Rows of x that one chunk prepares: about 16 K elements, so that a single row never pays for a parallel region.
+constexpr index_t prepare_grain(index_t columns) noexcept { return maximum(1, 16384 / maximum(columns, 1)); }
+
+/// columns [first, last) of a row of x as float32: a pointer into x where it is that already, else a copy in `copy`.
+template <class Arch, class T>
+float const* float_span(matrix_view<T const> const& x, index_t m, index_t first, index_t last, float* copy) noexcept {
+    if (has_unit_stride(x)) {
+        T const* const p = x.data_handle() + m * x.stride(0) + first;
+        if constexpr (std::is_same_v<T, float>) {
+            return p;
+        } else {
+            for (index_t i = 0; i < last - first; i += simd::lanes<Arch>) {
+                index_t const n = minimum(simd::lanes<Arch>, last - first - i);
+                simd::store_partial<Arch>(copy + i, simd::load_partial<Arch>(p + i, n), n);
+            }
+            return copy;
+        }
+    }
+    for (index_t i = first; i < last; ++i) copy[i - first] = static_cast<float>(x(m, i));
+    return copy;
+}
+
+/// max |x|; NaN or infinity where there is one.
+template <class Arch>
+float magnitude(float const* x, index_t n) noexcept {
+    using batch = simd::floats<Arch>;
+    batch largest(0.0f);
+    batch not_finite(0.0f); // x - x is 0 for finite x, NaN otherwise
+    index_t i = 0;
+    for (; i + simd::lanes<Arch> <= n; i += simd::lanes<Arch>) {
+        batch const v = simd::load<Arch>(x + i);
+        largest = xsimd::max(largest, xsimd::abs(v));
+        not_finite = not_finite + (v - v);
+    }
+    float result = simd::reduce_max(largest);
+    float bad = simd::reduce_add(not_finite);
+    for (; i < n; ++i) {
+        result = std::fabs(x[i]) > result ? std::fabs(x[i]) : result;
+        bad += x[i] - x[i];
+    }
+    return bad == 0.0f ? result : std::numeric_limits<float>::quiet_NaN();
+}
+
+/// Codes of n values (n > 0), which are all written; returns their sum.
+template <class Arch>
+std::int32_t encode_int8(float const* x, index_t n, float inverse, std::int8_t* codes) noexcept {
+    using batch = simd::floats<Arch>;
+    simd::ints<Arch> sum(0);
+    index_t i = 0;
+    for (; i + simd::lanes<Arch> <= n; i += simd::lanes<Arch>) {
+        simd::ints<Arch> const q = xsimd::nearbyint_as_int(simd::load<Arch>(x + i) * batch(inverse));
+        sum = sum + q;
+        simd::store_int8<Arch>(codes + i, q);
+    }
+    std::int32_t total = simd::reduce_add(sum);
+    for (; i < n; ++i) {
+        auto const q = static_cast<std::int32_t>(std::nearbyint(x[i] * inverse));
+        codes[i] = static_cast<std::int8_t>(q);
+        total += q;
+    }
+    return total;
+}
+
+/// One row of x into int8. `span(first, last)` gives columns [first, last) as float32, at most `longest` at a time.
+template <class Arch, class Form, class Span>
+void encode_int8_row(index_t columns, index_t longest, Span const& span, std::int8_t* codes, float* scales,
+                     std::int32_t* sums) noexcept {
+    index_t const scale_group = Form::scale_group == 0 ? maximum(columns, 1) : Form::scale_group;
+    float inverse = 0;
+    for (index_t b = 0; b < Form::blocks_of(columns); ++b) {
+        index_t const first = b * Form::block;
+        index_t const n = minimum(Form::block, columns - first);
+        if (first % scale_group == 0) {
+            float a = 0;
+            index_t const end = minimum(first + scale_group, columns);
+            for (index_t k = first; k < end; k += longest) {
+                index_t const last = minimum(k + longest, end);
+                float const here = magnitude<Arch>(span(k, last), last - k);
+                a = here > a || here != here ? here : a;
+            }
+            bool const usable = a > 0 && 127.0f / a <= std::numeric_limits<float>::max();
+            scales[first / scale_group] = usable ? a / 127.0f : 0.0f * a; // 0, or NaN for NaN
+            inverse = usable ? 127.0f / a : 0.0f;
+        }
+        std::int8_t* const out = codes + b * Form::padded_block;
+        sums[b] = inverse == 0 ? 0 : encode_int8<Arch>(span(first, first + n), n, inverse, out);
+        for (index_t i = inverse == 0 ? 0 : n; i < Form::padded_block; ++i) out[i] = 0;
+    }
+    for (index_t i = Form::blocks_of(columns) * Form::padded_block; i < Form::stride_of(columns); ++i) codes[i] = 0;
+}
+
+} // namespace detail
+
+template <class Arch, class Parallel, index_t SumGroup>
+struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup>> {
+    using type = float_rows<SumGroup>;
+
+    /// float32 x with contiguous rows is used where it is.
+    template <class T>
+    static bool needs_copy(matrix_view<T const> const& x) noexcept {
+        return !std::is_same_v<T, float> || !has_unit_stride(x);
+    }
+
+    template <class T, class Arena>
+    static type plan(matrix_view<T const> const& x, Arena& arena) {
+        type form;
+        form.rows = x.extent(0);
+        form.columns = x.extent(1);
+        if constexpr (std::is_same_v<T, float>) form.data = x.data_handle();
+        form.stride = x.stride(0);
+        if (needs_copy(x)) {
+            form.stride = round_up(form.columns, 16);
+            form.data = arena.template carve<float>(form.rows * form.stride);
+        }
+        if (SumGroup != 0) form.sums = arena.template carve<float>(form.rows * type::sums_of(form.columns));
+        return form;
+    }
+
+    template <class T>
+    static void run(cpu<Arch, Parallel> const& exec, matrix_view<T const> const& x, type const& form) noexcept {
+        if (!needs_copy(x) && SumGroup == 0) return;
+        auto const rows = [&](index_t first, index_t last, index_t) noexcept {
+            for (index_t m = first; m < last; ++m) {
+                // The arrays were carved for this call; const only for the terms that read them.
+                auto* const data = const_cast<float*>(form.row(m));
+                if (needs_copy(x)) {
+                    float const* const p = detail::float_span<Arch>(x, m, 0, form.columns, data);
+                    if (p != data) std::memcpy(data, p, static_cast<std::size_t>(form.columns) * sizeof(float));
+                }
+                for (index_t g = 0; g < type::sums_of(form.columns); ++g) {
+                    index_t const width = SumGroup < 0 ? form.columns : SumGroup;
+                    float sum = 0;
+                    for (index_t k = g * width; k < minimum((g + 1) * width, form.columns); ++k) sum += data[k];
+                    const_cast<float*>(form.sums)[m * type::sums_of(form.columns) + g] = sum;
+                }
+            }
+        };
+        parallel_for(exec.parallel(), form.rows, detail::prepare_grain(form.columns), rows);
+    }
+};
+
+template <class Arch, class Parallel, index_t ScaleGroup, index_t Block>
+struct kernel<op::prepare, cpu<Arch, Parallel>, int8_rows<ScaleGroup, Block>> {
+    using type = int8_rows<ScaleGroup, Block>;
+
+    template <class T, class Arena>
+    static type plan(matrix_view<T const> const& x, Arena& arena) {
+        type form;
+        form.rows = x.extent(0);
+        form.columns = x.extent(1);
+        form.codes = arena.template carve<std::int8_t>(form.rows * type::stride_of(form.columns));
+        form.scales = arena.template carve<float>(form.rows * type::scales_of(form.columns));
+        form.sums = arena.template carve<std::int32_t>(form.rows * type::blocks_of(form.columns));
+        return form;
+    }
+
+    template <class T>
+    static void run(cpu<Arch, Parallel> const& exec, matrix_view<T const> const& x, type const& form) noexcept {
+        auto const rows = [&](index_t first, index_t last, index_t) noexcept {
+            for (index_t m = first; m < last; ++m) {
+                auto* const codes = const_cast<std::int8_t*>(form.row(m));
+                auto* const scales = const_cast<float*>(form.scales) + m * type::scales_of(form.columns);
+                auto* const sums = const_cast<std::int32_t*>(form.row_sums(m));
+                bool const in_place = std::is_same_v<T, float> && has_unit_stride(x);
+                alignas(64) float staged[type::padded_block];
+                auto const span = [&](index_t k0, index_t k1) noexcept {
+                    return detail::float_span<Arch>(x, m, k0, k1, staged);
+                };
+                detail::encode_int8_row<Arch, type>(form.columns, in_place ? maximum(form.columns, 1) : type::block, span,
+                                                    codes, scales, sums);
+            }
+        };
+        parallel_for(exec.parallel(), form.rows, detail::prepare_grain(form.columns), rows);
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Panels of weights times float32 rows of x.
+///
+/// Few rows: codes are decoded in registers and used at once (`product_panel_float`), scale and offset applied once a
+/// group:
+///
+///     acc[m][n] += scale[n][g] * (sum over k of value(code) * x[m][k]) + offset[n][g] * sum over k of x[m][k]
+///
+/// Many rows: a panel is decoded into float32 columns once (`decode_panel`) and multiplied like a dense one
+/// (`product_panels_dense`), an outer product in registers: MR x NP accumulators, NP loads and MR broadcasts a column.
+
+#include "../../simd/decode.hpp"
+#include "../../storage/prepacked.hpp"
+#include "../forms.hpp"
+#include "product_int8.hpp"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// sum[m] += value of each column of one vector of codes * x[m][column].
+template <class Arch, class Weights, int MR>
+TESSERA_FORCE_INLINE void multiply_vector(std::byte const* codes, index_t columns, float const* const (&x)[MR],
+                                          index_t offset, simd::floats<Arch> (&sum)[MR]) noexcept {
+    using floats = simd::floats<Arch>;
+    simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
+    for (int c = 0; c < columns; ++c) {
+        int const shift = c % 4 * 8 + c / 4 * 4;
+        floats const value = simd::column_values<Arch, typename Weights::source, Weights::width>(word, shift);
+        for (int m = 0; m < MR; ++m) sum[m] = xsimd::fma(value, floats(x[m][offset + c]), sum[m]);
+    }
+}
+
+/// Rows m0 .. m0 + MR of x by one panel of coded weights.
+template <class Arch, class Weights, class Form, int MR>
+void product_panel_float(Weights const& w, std::byte const* record, Form const& x, index_t m0,
+                         simd::floats<Arch> (&result)[MR]) noexcept {
+    using source = typename Weights::source;
+    using floats = simd::floats<Arch>;
+    float const* row[MR];
+    for (int m = 0; m < MR; ++m) {
+        row[m] = x.row(m0 + m);
+        result[m] = floats(0.0f);
+    }
+    for (index_t g = 0; g < w.groups(); ++g) {
+        index_t const columns = w.group_columns(g);
+        std::byte const* codes = record + Weights::header_bytes;
+        floats sum[MR];
+        for (int m = 0; m < MR; ++m) sum[m] = floats(0.0f);
+        index_t k = 0;
+        for (; k + Weights::vector_columns <= columns; k += Weights::vector_columns, codes += Weights::vector_bytes) {
+            simd::prefetch(codes + prefetch_distance);
+            multiply_vector<Arch, Weights, MR>(codes, Weights::vector_columns, row, g * w.group() + k, sum);
+        }
+        if (k < columns) {
+            multiply_vector<Arch, Weights, MR>(codes, columns - k, row, g * w.group() + k, sum);
+            codes += Weights::vector_bytes;
+        }
+        floats const scale = record_floats<Arch, Weights>(record);
+        for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(sum[m], scale, result[m]);
+        if constexpr (source::offset == offset_kind::minimum) {
+            floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+            for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
+        }
+        if constexpr (source::offset == offset_kind::zero_point) {
+            auto const zero = simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
+            floats const offset = floats(0.0f) - scale * xsimd::to_float(zero);
+            for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
+        }
+        record = codes;
+    }
+}
+
+/// One panel of coded weights as float32: out[k * R + r], all of its columns.
+template <class Arch, class Weights>
+void decode_panel(Weights const& w, std::byte const* record, float* out) noexcept {
+    using source = typename Weights::source;
+    using floats = simd::floats<Arch>;
+    for (index_t g = 0; g < w.groups(); ++g) {
+        index_t const columns = w.group_columns(g);
+        std::byte const* codes = record + Weights::header_bytes;
+        floats const scale = record_floats<Arch, Weights>(record);
+        floats offset(0.0f);
+        if constexpr (source::offset == offset_kind::minimum) offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+        if constexpr (source::offset == offset_kind::zero_point)
+            offset = xsimd::to_float(
+                simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes)));
+        for (index_t k = 0; k < columns; k += Weights::vector_columns, codes += Weights::vector_bytes) {
+            simd::prefetch(codes + prefetch_distance);
+            simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
+            int const here = static_cast<int>(minimum(Weights::vector_columns, columns - k));
+            for (int c = 0; c < here; ++c, out += simd::lanes<Arch>) {
+                floats value = simd::column_values<Arch, source, Weights::width>(word, c % 4 * 8 + c / 4 * 4);
+                if constexpr (source::offset == offset_kind::zero_point) value = value - offset;
+                value = source::offset == offset_kind::minimum ? xsimd::fma(value, scale, offset) : value * scale;
+                simd::store<Arch>(out, value);
+            }
+        }
+        record = codes;
+    }
+}
+
+/// result[m][p] = sum over k < columns of x[m][k] * w[p][k * stride ...], a register of lanes at a time. Where few
+/// accumulators leave the multiply-add units waiting, columns are dealt to several sums, added in order at the end.
+template <class Arch, class T, int MR, int NP>
+void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t columns, float const* const (&x)[MR],
+                          simd::floats<Arch> (&result)[MR][NP]) noexcept {
+    using floats = simd::floats<Arch>;
+    constexpr int ways = MR * NP >= 8 ? 1 : MR * NP >= 4 ? 2 : 4;
+    floats sum[ways][MR][NP];
+    for (auto& way : sum)
+        for (auto& row : way)
+            for (auto& s : row) s = floats(0.0f);
+    index_t k = 0;
+    for (; k + ways <= columns; k += ways) {
+        for (int u = 0; u < ways; ++u) {
+            floats b[NP];
+            for (int p = 0; p < NP; ++p) {
+                b[p] = simd::load<Arch>(w[p] + (k + u) * stride);
+                if (u % 2 == 0) simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + prefetch_distance);
+            }
+            for (int m = 0; m < MR; ++m) {
+                floats const a(x[m][k + u]);
+                for (int p = 0; p < NP; ++p) sum[u][m][p] = xsimd::fma(a, b[p], sum[u][m][p]);
+            }
+        }
+    }
+    for (; k < columns; ++k)
+        for (int p = 0; p < NP; ++p) {
+            floats const b = simd::load<Arch>(w[p] + k * stride);
+            for (int m = 0; m < MR; ++m) sum[0][m][p] = xsimd::fma(floats(x[m][k]), b, sum[0][m][p]);
+        }
+    for (int m = 0; m < MR; ++m)
+        for (int p = 0; p < NP; ++p) {
+            result[m][p] = sum[0][m][p];
+            for (int u = 1; u < ways; ++u) result[m][p] = result[m][p] + sum[u][m][p];
+        }
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// One panel of coded weights times int8 rows of x, by integer dot products.
+///
+///     acc[m][n] += factor * sum over groups g of
+///                  scale[n][g] * sum over segments s of g of xscale[m][s] * (dot(u, xq) - z * sum(xq))
+///                + minimum[n][g] * sum over s of xscale[m][s] * sum(xq)
+///
+/// u unsigned codes, xq int8 codes of x, z the format's zero or the group's zero point. A segment is the part of a group
+/// under one scale of x, and short enough that 32 bits hold its sum. Integers are exact, and groups are added in order, so
+/// the result does not depend on how many rows are computed together.
+///
+/// Per vector of 4-bit codes and row: 2 dot products; per vector: 1 load, 3 logical operations; per group and row: a
+/// conversion and 2 or 3 multiply-adds.
+
+#include "../../simd/decode.hpp"
+#include "../../simd/dot.hpp"
+#include "../../storage/prepacked.hpp"
+#include "../forms.hpp"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// Columns after which an integer sum moves to float: 255 * 127 * 32768 < 2^31.
+inline constexpr index_t longest_integer_sum = 32768;
+
+/// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.
+inline constexpr index_t prefetch_distance = 4096;
+
+/// The dot products of `vectors` vectors of codes with MR rows of x.
+template <class Arch, class Weights, int MR>
+TESSERA_FORCE_INLINE void dot_vectors(std::byte const* codes, index_t vectors, std::int8_t const* const (&x)[MR],
+                                      index_t offset, simd::ints<Arch> (&sum)[MR]) noexcept {
+    using ints = simd::ints<Arch>;
+    constexpr int bits = Weights::source::bits;
+    for (index_t v = 0; v < vectors; ++v, codes += Weights::vector_bytes, offset += Weights::vector_columns) {
+        simd::prefetch(codes + prefetch_distance);
+        ints const word = simd::load_bytes<Arch>(codes);
+        if constexpr (Weights::width == 4) {
+            ints const mask(0x0f0f0f0f);
+            ints const low = word & mask;
+            ints const high = (word >> 4) & mask;
+            for (int m = 0; m < MR; ++m) {
+                sum[m] = simd::dot4<bits, Arch>(sum[m], low, simd::broadcast_bytes4<Arch>(x[m] + offset));
+                sum[m] = simd::dot4<bits, Arch>(sum[m], high, simd::broadcast_bytes4<Arch>(x[m] + offset + 4));
+            }
+        } else {
+            for (int m = 0; m < MR; ++m)
+                sum[m] = simd::dot4<bits, Arch>(sum[m], word, simd::broadcast_bytes4<Arch>(x[m] + offset));
+        }
+    }
+}
+
+/// Scales (or minima) of a record as float32.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> record_floats(std::byte const* p) noexcept {
+    return simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(p));
+}
+
+/// Rows m0 .. m0 + MR of x by panel data `record`; result[m] has one lane per row of the panel.
+template <class Arch, class Weights, class Form, int MR>
+void product_panel_int8(Weights const& w, std::byte const* record, Form const& x, index_t m0,
+                        simd::floats<Arch> (&result)[MR]) noexcept {
+    using source = typename Weights::source;
+    using ints = simd::ints<Arch>;
+    using floats = simd::floats<Arch>;
+    constexpr bool token_scale = Form::scale_group == 0;
+    std::int8_t const* row[MR];
+    std::int32_t const* block_sum[MR];
+    for (int m = 0; m < MR; ++m) {
+        row[m] = x.row(m0 + m);
+        block_sum[m] = x.row_sums(m0 + m);
+        result[m] = floats(0.0f);
+    }
+    for (index_t g = 0; g < w.groups(); ++g) {
+        index_t const columns = w.group_columns(g);
+        std::byte const* codes = record + Weights::header_bytes;
+        floats total[MR];
+        float total_x[MR];
+        for (int m = 0; m < MR; ++m) {
+            total[m] = floats(0.0f);
+            total_x[m] = 0.0f;
+        }
+        // A constant for grouped formats, so that the loops below have constant lengths.
+        constexpr index_t limit = token_scale ? longest_integer_sum : minimum(longest_integer_sum, maximum(Form::scale_group, 1));
+        constexpr index_t longest = source::group == 0 ? limit : minimum(limit, source::group);
+        for (index_t k = 0; k < columns; k += longest) {
+            index_t const here = minimum(longest, columns - k);
+            index_t const first_block = (g * w.group() + k) / Form::block;
+            index_t const blocks = ceil_div(here, Form::block);
+            ints sum[MR];
+            for (int m = 0; m < MR; ++m) {
+                std::int32_t of_x = 0;
+                for (index_t b = 0; b < blocks; ++b) of_x += block_sum[m][first_block + b];
+                if constexpr (source::offset == offset_kind::zero_point)
+                    sum[m] = ints(0) - simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(
+                                           record + Weights::scale_bytes)) * ints(of_x);
+                else
+                    sum[m] = ints(-source::zero * of_x);
+                if constexpr (source::offset == offset_kind::minimum)
+                    total_x[m] += static_cast<float>(of_x) * (token_scale ? 1.0f : x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1)));
+            }
+            index_t const vectors = Weights::vectors(here);
+            dot_vectors<Arch, Weights, MR>(codes, vectors, row, first_block * Form::padded_block, sum);
+            codes += vectors * Weights::vector_bytes;
+            for (int m = 0; m < MR; ++m) {
+                floats const f = xsimd::to_float(sum[m]);
+                if constexpr (token_scale)
+                    total[m] = total[m] + f;
+                else
+                    total[m] = xsimd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
+            }
+        }
+        floats const scale = record_floats<Arch, Weights>(record);
+        for (int m = 0; m < MR; ++m) {
+            result[m] = xsimd::fma(total[m], scale, result[m]);
+            if constexpr (source::offset == offset_kind::minimum)
+                result[m] = xsimd::fma(record_floats<Arch, Weights>(record + Weights::scale_bytes), floats(total_x[m]), result[m]);
+        }
+        record = codes;
+    }
+    if constexpr (token_scale)
+        for (int m = 0; m < MR; ++m) result[m] = result[m] * floats(x.scale(m0 + m, 0));
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The forms that x takes inside a product: what `prepare` writes and terms read. Views into a workspace.
+///
+/// An operand with preparation P and a scale for every G columns wants `prepared_form<P, ...>`; operands that want the
+/// same form share one.
+
+#include "../core/types.hpp"
+#include "../storage/code_source.hpp"
+#include "../storage/scheme.hpp"
+
+#include <cstdint>
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// x in float32 with contiguous rows. SumGroup > 0: with the sum of every SumGroup columns; -1: of the row; 0: no sums.
+template <index_t SumGroup>
+struct float_rows {
+    float const* data = nullptr;  ///< (rows, columns), `stride` apart
+    float const* sums = nullptr;  ///< (rows, sums of a row)
+    index_t rows = 0;
+    index_t columns = 0;
+    index_t stride = 0;
+
+    static constexpr index_t sums_of(index_t columns) noexcept {
+        return SumGroup == 0 ? 0 : SumGroup < 0 ? 1 : ceil_div(columns, maximum(SumGroup, 1));
+    }
+    float const* row(index_t m) const noexcept { return data + m * stride; }
+    float sum(index_t m, index_t group) const noexcept { return sums[m * sums_of(columns) + group]; }
+};
+
+/// x in int8 with a float scale for every ScaleGroup columns (0: for the row) and the integer sum of every block of
+/// `Block` columns. A block starts at a multiple of `padded_block` bytes; bytes between are 0.
+template <index_t ScaleGroup, index_t Block>
+struct int8_rows {
+    static constexpr index_t scale_group = ScaleGroup;
+    static constexpr index_t block = Block;
+    static constexpr index_t padded_block = round_up(Block, 8);
+
+    std::int8_t const* codes = nullptr; ///< (rows, stride)
+    float const* scales = nullptr;      ///< (rows, scales of a row)
+    std::int32_t const* sums = nullptr; ///< (rows, blocks of a row)
+    index_t rows = 0;
+    index_t columns = 0;
+
+    static constexpr index_t scales_of(index_t columns) noexcept {
+        return ScaleGroup == 0 ? 1 : ceil_div(columns, maximum(ScaleGroup, 1));
+    }
+    static constexpr index_t blocks_of(index_t columns) noexcept { return ceil_div(columns, Block); }
+    /// Whole cache lines, so that kernels may read a vector at any block.
+    static constexpr index_t stride_of(index_t columns) noexcept {
+        return round_up(blocks_of(columns) * padded_block, 64);
+    }
+    std::int8_t const* row(index_t m) const noexcept { return codes + m * stride_of(columns); }
+    float scale(index_t m, index_t g) const noexcept { return scales[m * scales_of(columns) + g]; }
+    std::int32_t const* row_sums(index_t m) const noexcept { return sums + m * blocks_of(columns); }
+};
+
+namespace detail {
+
+template <class Source, class Preparation>
+struct select_form {
+    static_assert(Source::is_integer,
+                  "tessera: an int8 preparation needs a format with integer codes; use as_is with this one");
+    static_assert(activation_group<Preparation> <= 0 || Source::group % 32 == 0,
+                  "tessera: int8_per_group<N> needs weights whose group is a multiple of 32; use int8_per_token");
+    using type = int8_rows<activation_group<Preparation>, Source::group % 32 == 0 ? 32 : Source::group>;
+};
+template <class Source>
+struct select_form<Source, as_is> {
+    static constexpr bool needs_sums = Source::offset != offset_kind::none;
+    using type = float_rows<needs_sums ? (Source::group == 0 ? index_t{-1} : Source::group) : index_t{0}>;
+};
+
+} // namespace detail
+
+/// What an operand whose codes are described by `Source` wants for a preparation.
+template <class Source, class Preparation>
+using prepared_form = typename detail::select_form<Source, Preparation>::type;
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The names of operations that have kernels: the first argument of `kernel<Operation, Exec, Operand>`.
+
+#include "../core/macros.hpp"
+
+namespace tessera::inline TESSERA_ABI::op {
+
+/// y = x Wᵀ: see kernels/kernel.hpp.
+struct apply {};
+/// W as float32, a tile at a time.
+struct decode {};
+/// x into the form that terms want.
+struct prepare {};
+
+// Row operations: kernel<op, Exec, X> for x of element type X has `run(exec, ...)`, as its family's header says.
+struct rms_norm {};
+struct rms_norm_backward {};
+struct layer_norm {};
+struct layer_norm_backward {};
+struct softmax {};
+struct activate {};
+struct gate {};
+struct add {};
+struct rope {};
+struct embedding {};
+
+/// An array in another element type: see kernels/ref/convert.hpp.
+struct convert {};
+
+/// Attention over a KV cache: see kernels/attention.hpp.
+struct attention {};
+
+} // namespace tessera::inline TESSERA_ABI::op

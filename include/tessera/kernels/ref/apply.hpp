@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The definition of a product: y[n] += factor * sum over k of prepared(x)[k] * W(n, k), in double.
+
+#include "../../core/workspace.hpp"
+#include "../kernel.hpp"
+#include "../operand.hpp"
+#include "prepare.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// Panels are a layout: position (n, k) of a code is storage/prepacked.hpp's formula.
+template <index_t R, class Storage>
+float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, index_t k) noexcept {
+    using weights = prepacked<panel<R, 4>, Storage>;
+    using source = typename weights::source;
+    index_t const g = k / w.group();
+    index_t const within = k % w.group();
+    std::byte const* const record = w.record(n / R, g);
+    auto const number = [&](std::byte const* p) {
+        return static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(p)[n % R]);
+    };
+    index_t const column = within % weights::vector_columns;
+    auto const byte = static_cast<std::uint32_t>(
+        record[weights::header_bytes + within / weights::vector_columns * weights::vector_bytes + 4 * (n % R) + column % 4]);
+    std::uint32_t const code = weights::width == 8 ? byte : byte >> (column / 4 * 4) & 15u;
+    float value = source::value(code);
+    if (source::offset == offset_kind::zero_point)
+        value -= static_cast<float>(static_cast<std::uint8_t>(record[weights::scale_bytes + n % R]));
+    return number(record) * value +
+           (source::offset == offset_kind::minimum ? number(record + weights::scale_bytes) : 0.0f);
+}
+template <index_t R, class T>
+float reference_element(prepacked<panel<R, 1>, matrix_view<T const>> const& w, index_t n, index_t k) noexcept {
+    return static_cast<float>(w.column(n / R, k)[n % R]);
+}
+template <class Storage>
+float reference_element(Storage const& w, index_t n, index_t k) noexcept {
+    return static_cast<float>(w(n, k));
+}
+
+} // namespace detail
+
+template <class Storage, class Preparation>
+struct kernel<op::apply, reference, linear<Storage, Preparation>> {
+    static void row(linear<Storage, Preparation> const& w, double const* x, double* y, double factor, workspace& arena) {
+        workspace_scope scope{arena};
+        double* const prepared = scope.carve<double>(w.cols());
+        detail::reference_prepare<Preparation>(x, w.cols(), prepared);
+        for (index_t n = 0; n < w.rows(); ++n) {
+            double dot = 0;
+            for (index_t k = 0; k < w.cols(); ++k)
+                dot += prepared[k] * static_cast<double>(detail::reference_element(w.storage(), n, k));
+            y[n] += factor * dot;
+        }
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

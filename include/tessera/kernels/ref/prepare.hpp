@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// What a preparation does to a row of x, by definition: the values that the product sees. kernels/cpu/prepare.hpp has
+/// the formula; this is it, scalar, with the codes turned back into numbers.
+
+#include "../../storage/scheme.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// y[k] = the value of x[k] after preparation; x and y may be the same.
+template <preparation P>
+void reference_prepare(double const* x, index_t columns, double* y) noexcept {
+    if constexpr (activation_group<P> < 0) {
+        for (index_t k = 0; k < columns; ++k) y[k] = x[k];
+    } else {
+        index_t const group = activation_group<P> == 0 ? maximum(columns, 1) : maximum(activation_group<P>, 1);
+        for (index_t first = 0; first < columns; first += group) {
+            index_t const last = minimum(first + group, columns);
+            float a = 0;
+            for (index_t k = first; k < last; ++k) {
+                auto const v = std::fabs(static_cast<float>(x[k]));
+                a = v <= std::numeric_limits<float>::max() ? (v > a ? v : a) : std::numeric_limits<float>::quiet_NaN();
+            }
+            bool const usable = a > 0 && 127.0f / a <= std::numeric_limits<float>::max();
+            float const inverse = usable ? 127.0f / a : 0.0f;
+            double const scale = usable ? a / 127.0f : 0.0f * a;
+            for (index_t k = first; k < last; ++k)
+                y[k] = usable ? scale * std::nearbyint(static_cast<float>(x[k]) * inverse) : scale;
+        }
+    }
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

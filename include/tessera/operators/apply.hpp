@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `apply`: y = epilogue(x Wᵀ) for any linear operator W; x (m, k), W (n, k), y (m, n).
+///
+/// x and y are matrices of float, fp16 or bf16 with any strides. Sums are accumulated in float32 (`reference`: double).
+/// Complexity O(m n k) for a stored matrix, O(m r (n + k)) for a product of rank r. `apply(exec, transposed(w), dy, dx)` is
+/// the backward pass with respect to x, for every operator.
+///
+/// Errors: shape_error when a shape does not fit, data is null, or y overlaps x; nothing is written then. The workspace of
+/// the policy grows when it must: `exec.reserve(workspace_bytes(exec, w, x))` beforehand makes the call allocation-free.
+
+#include "../kernels/epilogue.hpp"
+#include "prepare.hpp"
+#include "reference.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+/// Something that owns the memory of an operator: `view()` is the operator.
+template <class T>
+concept operator_owner = requires(T const& owner) {
+    { owner.view() } -> linear_operator;
+};
+
+namespace detail {
+
+template <class T, class E, class L, class A>
+matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n) {
+    static_assert(E::rank() == 2 && is_activation<T>, "tessera: x and y are matrices of float, fp16 or bf16");
+    check::equal("apply", "rows of y", y.extent(0), m, "rows of x");
+    check::equal("apply", "columns of y", y.extent(1), n, "rows of the operator");
+    check::not_null("apply", "y", y.data_handle(), y.size());
+    return y;
+}
+
+template <class Y, class Epilogue>
+void finish_tile(product_task const& task, matrix_view<Y> const& y, Epilogue const& finish) noexcept {
+    bool const contiguous = has_unit_stride(y);
+    for (index_t m = task.m0; m < task.m1; ++m) {
+        float const* const row = task.accumulator + (m - task.m0) * task.stride - task.n0;
+        if (contiguous) {
+            Y* const out = y.data_handle() + m * y.stride(0);
+            for (index_t n = task.n0; n < task.n1; ++n) out[n] = static_cast<Y>(finish(row[n], m, n));
+        } else {
+            for (index_t n = task.n0; n < task.n1; ++n) y(m, n) = static_cast<Y>(finish(row[n], m, n));
+        }
+    }
+}
+
+/// The part after the checks: everything the operator carves besides x's forms, then the loop.
+template <class Exec, class Op, class Forms, class Y, class Epilogue>
+void apply_prepared(Exec const& exec, workspace_scope& scope, Op const& w, prepared_rows<Forms> const& x,
+                    matrix_view<Y> const& y, Epilogue const& finish) {
+    using term = kernel<op::apply, Exec, Op>;
+    auto const state = term::plan(exec, w, x.rows, scope);
+    run_scratch const scratch = plan_run(exec, w, x.rows, scope);
+    term::prepare(exec, w, x.inputs, state);
+    run_product(exec, w, x.rows, x.inputs, state, scratch,
+                [&](product_task const& task) noexcept { finish_tile(task, y, finish); });
+}
+
+template <class Op, class X, class Y, class Epilogue>
+void apply_reference(reference const& exec, Op const& w, matrix_view<X const> const& x, matrix_view<Y> const& y,
+                     Epilogue const& finish) {
+    workspace_scope scope{exec.scratch()};
+    double* const row = scope.carve<double>(w.cols());
+    double* const out = scope.carve<double>(w.rows());
+    for (index_t m = 0; m < x.extent(0); ++m) {
+        for (index_t k = 0; k < w.cols(); ++k) row[k] = static_cast<double>(static_cast<float>(x(m, k)));
+        for (index_t n = 0; n < w.rows(); ++n) out[n] = 0;
+        kernel<op::apply, reference, Op>::row(w, row, out, 1.0, exec.scratch());
+        for (index_t n = 0; n < w.rows(); ++n) y(m, n) = static_cast<Y>(finish(static_cast<float>(out[n]), m, n));
+    }
+}
+
+} // namespace detail
+
+/// y = finish(x Wᵀ); see the file comment.
+template <execution_policy Exec, linear_operator Op, class X, class EX, class LX, class AX, class Y, class EY, class LY,
+          class AY, epilogue Epilogue = no_epilogue>
+void apply(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k)
+           view<Y, EY, LY, AY> const& y,                                // (m, n)
+           Epilogue const& finish = {}) {
+    detail::require_backend<Exec>();
+    auto const values = detail::activations("apply", x);
+    check::equal("apply", "columns of x", x.extent(1), w.cols(), "columns of the operator");
+    matrix_view<Y> const out = detail::results(y, x.extent(0), w.rows());
+    check::no_overlap("apply", "x", x.data_handle(), span_bytes(values), "y", y.data_handle(), span_bytes(out));
+    detail::check_epilogue("apply", finish, x.extent(0), w.rows());
+    if constexpr (std::is_same_v<Exec, reference>) {
+        detail::apply_reference(exec, w, values, out, finish);
+    } else {
+        workspace_scope scope{exec.scratch()};
+        auto const prepared = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(values, scope);
+        prepared.inputs.run(exec, values);
+        detail::apply_prepared(exec, scope, w, prepared, out, finish);
+    }
+}
+
+/// y = finish(x Wᵀ) for an x that `prepare` made ready.
+template <execution_policy Exec, linear_operator Op, class Forms, class Y, class EY, class LY, class AY,
+          epilogue Epilogue = no_epilogue>
+void apply(Exec const& exec, Op const& w, prepared_rows<Forms> const& x, // (m, k)
+           view<Y, EY, LY, AY> const& y,                                 // (m, n)
+           Epilogue const& finish = {}) {
+    detail::require_backend<Exec>();
+    check::equal("apply", "columns of x", x.columns, w.cols(), "columns of the operator");
+    matrix_view<Y> const out = detail::results(y, x.rows, w.rows());
+    check::no_overlap("apply", "x", x.source, x.source_bytes, "y", y.data_handle(), span_bytes(out));
+    detail::check_epilogue("apply", finish, x.rows, w.rows());
+    workspace_scope scope{exec.scratch()};
+    detail::apply_prepared(exec, scope, w, x, out, finish);
+}
+
+/// Owners stand for their operator; so do owning tensors for views of them.
+template <execution_policy Exec, operator_owner Owner, class X, class Y, epilogue Epilogue = no_epilogue>
+void apply(Exec const& exec, Owner const& w, X const& x, Y const& y, Epilogue const& finish = {}) {
+    apply(exec, w.view(), x, y, finish);
+}
+template <execution_policy Exec, class Op, class X, class Y, epilogue Epilogue = no_epilogue>
+void apply(Exec const& exec, Op const& w, tensor<X, 2> const& x, tensor<Y, 2>& y, Epilogue const& finish = {}) {
+    apply(exec, w, x.view(), y.view(), finish);
+}
+
+/// Bytes of scratch that `apply(exec, w, x, y)` carves from the policy's workspace.
+template <execution_policy Exec, linear_operator Op, class X, class EX, class LX, class AX>
+index_t workspace_bytes(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x) {
+    detail::require_backend<Exec>();
+    workspace_sizer sizer;
+    if constexpr (!std::is_same_v<Exec, reference>) {
+        auto const prepared = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(
+            detail::activations("workspace_bytes", x), sizer);
+        static_cast<void>(kernel<op::apply, Exec, Op>::plan(exec, w, prepared.rows, sizer));
+        static_cast<void>(detail::plan_run(exec, w, prepared.rows, sizer));
+    } else {
+        // Rows of doubles; the nested terms of an operator need at most as much again each.
+        sizer.carve<double>(16 * (w.cols() + w.rows()));
+    }
+    return sizer.bytes();
+}
+template <execution_policy Exec, operator_owner Owner, class X>
+index_t workspace_bytes(Exec const& exec, Owner const& w, X const& x) {
+    return workspace_bytes(exec, w.view(), x);
+}
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The algebra of linear operators. A leaf is `linear{storage}` (kernels/operand.hpp); these build operators from
+/// operators, all of them trivially copyable views:
+///
+/// | expression | W | y = x Wᵀ |
+/// |---|---|---|
+/// | `a + b` | A + B | both in one pass over the output |
+/// | `a * b` | A B | u = x Bᵀ, then u Aᵀ |
+/// | `s * a` | s A | |
+/// | `transposed(a)` | Aᵀ | y = x A: the backward pass |
+/// | `rows(a, i, j)` | rows [i, j) of A | |
+/// | `columns(a, i, j)` | columns [i, j) of A | x is widened with zeros: the work of all of A |
+///
+/// Shapes are checked where an operator is built.
+
+#include "../core/error.hpp"
+#include "../kernels/operand.hpp"
+
+#include <concepts>
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// A + B.
+template <linear_operator A, linear_operator B>
+class sum {
+public:
+    using is_linear_operator = void;
+    sum(A const& a, B const& b) : a_{a}, b_{b} {
+        check::equal("sum", "rows of the second term", b.rows(), a.rows(), "rows of the first");
+        check::equal("sum", "columns of the second term", b.cols(), a.cols(), "columns of the first");
+    }
+    constexpr index_t rows() const noexcept { return a_.rows(); }
+    constexpr index_t cols() const noexcept { return a_.cols(); }
+    constexpr A const& first() const noexcept { return a_; }
+    constexpr B const& second() const noexcept { return b_; }
+
+private:
+    A a_;
+    B b_;
+};
+
+/// A B: A (n, r), B (r, k).
+template <linear_operator A, linear_operator B>
+class product {
+public:
+    using is_linear_operator = void;
+    product(A const& a, B const& b) : a_{a}, b_{b} {
+        check::equal("product", "rows of the second factor", b.rows(), a.cols(), "columns of the first");
+    }
+    constexpr index_t rows() const noexcept { return a_.rows(); }
+    constexpr index_t cols() const noexcept { return b_.cols(); }
+    constexpr A const& first() const noexcept { return a_; }
+    constexpr B const& second() const noexcept { return b_; }
+
+private:
+    A a_;
+    B b_;
+};
+
+/// factor * A.
+template <linear_operator A>
+class scaled_operator {
+public:
+    using is_linear_operator = void;
+    constexpr scaled_operator(float factor, A const& a) noexcept : a_{a}, factor_{factor} {}
+    constexpr index_t rows() const noexcept { return a_.rows(); }
+    constexpr index_t cols() const noexcept { return a_.cols(); }
+    constexpr A const& inner() const noexcept { return a_; }
+    constexpr float factor() const noexcept { return factor_; }
+
+private:
+    A a_;
+    float factor_;
+};
+
+/// Rows [first, last) of A.
+template <linear_operator A>
+class row_slice {
+public:
+    using is_linear_operator = void;
+    row_slice(A const& a, index_t first, index_t last) : a_{a}, first_{first}, last_{last} {
+        check::within("rows", "last", last, 0, a.rows());
+        check::within("rows", "first", first, 0, last);
+    }
+    constexpr index_t rows() const noexcept { return last_ - first_; }
+    constexpr index_t cols() const noexcept { return a_.cols(); }
+    constexpr A const& inner() const noexcept { return a_; }
+    constexpr index_t first() const noexcept { return first_; }
+
+private:
+    A a_;
+    index_t first_;
+    index_t last_;
+};
+
+/// Columns [first, last) of A.
+template <linear_operator A>
+class column_slice {
+public:
+    using is_linear_operator = void;
+    column_slice(A const& a, index_t first, index_t last) : a_{a}, first_{first}, last_{last} {
+        check::within("columns", "last", last, 0, a.cols());
+        check::within("columns", "first", first, 0, last);
+    }
+    constexpr index_t rows() const noexcept { return a_.rows(); }
+    constexpr index_t cols() const noexcept { return last_ - first_; }
+    constexpr A const& inner() const noexcept { return a_; }
+    constexpr index_t first() const noexcept { return first_; }
+
+private:
+    A a_;
+    index_t first_;
+    index_t last_;
+};
+
+template <linear_operator A, linear_operator B>
+sum<A, B> operator+(A const& a, B const& b) {
+    return {a, b};
+}
+template <linear_operator A, linear_operator B>
+product<A, B> operator*(A const& a, B const& b) {
+    return {a, b};
+}
+template <linear_operator A>
+constexpr scaled_operator<A> operator*(float factor, A const& a) noexcept {
+    return {factor, a};
+}
+
+template <linear_operator A>
+row_slice<A> rows(A const& a, index_t first, index_t last) {
+    return {a, first, last};
+}
+template <linear_operator A>
+column_slice<A> columns(A const& a, index_t first, index_t last) {
+    return {a, first, last};
+}
+
+/// The transpose is pushed down to the leaves: (A B)ᵀ = Bᵀ Aᵀ, (A + B)ᵀ = Aᵀ + Bᵀ, and twice is nothing.
+template <class Storage, preparation P>
+constexpr transposed_operator<linear<Storage, P>> transposed(linear<Storage, P> const& a) noexcept {
+    return transposed_operator<linear<Storage, P>>{a};
+}
+template <linear_operator A>
+constexpr A transposed(transposed_operator<A> const& a) noexcept {
+    return a.inner();
+}
+template <linear_operator A, linear_operator B>
+auto transposed(sum<A, B> const& s) {
+    return transposed(s.first()) + transposed(s.second());
+}
+template <linear_operator A, linear_operator B>
+auto transposed(product<A, B> const& p) {
+    return transposed(p.second()) * transposed(p.first());
+}
+template <linear_operator A>
+auto transposed(scaled_operator<A> const& s) {
+    return s.factor() * transposed(s.inner());
+}
+template <linear_operator A>
+auto transposed(row_slice<A> const& s) {
+    return columns(transposed(s.inner()), s.first(), s.first() + s.rows());
+}
+template <linear_operator A>
+auto transposed(column_slice<A> const& s) {
+    return rows(transposed(s.inner()), s.first(), s.first() + s.cols());
+}
+
+namespace detail {
+
+template <linear_operator B, linear_operator A>
+using low_rank_operator = scaled_operator<product<B, A>>;
+
+} // namespace detail
+
+/// scale * B A with B (n, r) and A (r, k): the low-rank term of LoRA and of error correction.
+///
+///     low_rank{b, a, 16.f / rank}             // dense views or tensors
+///     low_rank{linear{qb}, linear{qa}}        // any operators
+template <linear_operator B, linear_operator A>
+class low_rank : public detail::low_rank_operator<B, A> {
+public:
+    low_rank(B const& b, A const& a, float scale = 1.0f)
+        : detail::low_rank_operator<B, A>{scale, product<B, A>{b, a}} {}
+    template <class W, class V>
+        requires(!linear_operator<W> && !linear_operator<V>)
+    low_rank(W const& b, V const& a, float scale = 1.0f) : low_rank{B{b}, A{a}, scale} {}
+
+    constexpr index_t rank() const noexcept { return this->inner().first().cols(); }
+    constexpr B const& b() const noexcept { return this->inner().first(); }
+    constexpr A const& a() const noexcept { return this->inner().second(); }
+};
+
+template <class W, class V>
+    requires(!linear_operator<W> && !linear_operator<V>)
+low_rank(W const&, V const&, float = 1.0f)
+    -> low_rank<linear<typename detail::as_storage<W>::type>, linear<typename detail::as_storage<V>::type>>;
+template <linear_operator B, linear_operator A>
+low_rank(B const&, A const&, float = 1.0f) -> low_rank<B, A>;
+
+} // namespace tessera::inline TESSERA_ABI

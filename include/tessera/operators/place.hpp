@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `place`: an operator's storage in the order in which a backend reads it (contract 9). Codes are moved, never
+/// requantised, so results are the same bits as without; what changes is speed.
+///
+///     auto const layer = place(exec, linear{q, int8_per_group<32>{}} + adapter);      // owns the panels
+///     apply(exec, layer, x, y);
+///
+/// The result owns its memory and does not refer to the argument's. Its layout depends on the architecture alone.
+
+#include "../kernels/cpu/apply.hpp"
+#include "linear_operator.hpp"
+
+#include <utility>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// Owner of a placed operator; `view()` is the operator. Specialised for every node of the algebra.
+template <class Exec, class Op>
+class placed {
+    static_assert(detail::always_false<Exec, Op>, "tessera: place: this operator cannot be placed for this policy");
+};
+
+/// A stored matrix in panels.
+template <class Arch, class Parallel, class Storage, class Preparation>
+class placed<cpu<Arch, Parallel>, linear<Storage, Preparation>> {
+    using weights = typename detail::panel_form<Arch, Storage>::type;
+    using owner = prepacked_tensor<typename weights::layout, typename weights::storage>;
+
+public:
+    using operator_type = linear<weights, Preparation>;
+
+    placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w)
+        : panels_{w.rows(), w.cols()} {
+        weights const packed = panels_.view();
+        std::byte* const data = panels_.data();
+        // Each panel is written, and its pages first touched, by the thread that packs it.
+        parallel_for(exec.parallel(), packed.panels(), 4, [&](index_t first, index_t last, index_t) noexcept {
+            for (index_t p = first; p < last; ++p) {
+                std::byte* const out = data + p * packed.panel_bytes();
+                if constexpr (detail::panel_form<Arch, Storage>::is_placed)
+                    std::memcpy(out, w.storage().data() + p * packed.panel_bytes(),
+                                static_cast<std::size_t>(packed.panel_bytes()));
+                else
+                    pack_panel(w.storage(), packed, p, out);
+            }
+        });
+    }
+
+    operator_type view() const& noexcept { return operator_type{panels_.view()}; }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return panels_.bytes(); }
+
+private:
+    owner panels_;
+};
+
+template <class Exec, class A, class B>
+class placed<Exec, sum<A, B>> {
+public:
+    placed(Exec const& exec, sum<A, B> const& s) : a_{exec, s.first()}, b_{exec, s.second()} {}
+    auto view() const& { return a_.view() + b_.view(); }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return a_.bytes() + b_.bytes(); }
+
+private:
+    placed<Exec, A> a_;
+    placed<Exec, B> b_;
+};
+
+template <class Exec, class A, class B>
+class placed<Exec, product<A, B>> {
+public:
+    placed(Exec const& exec, product<A, B> const& p) : a_{exec, p.first()}, b_{exec, p.second()} {}
+    auto view() const& { return a_.view() * b_.view(); }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return a_.bytes() + b_.bytes(); }
+
+private:
+    placed<Exec, A> a_;
+    placed<Exec, B> b_;
+};
+
+template <class Exec, class A>
+class placed<Exec, scaled_operator<A>> {
+public:
+    placed(Exec const& exec, scaled_operator<A> const& s) : inner_{exec, s.inner()}, factor_{s.factor()} {}
+    auto view() const& { return factor_ * inner_.view(); }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return inner_.bytes(); }
+
+private:
+    placed<Exec, A> inner_;
+    float factor_;
+};
+
+template <class Exec, class B, class A>
+class placed<Exec, low_rank<B, A>> : public placed<Exec, scaled_operator<product<B, A>>> {
+public:
+    placed(Exec const& exec, low_rank<B, A> const& w) : placed<Exec, scaled_operator<product<B, A>>>{exec, w} {}
+};
+
+template <class Exec, class A>
+class placed<Exec, transposed_operator<A>> {
+public:
+    placed(Exec const& exec, transposed_operator<A> const& t) : inner_{exec, t.inner()} {}
+    auto view() const& { return transposed(inner_.view()); }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return inner_.bytes(); }
+
+private:
+    placed<Exec, A> inner_;
+};
+
+template <class Exec, class A>
+class placed<Exec, row_slice<A>> {
+public:
+    placed(Exec const& exec, row_slice<A> const& s)
+        : inner_{exec, s.inner()}, first_{s.first()}, last_{s.first() + s.rows()} {}
+    auto view() const& { return rows(inner_.view(), first_, last_); }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return inner_.bytes(); }
+
+private:
+    placed<Exec, A> inner_;
+    index_t first_;
+    index_t last_;
+};
+
+template <class Exec, class A>
+class placed<Exec, column_slice<A>> {
+public:
+    placed(Exec const& exec, column_slice<A> const& s)
+        : inner_{exec, s.inner()}, first_{s.first()}, last_{s.first() + s.cols()} {}
+    auto view() const& { return columns(inner_.view(), first_, last_); }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return inner_.bytes(); }
+
+private:
+    placed<Exec, A> inner_;
+    index_t first_;
+    index_t last_;
+};
+
+/// Places an operator for a policy; see the file comment. Throws std::bad_alloc.
+template <execution_policy Exec, linear_operator Op>
+    requires detail::is_cpu<Exec>
+placed<Exec, Op> place(Exec const& exec, Op const& w) {
+    return {exec, w};
+}
+
+} // namespace tessera::inline TESSERA_ABI

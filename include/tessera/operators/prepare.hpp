@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `prepare`: x into the form that products want, once for several of them. What q, k and v of an attention layer, or
+/// gate and up of a feed-forward layer, share:
+///
+///     workspace_scope scope{exec.scratch()};
+///     auto const shared = prepare(exec, scope, x, wq);         // for wq and every operator that wants the same
+///     apply(exec, wq, shared, q);
+///     apply(exec, wk, shared, k);
+///
+/// The forms live in the scope's memory; x itself is read in place where no conversion is needed, and must stay.
+
+#include "../core/error.hpp"
+#include "../kernels/cpu/decode.hpp"
+#include "terms.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+/// x (m, k) in the forms of `Forms`, a type_list.
+template <class Forms>
+struct prepared_rows {
+    input_set<Forms> inputs;
+    index_t rows = 0;    ///< m
+    index_t columns = 0; ///< k
+    void const* source = nullptr; ///< x's data and extent in bytes: y must not overlap it
+    index_t source_bytes = 0;
+};
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_activation = std::is_same_v<T, float> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
+
+template <class Preparation>
+struct forms_of_preparation {
+    using type = type_list<int8_rows<activation_group<Preparation>, 32>>;
+};
+template <>
+struct forms_of_preparation<as_is> {
+    using type = type_list<float_rows<0>>;
+};
+
+/// x as the kernels take it.
+template <class T, class E, class L, class A>
+matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T, E, L, A> const& x) {
+    static_assert(E::rank() == 2 && is_activation<std::remove_cv_t<T>>,
+                  "tessera: x and y are matrices of float, fp16 or bf16");
+    check::not_null(operation, "x", x.data_handle(), x.size());
+    return x;
+}
+
+template <class Forms, class Exec, class X, class Arena>
+prepared_rows<Forms> plan_rows(X const& x, Arena& arena) {
+    return {input_set<Forms>::template plan<Exec>(x, arena), x.extent(0), x.extent(1), x.data_handle(), span_bytes(x)};
+}
+
+} // namespace detail
+
+/// Prepares x for operators that take `Preparation` with groups of a multiple of 32 columns, or whole rows.
+template <class Exec, preparation Preparation, class T, class E, class L, class A>
+auto prepare(Exec const& exec, workspace_scope& scope, view<T, E, L, A> const& x, Preparation) {
+    detail::require_backend<Exec>();
+    auto const values = detail::activations("prepare", x);
+    auto const result = detail::plan_rows<typename detail::forms_of_preparation<Preparation>::type, Exec>(values, scope);
+    result.inputs.run(exec, values);
+    return result;
+}
+
+/// Prepares x for `like`, and for every operator that wants the same forms.
+template <class Exec, linear_operator Op, class T, class E, class L, class A>
+auto prepare(Exec const& exec, workspace_scope& scope, view<T, E, L, A> const& x, Op const& like) {
+    detail::require_backend<Exec>();
+    auto const values = detail::activations("prepare", x);
+    check::equal("prepare", "columns of x", x.extent(1), like.cols(), "columns of the operator");
+    auto const result = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(values, scope);
+    result.inputs.run(exec, values);
+    return result;
+}
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Storage of the keys and values of a sequence. Data only: `append` (attention/append.hpp) writes it, `attention` reads
+/// it through `kv_view`.
+///
+/// Layout: each side is [kv_head][slot][dim], so that decoding one head reads one contiguous stream; a scale, where the
+/// format has them, is at [kv_head][slot] of a separate array.
+///
+/// | format | stored | scale |
+/// |---|---|---|
+/// | `float` (or `fp32`), `fp16`, `bf16` | as it is, rounded to nearest even | none |
+/// | `int8_per_token` | int8, symmetric: round(x / scale), scale = largest magnitude / 127 | float, per token and head |
+
+#include "../core/error.hpp"
+#include "../core/view.hpp"
+#include "buffer.hpp"
+#include "scheme.hpp"
+
+#include <cstdint>
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// The format of keys or of values: a parameter of kv_cache.
+template <class Format>
+struct key {
+    using format = Format;
+};
+template <class Format>
+struct value {
+    using format = Format;
+};
+
+/// Keeps every token up to the capacity; more is an error.
+struct contiguous {};
+/// Keeps the last `capacity` tokens; the oldest make room.
+struct ring {};
+
+namespace detail {
+
+template <class Format>
+struct kv_format {
+    static_assert(always_false<Format>,
+                  "tessera: kv_cache stores float, fp16, bf16 or int8_per_token keys and values");
+};
+template <>
+struct kv_format<float> {
+    using element = float;
+    static constexpr bool has_scale = false;
+};
+template <>
+struct kv_format<fp32> : kv_format<float> {};
+template <>
+struct kv_format<fp16> {
+    using element = fp16;
+    static constexpr bool has_scale = false;
+};
+template <>
+struct kv_format<bf16> {
+    using element = bf16;
+    static constexpr bool has_scale = false;
+};
+template <>
+struct kv_format<int8_per_token> {
+    using element = std::int8_t;
+    static constexpr bool has_scale = true;
+};
+
+} // namespace detail
+
+/// Keys or values in memory: element (head, slot, d) is data[head * head_stride + slot * slot_stride + d * dim_stride],
+/// times scales[head * scale_stride + slot] where there are scales.
+template <class T>
+struct kv_rows {
+    T* data = nullptr;
+    index_t head_stride = 0;
+    index_t slot_stride = 0;
+    index_t dim_stride = 1;
+    std::conditional_t<std::is_const_v<T>, float const*, float*> scales = nullptr;
+    index_t scale_stride = 0;
+
+    constexpr T* row(index_t head, index_t slot) const noexcept {
+        return data + head * head_stride + slot * slot_stride;
+    }
+    constexpr auto* scale_row(index_t head, index_t slot) const noexcept {
+        return scales + head * scale_stride + slot;
+    }
+    /// The value that the element stands for.
+    constexpr float operator()(index_t head, index_t slot, index_t d) const noexcept {
+        float const x = static_cast<float>(row(head, slot)[d * dim_stride]);
+        return scales == nullptr ? x : x * *scale_row(head, slot);
+    }
+};
+
+/// What attention reads: token t, at position first_position + t of the sequence, is in slot(t). Trivially copyable.
+template <class Key, class Value>
+struct kv_view {
+    kv_rows<Key const> keys;
+    kv_rows<Value const> values;
+    index_t tokens = 0;
+    index_t kv_heads = 0;
+    index_t key_dim = 0;
+    index_t value_dim = 0;
+    index_t first_position = 0;
+    index_t ring_size = 0; ///< slots of a ring; 0: slot(t) is t
+    index_t first_slot = 0;
+
+    constexpr kv_view() noexcept = default;
+
+    /// Keys and values in plain tensors of any strides.
+    template <class K, class V>
+    kv_view(K const& k, V const& v) // (tokens, kv_heads, key_dim) (tokens, kv_heads, value_dim)
+        requires detail::is_view<K> && detail::is_view<V>
+        : keys{k.data_handle(), k.stride(1), k.stride(0), k.stride(2)},
+          values{v.data_handle(), v.stride(1), v.stride(0), v.stride(2)}, tokens{k.extent(0)}, kv_heads{k.extent(1)},
+          key_dim{k.extent(2)}, value_dim{v.extent(2)} {
+        static_assert(K::rank() == 3 && V::rank() == 3, "tessera: keys and values are (tokens, kv_heads, head_dim)");
+        check::equal("kv_view", "tokens of v", v.extent(0), tokens, "tokens of k");
+        check::equal("kv_view", "heads of v", v.extent(1), kv_heads, "heads of k");
+        check::not_null("kv_view", "k", k.data_handle(), k.size());
+        check::not_null("kv_view", "v", v.data_handle(), v.size());
+    }
+
+    constexpr index_t slot(index_t t) const noexcept {
+        index_t const s = first_slot + t;
+        return ring_size != 0 && s >= ring_size ? s - ring_size : s;
+    }
+    /// The end of the tokens from t on whose slots follow each other.
+    constexpr index_t run_end(index_t t) const noexcept {
+        index_t const wrap = ring_size - first_slot;
+        return ring_size != 0 && t < wrap && wrap < tokens ? wrap : tokens;
+    }
+    /// The position after the last token.
+    constexpr index_t end_position() const noexcept { return first_position + tokens; }
+};
+
+template <class K, class V>
+    requires detail::is_view<K> && detail::is_view<V>
+kv_view(K const&, V const&) -> kv_view<typename K::value_type, typename V::value_type>;
+
+template <class Key, class Value, class Layout = contiguous>
+class kv_cache;
+
+/// Owner of the keys and values of one layer of one sequence.
+template <class KeyFormat, class ValueFormat, class Layout>
+class kv_cache<key<KeyFormat>, value<ValueFormat>, Layout> {
+    using key_format = detail::kv_format<KeyFormat>;
+    using value_format = detail::kv_format<ValueFormat>;
+    static_assert(std::is_same_v<Layout, contiguous> || std::is_same_v<Layout, ring>,
+                  "tessera: kv_cache is contiguous or ring");
+
+public:
+    using key_element = typename key_format::element;
+    using value_element = typename value_format::element;
+    using view_type = kv_view<key_element, value_element>;
+    static constexpr bool is_ring = std::is_same_v<Layout, ring>;
+
+    kv_cache() noexcept = default;
+    /// Room for `capacity` tokens; the memory is touched when it is written.
+    kv_cache(index_t capacity, index_t kv_heads, index_t head_dim) : kv_cache{capacity, kv_heads, head_dim, head_dim} {}
+    kv_cache(index_t capacity, index_t kv_heads, index_t key_dim, index_t value_dim)
+        : capacity_{checked("capacity", capacity)}, kv_heads_{checked("kv_heads", kv_heads)},
+          key_dim_{checked("key_dim", key_dim)}, value_dim_{checked("value_dim", value_dim)},
+          keys_{capacity * kv_heads * key_dim}, values_{capacity * kv_heads * value_dim},
+          key_scales_{key_format::has_scale ? capacity * kv_heads : 0},
+          value_scales_{value_format::has_scale ? capacity * kv_heads : 0} {}
+
+    index_t tokens() const noexcept { return tokens_; }
+    index_t capacity() const noexcept { return capacity_; }
+    index_t kv_heads() const noexcept { return kv_heads_; }
+    index_t key_dim() const noexcept { return key_dim_; }
+    index_t value_dim() const noexcept { return value_dim_; }
+    /// Position in the sequence of the oldest token kept: 0 but in a ring that has dropped some.
+    index_t first_position() const noexcept { return first_; }
+    /// The position that the next token gets.
+    index_t end_position() const noexcept { return first_ + tokens_; }
+    /// Bytes allocated.
+    index_t bytes() const noexcept {
+        return keys_.bytes() + values_.bytes() + key_scales_.bytes() + value_scales_.bytes();
+    }
+
+    /// Forgets everything; the next token is at position 0.
+    void clear() noexcept { first_ = tokens_ = 0; }
+    /// Forgets the newest tokens, so that `tokens` are left.
+    void truncate(index_t tokens) {
+        check::within("truncate", "tokens", tokens, 0, tokens_);
+        tokens_ = tokens;
+    }
+
+    view_type view() const& noexcept {
+        view_type v;
+        v.keys = {keys_.data(), capacity_ * key_dim_, key_dim_, 1, key_scales_.data(), capacity_};
+        v.values = {values_.data(), capacity_ * value_dim_, value_dim_, 1, value_scales_.data(), capacity_};
+        v.tokens = tokens_;
+        v.kv_heads = kv_heads_;
+        v.key_dim = key_dim_;
+        v.value_dim = value_dim_;
+        v.first_position = first_;
+        v.ring_size = is_ring ? capacity_ : 0;
+        v.first_slot = slot(first_);
+        return v;
+    }
+    void view() const&& = delete;
+
+    // What `append` needs.
+
+    kv_rows<key_element> key_rows() & noexcept {
+        return {keys_.data(), capacity_ * key_dim_, key_dim_, 1, key_scales_.data(), capacity_};
+    }
+    kv_rows<value_element> value_rows() & noexcept {
+        return {values_.data(), capacity_ * value_dim_, value_dim_, 1, value_scales_.data(), capacity_};
+    }
+    /// Where the token at a position of the sequence is, or goes.
+    index_t slot(index_t position) const noexcept {
+        return is_ring && capacity_ > 0 ? position % capacity_ : position;
+    }
+    /// Counts `n` tokens, written after the last, as present.
+    void advance(index_t n) noexcept {
+        index_t const end = end_position() + n;
+        tokens_ = minimum(tokens_ + n, capacity_);
+        first_ = end - tokens_;
+    }
+
+private:
+    static index_t checked(char const* argument, index_t n) {
+        check::within("kv_cache", argument, n, 0, index_t{1} << 40);
+        return n;
+    }
+
+    index_t capacity_ = 0;
+    index_t kv_heads_ = 0;
+    index_t key_dim_ = 0;
+    index_t value_dim_ = 0;
+    index_t tokens_ = 0;
+    index_t first_ = 0;
+    buffer<key_element> keys_;
+    buffer<value_element> values_;
+    buffer<float> key_scales_;
+    buffer<float> value_scales_;
+};
+
+} // namespace tessera::inline TESSERA_ABI
