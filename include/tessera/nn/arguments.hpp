@@ -27,30 +27,49 @@ concept activation_element = std::same_as<std::remove_const_t<T>, float> || std:
 
 namespace detail {
 
-/// A view of any layout, or an owner with view(), as a run-time strided view.
-template <std::size_t Rank, class V>
-constexpr auto strided(V&& v) noexcept {
-    using plain = std::remove_cvref_t<V>;
-    if constexpr (is_view<plain>) {
-        static_assert(plain::rank() == Rank, "tessera: this argument has the wrong number of dimensions");
-        static_assert(activation_element<typename plain::element_type>,
-                      "tessera: elements must be float, fp16 or bf16");
-        return tensor_view<typename plain::element_type, Rank>{v};
-    } else {
-        return strided<Rank>(std::forward<V>(v).view());
-    }
+template <class V, std::size_t Rank>
+inline constexpr bool is_activation_view = false;
+template <activation_element T, class E, class L, class A, std::size_t Rank>
+inline constexpr bool is_activation_view<view<T, E, L, A>, Rank> = E::rank() == Rank;
+
+template <class V, std::size_t Rank>
+concept array_argument = is_activation_view<std::remove_cvref_t<V>, Rank> ||
+                         requires(std::remove_reference_t<V>& v) {
+                             requires is_activation_view<std::remove_cvref_t<decltype(v.view())>, Rank>;
+                         };
+
+} // namespace detail
+
+/// A vector, matrix or three-dimensional array of activation elements: a view of any layout, or an owner with view().
+template <class V>
+concept vector_argument = detail::array_argument<V, 1>;
+template <class V>
+concept matrix_argument = detail::array_argument<V, 2>;
+template <class V>
+concept array3_argument = detail::array_argument<V, 3>;
+
+namespace detail {
+
+/// The argument as a run-time strided view, for the duration of the call.
+template <class V>
+constexpr auto strided(V& v) noexcept {
+    if constexpr (is_view<std::remove_cv_t<V>>)
+        return tensor_view<typename V::element_type, V::rank()>{v};
+    else
+        return v.view();
 }
 
-/// strided, read-only.
-template <std::size_t Rank, class V>
+/// The same, read-only.
+template <class V>
 constexpr auto input(V const& v) noexcept {
-    auto const s = strided<Rank>(v);
-    return tensor_view<typename decltype(s)::value_type const, Rank>{s};
+    auto const s = strided(v);
+    return tensor_view<typename decltype(s)::value_type const, decltype(s)::rank()>{s};
 }
 
-template <std::size_t Rank, class V>
-constexpr auto output(V&& v) noexcept {
-    auto const s = strided<Rank>(std::forward<V>(v));
+/// The same, writable.
+template <class V>
+constexpr auto output(V& v) noexcept {
+    auto const s = strided(v);
     static_assert(!std::is_const_v<typename decltype(s)::element_type>, "tessera: the output is read-only");
     return s;
 }

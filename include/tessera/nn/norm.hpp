@@ -69,33 +69,33 @@ void check_norm_backward(char const* operation, matrix_view<X> const& x, vector_
 } // namespace detail
 
 /// y = weight x / sqrt(mean(x^2) + epsilon), row by row.
-template <execution_policy Exec, class X, class W, class Y>
+template <execution_policy Exec>
 void rms_norm(Exec const& exec,
-              X const& x,      // (m, n)
-              W const& weight, // (n)
+              matrix_argument auto const& x,      // (m, n)
+              vector_argument auto const& weight, // (n)
               float epsilon,
-              Y&& y) {         // (m, n)
+              matrix_argument auto&& y) {         // (m, n)
     detail::require_backend<Exec>();
-    auto const from = detail::input<2>(x);
-    auto const w = detail::input<1>(weight);
-    auto const to = detail::output<2>(y);
+    auto const from = detail::input(x);
+    auto const w = detail::input(weight);
+    auto const to = detail::output(y);
     detail::check_norm("rms_norm", from, w, epsilon, to);
     kernel<op::rms_norm, Exec, typename decltype(from)::value_type>::run(exec, from, w, epsilon, to);
 }
 
 /// y = weight (x - mean(x)) / sqrt(variance(x) + epsilon) + bias, row by row.
-template <execution_policy Exec, class X, class W, class B, class Y>
+template <execution_policy Exec>
 void layer_norm(Exec const& exec,
-                X const& x,      // (m, n)
-                W const& weight, // (n)
-                B const& bias,   // (n), elements as of weight
+                matrix_argument auto const& x,      // (m, n)
+                vector_argument auto const& weight, // (n)
+                vector_argument auto const& bias,   // (n), elements as of weight
                 float epsilon,
-                Y&& y) {         // (m, n)
+                matrix_argument auto&& y) {         // (m, n)
     detail::require_backend<Exec>();
-    auto const from = detail::input<2>(x);
-    auto const w = detail::input<1>(weight);
-    auto const b = detail::input<1>(bias);
-    auto const to = detail::output<2>(y);
+    auto const from = detail::input(x);
+    auto const w = detail::input(weight);
+    auto const b = detail::input(bias);
+    auto const to = detail::output(y);
     static_assert(std::same_as<decltype(w), decltype(b)>, "tessera: layer_norm: weight and bias have different elements");
     detail::check_norm("layer_norm", from, w, epsilon, to);
     detail::check_per_column("layer_norm", "bias", b, from);
@@ -111,20 +111,20 @@ inline index_t norm_backward_workspace_bytes(index_t rows) noexcept {
 }
 
 /// The gradients of rms_norm for the gradient dy of its output; dx may be dy or x itself. Both results are overwritten.
-template <execution_policy Exec, class X, class W, class DX, class DW>
+template <execution_policy Exec>
 void rms_norm_backward(Exec const& exec,
-                       X const& x,      // (m, n)
-                       W const& weight, // (n)
+                       matrix_argument auto const& x,      // (m, n)
+                       vector_argument auto const& weight, // (n)
                        float epsilon,
-                       X const& dy,     // (m, n)
-                       DX&& dx,         // (m, n)
-                       DW&& dweight) {  // (n)
+                       matrix_argument auto const& dy,     // (m, n)
+                       matrix_argument auto&& dx,         // (m, n)
+                       vector_argument auto&& dweight) {  // (n)
     detail::require_backend<Exec>();
-    auto const from = detail::input<2>(x);
-    auto const w = detail::input<1>(weight);
-    auto const d = detail::input<2>(dy);
-    auto const to = detail::output<2>(dx);
-    auto const dw = detail::output<1>(dweight);
+    auto const from = detail::input(x);
+    auto const w = detail::input(weight);
+    auto const d = detail::input(dy);
+    auto const to = detail::output(dx);
+    auto const dw = detail::output(dweight);
     detail::check_norm_backward("rms_norm_backward", from, w, epsilon, d, to, dw);
     using table = kernel<op::rms_norm_backward, Exec, typename decltype(from)::value_type>;
     if constexpr (std::same_as<Exec, reference>) {
@@ -136,22 +136,22 @@ void rms_norm_backward(Exec const& exec,
 }
 
 /// The gradients of layer_norm for the gradient dy of its output; dx may be dy or x itself. All results are overwritten.
-template <execution_policy Exec, class X, class W, class DX, class DW>
+template <execution_policy Exec>
 void layer_norm_backward(Exec const& exec,
-                         X const& x,      // (m, n)
-                         W const& weight, // (n)
+                         matrix_argument auto const& x,      // (m, n)
+                         vector_argument auto const& weight, // (n)
                          float epsilon,
-                         X const& dy,     // (m, n)
-                         DX&& dx,         // (m, n)
-                         DW&& dweight,    // (n)
-                         DW&& dbias) {    // (n)
+                         matrix_argument auto const& dy,     // (m, n)
+                         matrix_argument auto&& dx,         // (m, n)
+                         vector_argument auto&& dweight,    // (n)
+                         vector_argument auto&& dbias) {    // (n)
     detail::require_backend<Exec>();
-    auto const from = detail::input<2>(x);
-    auto const w = detail::input<1>(weight);
-    auto const d = detail::input<2>(dy);
-    auto const to = detail::output<2>(dx);
-    auto const dw = detail::output<1>(dweight);
-    auto const db = detail::output<1>(dbias);
+    auto const from = detail::input(x);
+    auto const w = detail::input(weight);
+    auto const d = detail::input(dy);
+    auto const to = detail::output(dx);
+    auto const dw = detail::output(dweight);
+    auto const db = detail::output(dbias);
     detail::check_norm_backward("layer_norm_backward", from, w, epsilon, d, to, dw);
     detail::check_per_column("layer_norm_backward", "dbias", db, from);
     detail::check_apart("layer_norm_backward", "dbias", db, "dx", to);

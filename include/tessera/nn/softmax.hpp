@@ -17,13 +17,13 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// y = exp(x) / sum exp(x), row by row.
-template <execution_policy Exec, class X, class Y>
+template <execution_policy Exec>
 void softmax(Exec const& exec,
-             X const& x, // (m, n)
-             Y&& y) {    // (m, n)
+             matrix_argument auto const& x, // (m, n)
+             matrix_argument auto&& y) {    // (m, n)
     detail::require_backend<Exec>();
-    auto const from = detail::input<2>(x);
-    auto const to = detail::output<2>(y);
+    auto const from = detail::input(x);
+    auto const to = detail::output(y);
     detail::check_same_shape("softmax", from, "rows of y", "columns of y", to);
     detail::check_rows("softmax", "x", from);
     detail::check_output_rows("softmax", "y", to);

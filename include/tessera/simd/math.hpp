@@ -102,6 +102,13 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> scaled_erfc(xsimd::batch<float, A> c
 
 } // namespace detail
 
+/// Lanes 2i and 2i + 1 exchanged.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> exchange_neighbours(xsimd::batch<float, A> const& x) noexcept {
+    auto const pairs = detail::reinterpret<std::uint64_t>(x);
+    return detail::reinterpret<float>((pairs << 32) | (pairs >> 32));
+}
+
 /// e^x.
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> exp(xsimd::batch<float, A> const& x) noexcept {
@@ -156,6 +163,28 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> normal_tail(xsimd::batch<float, A> c
     reals const half(0.5f);
     reals const bell = simd::exp(-half * square);
     return simd::fnma(half * rest, bell, bell) * (half * detail::scaled_erfc(inside * reals(0x1.6a09e6p-1f)));
+}
+
+/// x / (1 + e^-x).
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> silu(xsimd::batch<float, A> const& x) noexcept {
+    return x * simd::sigmoid(x);
+}
+
+/// x Phi(x), Phi the distribution of a normal variable: the exact GELU, without the cancellation of 1 + erf below 0.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> gelu_erf(xsimd::batch<float, A> const& x) noexcept {
+    using reals = xsimd::batch<float, A>;
+    reals const tail = simd::normal_tail(xsimd::abs(x));
+    return x * xsimd::select(x < reals(0.0f), tail, reals(1.0f) - tail);
+}
+
+/// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, as x sigmoid(2 ...).
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> gelu_tanh(xsimd::batch<float, A> const& x) noexcept {
+    using reals = xsimd::batch<float, A>;
+    reals const inner = x * simd::fma(x * x, reals(0x1.2444f2p-4f), reals(0x1.988454p+0f));
+    return x * simd::sigmoid(inner);
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd

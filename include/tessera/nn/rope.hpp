@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Rotary position embedding (Su et al. 2021, arXiv:2104.09864). At position p, pair i of the first `dims` elements of a
+/// head is turned by the angle p base^(-2i / dims); elements beyond `dims` stay. The two styles say which elements make a
+/// pair (kernels/rope_style.hpp).
+///
+/// Cosines and sines come from a table, computed in double and rounded once, so they are exact to half an ulp at any
+/// position. Error of the CPU kernel: 2 u (|a cos| + |b sin|), u = 2^-24. NaN and infinity in a pair make that pair NaN.
+///
+/// y may be x itself; it may not overlap x in any other way.
+
+#include "../kernels/cpu/rope.hpp"
+#include "../kernels/ref/rope.hpp"
+#include "../storage/tensor.hpp"
+#include "arguments.hpp"
+
+#include <cmath>
+#include <utility>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// Owns the cosines and sines of positions [0, positions).
+class rope_table {
+public:
+    rope_table() noexcept = default;
+
+    /// @param dims  elements of a head that are turned, even; @param base of the frequencies, 10000 in most models.
+    rope_table(index_t positions, index_t dims, double base = 10000.0)
+        : cosines_(checked(positions), half(dims)), sines_(positions, dims / 2) {
+        if (!(base > 0 && base <= std::numeric_limits<double>::max()))
+            detail::raise<shape_error>("tessera: rope_table: base is " + std::to_string(base) +
+                                       ", expected a positive finite number");
+        for (index_t i = 0; i < pairs(); ++i)
+            fill(i, std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(dims)));
+    }
+
+    /// Any frequencies (radians per position), one per pair: scaled ("long context") models.
+    rope_table(index_t positions, vector_view<double const> frequencies)
+        : cosines_(checked(positions), frequencies.extent(0)), sines_(positions, frequencies.extent(0)) {
+        check::not_null("rope_table", "frequencies", frequencies.data_handle(), frequencies.size());
+        for (index_t i = 0; i < pairs(); ++i) fill(i, frequencies[i]);
+    }
+
+    index_t positions() const noexcept { return cosines_.extent(0); }
+    index_t pairs() const noexcept { return cosines_.extent(1); }
+    matrix_view<float const> cosines() const noexcept { return cosines_.view(); } ///< (positions, pairs)
+    matrix_view<float const> sines() const noexcept { return sines_.view(); }     ///< (positions, pairs)
+
+private:
+    static index_t checked(index_t positions) {
+        check::within("rope_table", "number of positions", positions, 0, index_t{1} << 40);
+        return positions;
+    }
+    static index_t half(index_t dims) {
+        check::within("rope_table", "dims", dims, 0, index_t{1} << 20);
+        check::multiple("rope_table", "dims", dims, 2);
+        return dims / 2;
+    }
+    void fill(index_t pair, double frequency) {
+        for (index_t p = 0; p < positions(); ++p) {
+            double const angle = static_cast<double>(p) * frequency;
+            cosines_(p, pair) = static_cast<float>(std::cos(angle));
+            sines_(p, pair) = static_cast<float>(std::sin(angle));
+        }
+    }
+
+    matrix<float> cosines_;
+    matrix<float> sines_;
+};
+
+namespace detail {
+
+/// Everything but the positions; returns the table as the kernels see it.
+template <class X, class Y>
+rotations check_rope(rope_table const& table, tensor_view<X, 3> const& x, tensor_view<Y, 3> const& y) {
+    check::equal("rope", "tokens of y", y.extent(0), x.extent(0), "tokens of x");
+    check::equal("rope", "heads of y", y.extent(1), x.extent(1), "heads of x");
+    check::equal("rope", "head dimension of y", y.extent(2), x.extent(2), "head dimension of x");
+    check::within("rope", "dims of the table", 2 * table.pairs(), 0, x.extent(2));
+    check_rows("rope", "x", x);
+    check_rows("rope", "y", y);
+    bool const in_place = std::is_same_v<std::remove_const_t<X>, Y> && x.data_handle() == y.data_handle() &&
+                          (x.stride(0) == y.stride(0) || x.extent(0) <= 1) &&
+                          (x.stride(1) == y.stride(1) || x.extent(1) <= 1);
+    if (!in_place)
+        check::no_overlap("rope", "x", x.data_handle(), span_bytes(x), "y", y.data_handle(), span_bytes(y));
+    return {table.cosines().data_handle(), table.sines().data_handle(), table.pairs(), nullptr, 0};
+}
+
+} // namespace detail
+
+/// Turns the heads of consecutive tokens, the first at `first_position`.
+template <execution_policy Exec, rope_style Style>
+void rope(Exec const& exec, Style style,
+          array3_argument auto const& x, // (tokens, heads, head dimension)
+          rope_table const& table, index_t first_position,
+          array3_argument auto&& y) {    // (tokens, heads, head dimension)
+    detail::require_backend<Exec>();
+    auto const from = detail::input(x);
+    auto const to = detail::output(y);
+    detail::rotations of = detail::check_rope(table, from, to);
+    check::within("rope", "first position", first_position, 0, table.positions());
+    check::within("rope", "last position plus one", first_position + from.extent(0), 0, table.positions());
+    of.first_position = first_position;
+    kernel<op::rope, Exec, typename decltype(from)::value_type>::run(exec, style, from, of, to);
+}
+
+/// Turns the heads of token t by positions[t].
+template <execution_policy Exec, rope_style Style>
+void rope(Exec const& exec, Style style,
+          array3_argument auto const& x, // (tokens, heads, head dimension)
+          rope_table const& table,
+          vector_view<index_t const> positions, // (tokens), contiguous
+          array3_argument auto&& y) {           // (tokens, heads, head dimension)
+    detail::require_backend<Exec>();
+    auto const from = detail::input(x);
+    auto const to = detail::output(y);
+    detail::rotations of = detail::check_rope(table, from, to);
+    check::equal("rope", "number of positions", positions.extent(0), from.extent(0), "tokens of x");
+    detail::check_rows("rope", "positions", positions);
+    for (index_t t = 0; t < positions.extent(0); ++t)
+        check::within("rope", "position", positions[t], 0, table.positions() - 1);
+    of.positions = positions.data_handle();
+    kernel<op::rope, Exec, typename decltype(from)::value_type>::run(exec, style, from, of, to);
+}
+
+} // namespace tessera::inline TESSERA_ABI
