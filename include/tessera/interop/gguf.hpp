@@ -18,8 +18,6 @@
 
 #include "../core/view.hpp"
 
-#include <limits>
-
 namespace tessera::inline TESSERA_ABI::gguf {
 
 /// Does the work of `parse`; one object parses one file.
@@ -182,14 +180,13 @@ private:
         t.rank = read<std::uint32_t>("number of dimensions");
         if (t.rank == 0 || t.rank > max_dimensions)
             fail("number of dimensions", start, "is " + std::to_string(t.rank) + ", expected 1 to 4");
-        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<index_t>::max());
         std::uint64_t product = 1; // of the dimensions that are not 0: no partial product may overflow either
         bool is_empty = false;
         for (std::uint32_t d = 0; d < t.rank; ++d) {
             auto const offset = at_;
             auto const size = read<std::uint64_t>("dimension");
             is_empty = is_empty || size == 0;
-            if (size > most / product) fail("dimension", offset, "is " + std::to_string(size) + ": too many elements");
+            if (size > max_elements / product) fail("dimension", offset, "is " + std::to_string(size) + ": too many elements");
             product *= std::max<std::uint64_t>(size, 1);
             t.dims[d] = static_cast<index_t>(size);
         }
