@@ -51,7 +51,7 @@ struct attention_state {
 /// into = into + from. Sizes are equal.
 inline void merge(attention_state& into, attention_state const& from) noexcept {
     if (from.maximum == minus_infinity) return; // saw no key; and -inf - (-inf) below would be NaN
-    float const m = into.maximum < from.maximum || from.maximum != from.maximum ? from.maximum : into.maximum;
+    float const m = into.maximum < from.maximum ? from.maximum : into.maximum;
     float const a = into.maximum == minus_infinity ? 0.0f : std::exp(into.maximum - m);
     float const b = std::exp(from.maximum - m);
     for (index_t d = 0; d < into.size; ++d)

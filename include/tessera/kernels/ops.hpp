@@ -32,5 +32,7 @@ struct convert {};
 
 /// Attention over a KV cache: see kernels/attention.hpp.
 struct attention {};
+/// One token of one head into a KV cache: see kernels/ref/append.hpp.
+struct append {};
 
 } // namespace tessera::inline TESSERA_ABI::op

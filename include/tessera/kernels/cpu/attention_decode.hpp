@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Attention of few queries, where reading the cache is the cost: the keys are split into parts of a constant length,
+/// each part gives an `attention_state`, and the states merge in order. All query heads of a KV head are rows of one
+/// pass, so that keys and values are read once.
+///
+/// Within a part, a tile of keys at a time: scores with head_dim in the lanes, the online softmax, values with value_dim
+/// in the lanes. Reading keys asks for the values of the same tile early, reading values for the keys of the next: two
+/// contiguous streams, one tile ahead.
+
+#include "../../simd/decode.hpp"
+#include "../../simd/reduce.hpp"
+#include "../attention.hpp"
+#include "attention_tile.hpp"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+template <class Arch>
+struct decode_tile {
+    static constexpr index_t width = simd::lanes<Arch>;
+    /// Rows of queries in registers at a time.
+    static constexpr int rows = 4;
+    /// Registers of value_dim at a time.
+    static constexpr int vectors = width == 16 ? 4 : 2;
+    static constexpr index_t keys = 64;
+    /// Keys of a part: constant, so that bits do not depend on the number of threads.
+    static constexpr index_t part = 1024;
+};
+
+/// Rows of the cache of one head, one after the other: slots from some first one on.
+template <class T>
+struct cache_stream {
+    T const* data;
+    index_t stride;
+    index_t dim;
+    float const* scales; ///< or null
+
+    TESSERA_FORCE_INLINE void prefetch(index_t i) const noexcept {
+        auto const* const p = reinterpret_cast<char const*>(data + i * stride);
+        for (index_t b = 0; b < dim * static_cast<index_t>(sizeof(T)); b += config::cache_line) simd::prefetch(p + b);
+    }
+};
+
+/// s[r * decode_tile::keys + i] = q(r) . k(i) for R rows; reads N keys at a time, so that R N sums fill one register.
+template <class Arch, int R, class Key, class Ahead>
+void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k, index_t n, float* s,
+                   Ahead const& ahead) noexcept {
+    using floats = simd::floats<Arch>;
+    constexpr index_t width = simd::lanes<Arch>;
+    constexpr int padded = R == 3 ? 4 : R;
+    constexpr int N = static_cast<int>(width) / padded;
+    for (index_t i = 0; i < n; i += N) {
+        Key const* row[N];
+        unrolled<N>([&](auto j) noexcept {
+            row[j] = k.data + minimum(i + j, n - 1) * k.stride; // the sums of rows beyond the last are not used
+            ahead(minimum(i + j, n - 1));
+        });
+        floats sum[width];
+        unrolled<static_cast<int>(width)>([&](auto l) noexcept { sum[l] = floats(0.0f); });
+        auto const add = [&](index_t d, auto const& read) noexcept {
+            floats x[R];
+            unrolled<R>([&](auto r) noexcept { x[r] = simd::load<Arch>(q + r * q_stride + d); });
+            unrolled<N>([&](auto j) noexcept {
+                floats const y = read(row[j] + d);
+                unrolled<R>([&](auto r) noexcept { sum[r * N + j] = simd::fma(x[r], y, sum[r * N + j]); });
+            });
+        };
+        index_t d = 0;
+        for (; d + width <= k.dim; d += width) add(d, [](Key const* p) noexcept { return simd::load<Arch>(p); });
+        if (d < k.dim)
+            add(d, [&](Key const* p) noexcept { return simd::load_partial<Arch>(p, k.dim - d); });
+        alignas(64) float total[width];
+        simd::row_sums<Arch>(sum).store_aligned(total);
+        unrolled<R>([&](auto r) noexcept {
+            for (index_t j = 0; j < N; ++j) s[r * decode_tile<Arch>::keys + i + j] = total[r * N + j];
+        });
+    }
+}
+
+/// o(r, d) = o(r, d) * factor(r) + sum of p(r, i) v(i, d), for R rows and M registers of d from d0 on; the last register
+/// has `last` lanes.
+template <class Arch, int R, int M, class Value, class Ahead>
+void decode_values(float const* p, cache_stream<Value> const& v, index_t n, index_t d0, index_t last,
+                   float const* factor, float* o, index_t o_stride, Ahead const& ahead) noexcept {
+    using floats = simd::floats<Arch>;
+    constexpr index_t width = simd::lanes<Arch>;
+    floats sum[R][M];
+    unrolled<R * M>([&](auto i) noexcept {
+        sum[i / M][i % M] = simd::load<Arch>(o + i / M * o_stride + d0 + i % M * width) * floats(factor[i / M]);
+    });
+    for (index_t i = 0; i < n; ++i) {
+        ahead(i);
+        Value const* const row = v.data + i * v.stride + d0;
+        floats x[M];
+        unrolled<M>([&](auto m) noexcept {
+            x[m] = m + 1 < M || last == width ? simd::load<Arch>(row + m * width)
+                                              : simd::load_partial<Arch>(row + m * width, last);
+        });
+        unrolled<R>([&](auto r) noexcept {
+            floats const w(p[r * decode_tile<Arch>::keys + i]);
+            unrolled<M>([&](auto m) noexcept { sum[r][m] = simd::fma(w, x[m], sum[r][m]); });
+        });
+    }
+    unrolled<R * M>([&](auto i) noexcept {
+        simd::store<Arch>(o + i / M * o_stride + d0 + i % M * width, sum[i / M][i % M]);
+    });
+}
+
+/// The states of parts: (kv_heads, parts, rows), rows = queries * group; output rows are padded to whole registers.
+struct decode_states {
+    float* outputs;
+    float* maxima;
+    float* sums;
+    index_t parts;
+    index_t rows;
+    index_t stride;
+
+    index_t at(index_t kv_head, index_t part) const noexcept { return (kv_head * parts + part) * rows; }
+};
+
+/// Scratch memory of one worker.
+struct decode_scratch {
+    float* queries; // [rows][key_dim padded]
+    float* scores;  // [rows][decode_tile::keys]
+    float* factors; // [rows]
+    float* keys;    // a tile in float, where the cache's rows are not contiguous
+    float* values;
+};
+
+/// One part of one KV head.
+template <class Arch, class Arguments>
+class decode_part {
+    using tile = decode_tile<Arch>;
+    using floats = simd::floats<Arch>;
+    using score_type = decltype(Arguments::score);
+    static constexpr index_t width = tile::width;
+
+public:
+    decode_part(Arguments const& a, decode_scratch const& scratch, decode_states const& states, index_t kv_head,
+                index_t part) noexcept
+        : a_{a}, s_{scratch}, kv_head_{kv_head}, group_{a.shape().group()}, rows_{states.rows},
+          stride_{states.stride}, q_stride_{round_up(a.kv.key_dim, width)},
+          output_{states.outputs + states.at(kv_head, part) * states.stride},
+          maximum_{states.maxima + states.at(kv_head, part)}, sum_{states.sums + states.at(kv_head, part)},
+          first_{part * tile::part}, last_{minimum(first_ + tile::part, a.kv.tokens)} {}
+
+    void run() noexcept {
+        start();
+        for (index_t k0 = first_, k1 = first_; k0 < last_; k0 = k1) {
+            k1 = minimum(minimum(k0 - k0 % tile::keys + tile::keys, a_.kv.run_end(k0)), last_);
+            if (visible(k0, k1) != visibility::none) step(k0, k1);
+        }
+    }
+
+private:
+    index_t token(index_t row) const noexcept { return row / group_; }
+    index_t head(index_t row) const noexcept { return kv_head_ * group_ + row % group_; }
+
+    void start() noexcept {
+        for (index_t r = 0; r < rows_; ++r) {
+            float* const q = s_.queries + r * q_stride_;
+            if (a_.kv.key_dim > 0)
+                read_row<Arch>(&a_.q(token(r), head(r), 0), a_.q.stride(2), a_.kv.key_dim, a_.scale, q);
+            for (index_t d = a_.kv.key_dim; d < q_stride_; ++d) q[d] = 0.0f;
+            for (index_t d = 0; d < stride_; ++d) output_[r * stride_ + d] = 0.0f;
+            maximum_[r] = minus_infinity;
+            sum_[r] = 0.0f;
+        }
+    }
+
+    score_tile tile_of(index_t row, index_t k0, index_t k1) const noexcept {
+        index_t const query = a_.first_query() + token(row);
+        return {query, query + 1, a_.kv.first_position + k0, a_.kv.first_position + k1, head(row)};
+    }
+    /// `none` if no row sees the keys.
+    visibility visible(index_t k0, index_t k1) const noexcept {
+        if constexpr (has_mask<score_type>) {
+            for (index_t r = 0; r < rows_; ++r)
+                if (visibility_of(a_.score, tile_of(r, k0, k1)) != visibility::none) return visibility::partial;
+            return visibility::none;
+        } else {
+            return visibility::full;
+        }
+    }
+
+    template <class T>
+    cache_stream<T> stream(kv_rows<T const> const& rows, index_t k0, index_t dim) const noexcept {
+        index_t const slot = a_.kv.slot(k0);
+        return {rows.row(kv_head_, slot), rows.slot_stride, dim,
+                rows.scales == nullptr ? nullptr : rows.scale_row(kv_head_, slot)};
+    }
+    template <class T>
+    static cache_stream<float> staged(kv_rows<T const> const& rows, cache_stream<T> const& from, index_t n,
+                                      float* to) noexcept {
+        for (index_t i = 0; i < n; ++i)
+            read_row<Arch>(from.data + i * from.stride, rows.dim_stride, from.dim, 1.0f, to + i * from.dim);
+        return {to, from.dim, from.dim, from.scales};
+    }
+
+    void step(index_t k0, index_t k1) noexcept {
+        index_t const n = k1 - k0;
+        auto const keys = stream(a_.kv.keys, k0, a_.kv.key_dim);
+        auto const values = stream(a_.kv.values, k0, a_.kv.value_dim);
+        bool const keys_contiguous = a_.kv.keys.dim_stride == 1;
+        bool const values_contiguous = a_.kv.values.dim_stride == 1;
+        if (keys_contiguous)
+            scores(keys, n, [&](index_t i) noexcept { values.prefetch(i); });
+        else
+            scores(staged(a_.kv.keys, keys, n, s_.keys), n, [](index_t) noexcept {});
+        for (index_t r = 0; r < rows_; ++r) softmax(r, k0, n, keys.scales, values.scales);
+        if (values_contiguous)
+            sums(values, n, [&](index_t i) noexcept { keys.prefetch(i + n); });
+        else
+            sums(staged(a_.kv.values, values, n, s_.values), n, [](index_t) noexcept {});
+    }
+
+    /// Calls f(first row, R constant) for all rows, at most tile::rows at a time.
+    template <class F>
+    void in_row_groups(F const& f) const noexcept {
+        index_t r = 0;
+        for (; r + tile::rows <= rows_; r += tile::rows) f(r, std::integral_constant<int, tile::rows>{});
+        unrolled<tile::rows - 1>([&](auto i) noexcept {
+            if (rows_ - r == i + 1) f(r, std::integral_constant<int, i + 1>{});
+        });
+    }
+
+    template <class Key, class Ahead>
+    void scores(cache_stream<Key> const& k, index_t n, Ahead const& ahead) noexcept {
+        in_row_groups([&](index_t r, auto R) noexcept {
+            float const* const q = s_.queries + r * q_stride_;
+            float* const s = s_.scores + r * tile::keys;
+            if (r == 0)
+                decode_scores<Arch, R>(q, q_stride_, k, n, s, ahead);
+            else
+                decode_scores<Arch, R>(q, q_stride_, k, n, s, [](index_t) noexcept {});
+        });
+    }
+
+    template <class Value, class Ahead>
+    void sums(cache_stream<Value> const& v, index_t n, Ahead const& ahead) noexcept {
+        constexpr index_t chunk = tile::vectors * width;
+        in_row_groups([&](index_t r, auto R) noexcept {
+            float const* const p = s_.scores + r * tile::keys;
+            float const* const factor = s_.factors + r;
+            float* const o = output_ + r * stride_;
+            auto const nothing = [](index_t) noexcept {};
+            index_t d = 0;
+            for (; d + chunk <= v.dim; d += chunk) {
+                if (r == 0 && d == 0)
+                    decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, ahead);
+                else
+                    decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, nothing);
+            }
+            for (; d < v.dim; d += width)
+                decode_values<Arch, R, 1>(p, v, n, d, minimum(width, v.dim - d), factor, o, stride_, nothing);
+        });
+    }
+
+    /// Scores of one row to weights (times the values' scales); its state follows.
+    void softmax(index_t row, index_t k0, index_t n, float const* key_scales, float const* value_scales) noexcept {
+        float* const s = s_.scores + row * tile::keys;
+        visibility const seen = visibility_of(a_.score, tile_of(row, k0, k0 + n));
+        coord<floats> at{a_.first_query() + token(row), a_.kv.first_position + k0, floats(0.0f), lane_index<Arch>(),
+                         head(row)};
+        floats largest(minus_infinity);
+        for (index_t i = 0; i < n; i += width, at.first_key += width) {
+            index_t const count = minimum(width, n - i);
+            floats x = simd::load<Arch>(s + i);
+            if (key_scales != nullptr) x = x * simd::load_partial<Arch>(key_scales + i, count);
+            if (seen != visibility::full)
+                x = a_.score(x, at);
+            else if constexpr (has_transform<score_type>)
+                x = transformed(a_.score, x, at);
+            if (count < width) x = simd::keep_first<Arch>(x, count, minus_infinity);
+            simd::store<Arch>(s + i, x);
+            largest = max(largest, x);
+        }
+        float const top = simd::reduce_max(largest);
+        float const before = maximum_[row];
+        float const after = before < top ? top : before;
+        floats const shift(after == minus_infinity ? 0.0f : after);
+        float const factor = softmax_weight(floats(before) - shift).get(0);
+        floats sum(0.0f);
+        for (index_t i = 0; i < n; i += width) {
+            floats const p = softmax_weight(simd::load<Arch>(s + i) - shift);
+            sum = sum + p;
+            simd::store<Arch>(s + i, value_scales == nullptr
+                                         ? p
+                                         : p * simd::load_partial<Arch>(value_scales + i, minimum(width, n - i)));
+        }
+        maximum_[row] = after;
+        sum_[row] = sum_[row] * factor + simd::reduce_add(sum);
+        s_.factors[row] = factor;
+    }
+
+    Arguments const& a_;
+    decode_scratch s_;
+    index_t kv_head_;
+    index_t group_;
+    index_t rows_;
+    index_t stride_;
+    index_t q_stride_;
+    float* output_;
+    float* maximum_;
+    float* sum_;
+    index_t first_;
+    index_t last_;
+};
+
+} // namespace tessera::inline TESSERA_ABI::detail

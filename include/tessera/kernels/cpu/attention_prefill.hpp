@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Attention of many queries: blocks of queries times tiles of keys with the online softmax (Milakov and Gimelshein 2018;
+/// Dao et al. 2022). For every tile: scores, then
+///
+///     m' = max(m, max s)   p = exp(s - m')   l' = l exp(m - m') + sum p   o' = o exp(m - m') + p v
+///
+/// The rows of a block are registers of queries of one head. All query heads of a KV head are in it, neighbours in the
+/// same registers' tile, so that keys and values are converted once for all of them and a causal edge costs half a
+/// register. Memory traffic: with B queries a block, keys and values are read queries / B times.
+
+#include "../attention.hpp"
+#include "attention_tile.hpp"
+
+#include <cmath>
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// Scratch memory of one worker.
+template <class Arch>
+struct prefill_scratch {
+    using tile = attention_tile<Arch>;
+
+    float* queries;  // (tiles) [key_dim][tile::queries]
+    float* outputs;  // (tiles) [value_dim][tile::queries]
+    float* maxima;   // (tiles) [tile::queries]
+    float* sums;     // (tiles) [tile::queries]
+    float* factors;  // [tile::queries]
+    float* scores;   // [tile::keys][tile::queries]
+    float* keys;     // [tile::keys][key_dim]
+    float* values;   // panels of [tile::keys][tile::rows]
+    float* row;      // [max(key_dim, value_dim)], then squares of width x width
+
+    /// Tiles of a block: as many as keep queries and outputs in half of the second-level cache, at most 8.
+    static index_t tiles(attention_shape const& s) noexcept {
+        index_t const bytes = tile::queries * (s.key_dim + s.value_dim) * static_cast<index_t>(sizeof(float));
+        return minimum(maximum(config::level_2_bytes / 2 / maximum(bytes, 1), 1), 8);
+    }
+    template <class Arena>
+    static prefill_scratch carve(attention_shape const& s, Arena& arena) {
+        index_t const n = tiles(s);
+        prefill_scratch r{};
+        r.queries = arena.template carve<float>(n * s.key_dim * tile::queries);
+        r.outputs = arena.template carve<float>(n * s.value_dim * tile::queries);
+        r.maxima = arena.template carve<float>(n * tile::queries);
+        r.sums = arena.template carve<float>(n * tile::queries);
+        r.factors = arena.template carve<float>(tile::queries);
+        r.scores = arena.template carve<float>(tile::keys * tile::queries);
+        r.keys = arena.template carve<float>(tile::keys * s.key_dim);
+        r.values = arena.template carve<float>(tile::keys * s.value_dim);
+        r.row = arena.template carve<float>(maximum(maximum(s.key_dim, s.value_dim), tile::width * tile::width));
+        return r;
+    }
+};
+
+/// One block: registers [first, last) of the queries of one KV head. Register v holds the tokens from v / group * width
+/// on of query head kv_head * group + v % group.
+template <class Arch, class Arguments>
+class prefill_block {
+    using tile = attention_tile<Arch>;
+    using floats = simd::floats<Arch>;
+    using score_type = decltype(Arguments::score);
+    static constexpr index_t width = tile::width;
+
+public:
+    prefill_block(Arguments const& a, prefill_scratch<Arch> const& scratch, index_t kv_head, index_t first,
+                  index_t last) noexcept
+        : a_{a}, s_{scratch}, kv_head_{kv_head}, group_{a.shape().group()}, first_{first}, last_{last},
+          tiles_{ceil_div(last - first, index_t{tile::vectors})} {}
+
+    void run() noexcept {
+        for (index_t t = 0; t < tiles_; ++t) start(t);
+        for (index_t k0 = 0, k1 = 0; k0 < a_.kv.tokens; k0 = k1) {
+            k1 = minimum(k0 - k0 % tile::keys + tile::keys, a_.kv.run_end(k0));
+            bool staged = false;
+            for (index_t t = 0; t < tiles_; ++t) {
+                see(t, k0, k1);
+                if (seen_ == visibility::none) continue;
+                if (!staged) stage(k0, k1);
+                staged = true;
+                step(t, k0, k1);
+            }
+        }
+        for (index_t t = 0; t < tiles_; ++t) finish(t);
+    }
+
+private:
+    /// What a register of queries is.
+    struct register_info {
+        index_t token;  ///< first query token
+        index_t count;  ///< tokens in it; 0 for a register beyond the block
+        index_t head;   ///< query head
+    };
+    register_info info(index_t t, index_t m) const noexcept {
+        index_t const v = first_ + t * tile::vectors + m;
+        index_t const token = v / group_ * width;
+        index_t const count = v < last_ ? minimum(width, a_.q.extent(0) - token) : 0;
+        return {token, count, kv_head_ * group_ + v % group_};
+    }
+    float* queries(index_t t) const noexcept { return s_.queries + t * a_.kv.key_dim * tile::queries; }
+    float* outputs(index_t t) const noexcept { return s_.outputs + t * a_.kv.value_dim * tile::queries; }
+
+    /// Transposes the queries of a tile, times the scale; nothing is seen yet.
+    void start(index_t t) noexcept {
+        float* const square = s_.row;
+        index_t const dim = a_.kv.key_dim;
+        for (index_t m = 0; m < tile::vectors; ++m) {
+            register_info const r = info(t, m);
+            for (index_t d0 = 0; d0 < dim; d0 += width) {
+                index_t const n = minimum(width, dim - d0);
+                for (index_t i = 0; i < width * width; ++i) square[i] = 0.0f;
+                for (index_t i = 0; i < r.count; ++i)
+                    read_row<Arch>(&a_.q(r.token + i, r.head, d0), a_.q.stride(2), n, a_.scale, square + i * width);
+                float* const to = queries(t) + d0 * tile::queries + m * width;
+                if (n == width) {
+                    simd::transpose<Arch>(square, width, to, tile::queries);
+                } else {
+                    for (index_t d = 0; d < n; ++d)
+                        for (index_t i = 0; i < width; ++i) to[d * tile::queries + i] = square[i * width + d];
+                }
+            }
+        }
+        for (index_t i = 0; i < a_.kv.value_dim * tile::queries; ++i) outputs(t)[i] = 0.0f;
+        for (index_t i = 0; i < tile::queries; ++i) {
+            s_.maxima[t * tile::queries + i] = minus_infinity;
+            s_.sums[t * tile::queries + i] = 0.0f;
+        }
+    }
+
+    visibility visible(register_info const& r, index_t k0, index_t k1) const noexcept {
+        if (r.count == 0) return visibility::none;
+        index_t const query = a_.first_query() + r.token;
+        index_t const key = a_.kv.first_position;
+        return visibility_of(a_.score, score_tile{query, query + r.count, key + k0, key + k1, r.head});
+    }
+
+    /// What each register of the tile sees of the keys.
+    void see(index_t t, index_t k0, index_t k1) noexcept {
+        seen_ = visibility::none;
+        for (index_t m = 0; m < tile::vectors; ++m) {
+            see_[m] = visible(info(t, m), k0, k1);
+            if (see_[m] != visibility::none) seen_ = visibility::partial;
+        }
+    }
+
+    void stage(index_t k0, index_t k1) noexcept {
+        index_t const slot = a_.kv.slot(k0);
+        keys_ = stage_keys<Arch>(a_.kv.keys, kv_head_, slot, k1 - k0, a_.kv.key_dim, s_.keys);
+        stage_values<Arch>(a_.kv.values, kv_head_, slot, k1 - k0, a_.kv.value_dim, s_.row, s_.values);
+        first_key_ = k0;
+        staged_ = k1 - k0;
+    }
+
+    /// Narrows [k0, k1) to what some register sees, a register tile's keys at a time.
+    void trim(index_t t, index_t& k0, index_t& k1) const noexcept {
+        auto const unseen = [&](index_t first, index_t last) noexcept {
+            for (index_t m = 0; m < tile::vectors; ++m)
+                if (see_[m] == visibility::full ||
+                    (see_[m] == visibility::partial && visible(info(t, m), first, last) != visibility::none))
+                    return false;
+            return true;
+        };
+        constexpr index_t rows = tile::rows;
+        while (k0 + rows < k1 && unseen(k0, k0 + rows)) k0 += rows;
+        while (k0 + rows < k1 && unseen(k1 - rows, k1)) k1 -= rows;
+    }
+
+    void step(index_t t, index_t k0, index_t k1) noexcept {
+        if constexpr (has_mask<score_type>) trim(t, k0, k1);
+        index_t const offset = k0 - first_key_;
+        in_rows<Arch>(0, k1 - k0, [&](index_t k, auto n) noexcept {
+            score_rows<Arch, n>(queries(t), keys_.data + (offset + k) * keys_.stride, keys_.stride, a_.kv.key_dim,
+                                s_.scores + k * tile::queries);
+        });
+        for (index_t m = 0; m < tile::vectors; ++m) softmax(t, m, k0, k1);
+        in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto n) noexcept {
+            value_rows<Arch, n>(s_.scores, s_.values + d * staged_ + offset * n, k1 - k0, s_.factors,
+                                outputs(t) + d * tile::queries);
+        });
+    }
+
+    /// Scores of one register's queries to weights; maxima, sums and the factor of what was there before.
+    void softmax(index_t t, index_t m, index_t k0, index_t k1) noexcept {
+        float* const s = s_.scores + m * width;
+        index_t const end = (k1 - k0) * tile::queries;
+        floats largest(minus_infinity);
+        if (see_[m] != visibility::full || has_transform<score_type>) adjust(t, m, k0, k1);
+        for (index_t i = 0; i < end; i += tile::queries) largest = max(largest, simd::load<Arch>(s + i));
+
+        float* const state_max = s_.maxima + t * tile::queries + m * width;
+        float* const state_sum = s_.sums + t * tile::queries + m * width;
+        floats const before = simd::load<Arch>(state_max);
+        floats const after = max(before, largest);
+        // A query that has seen nothing keeps -inf; 0 in its place makes every weight exp(-inf) = 0.
+        floats const shift = select(after == floats(minus_infinity), floats(0.0f), after);
+        floats const factor = softmax_weight(before - shift);
+        floats sum(0.0f);
+        for (index_t i = 0; i < end; i += tile::queries) {
+            floats const p = softmax_weight(simd::load<Arch>(s + i) - shift);
+            simd::store<Arch>(s + i, p);
+            sum = sum + p;
+        }
+        simd::store<Arch>(state_max, after);
+        simd::store<Arch>(state_sum, simd::fma(simd::load<Arch>(state_sum), factor, sum));
+        simd::store<Arch>(s_.factors + m * width, factor);
+    }
+
+    /// Applies the score functors, masks only where they hide something.
+    void adjust(index_t t, index_t m, index_t k0, index_t k1) noexcept {
+        register_info const r = info(t, m);
+        float* s = s_.scores + m * width;
+        coord<floats> at{a_.first_query() + r.token, a_.kv.first_position + k0, lane_index<Arch>(), floats(0.0f), r.head};
+        for (index_t k = k0; k < k1; ++k, ++at.first_key, s += tile::queries) {
+            floats const x = simd::load<Arch>(s);
+            simd::store<Arch>(s, see_[m] == visibility::full ? transformed(a_.score, x, at) : a_.score(x, at));
+        }
+    }
+
+    /// Divides by the sums, transposes back and writes.
+    void finish(index_t t) noexcept {
+        index_t const dim = a_.kv.value_dim;
+        float* const square = s_.row;
+        for (index_t m = 0; m < tile::vectors; ++m) {
+            register_info const r = info(t, m);
+            float const* const sums = s_.sums + t * tile::queries + m * width;
+            float const* const maxima = s_.maxima + t * tile::queries + m * width;
+            floats const sum = simd::load<Arch>(sums);
+            floats const inverse = select(sum == floats(0.0f), floats(0.0f), floats(1.0f) / sum);
+            for (index_t d0 = 0; d0 < dim; d0 += width) {
+                index_t const n = minimum(width, dim - d0);
+                float* const o = outputs(t) + d0 * tile::queries + m * width;
+                for (index_t d = 0; d < n; ++d)
+                    simd::store<Arch>(o + d * tile::queries, simd::load<Arch>(o + d * tile::queries) * inverse);
+                if (n == width) {
+                    simd::transpose<Arch>(o, tile::queries, square, width);
+                } else {
+                    for (index_t i = 0; i < width; ++i)
+                        for (index_t d = 0; d < n; ++d) square[i * width + d] = o[d * tile::queries + i];
+                }
+                for (index_t i = 0; i < r.count; ++i)
+                    write_row<Arch>(square + i * width, n, &a_.out(r.token + i, r.head, d0), a_.out.stride(2));
+            }
+            if (a_.log_sum_exp.data_handle() == nullptr) continue;
+            for (index_t i = 0; i < r.count; ++i)
+                a_.set_log_sum_exp(r.head, r.token + i, sums[i] == 0.0f ? minus_infinity : maxima[i] + std::log(sums[i]));
+        }
+    }
+
+    Arguments const& a_;
+    prefill_scratch<Arch> s_;
+    index_t kv_head_;
+    index_t group_;
+    index_t first_;
+    index_t last_;
+    index_t tiles_;
+    visibility see_[tile::vectors] = {};
+    visibility seen_ = visibility::none;
+    float_matrix keys_{};
+    index_t first_key_ = 0;
+    index_t staged_ = 0;
+};
+
+} // namespace tessera::inline TESSERA_ABI::detail

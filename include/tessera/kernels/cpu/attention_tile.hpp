@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The register tiles of attention with many queries. Queries are lanes, so no step reduces across a register and no
+/// head dimension wastes lanes; keys and output dimensions are broadcast one float at a time:
+///
+///     scores(key, query)  = sum over d of    k(key, d) [broadcast] * qᵀ(d, query)
+///     out(d, query)      += sum over keys of v(key, d) [broadcast] * p(key, query)
+///
+/// A tile is `vectors` registers of queries. Its arrays in memory are [d or key][vectors][lanes].
+
+#include "../../simd/math.hpp"
+#include "../../simd/memory.hpp"
+#include "../../simd/transpose.hpp"
+#include "../../storage/kv_cache.hpp"
+#include "../score.hpp"
+
+#include <type_traits>
+#include <utility>
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// f(0), f(1), ... f(N - 1) with constant arguments: arrays indexed by them stay in registers at any optimisation level.
+template <int N, class F>
+TESSERA_FORCE_INLINE constexpr void unrolled(F const& f) noexcept {
+    [&]<int... I>(std::integer_sequence<int, I...>) { (f(std::integral_constant<int, I>{}), ...); }
+    (std::make_integer_sequence<int, N>{});
+}
+
+/// Constants of an architecture, not of a machine or a thread count: bits depend on them.
+template <class Arch>
+struct attention_tile {
+    static constexpr index_t width = simd::lanes<Arch>;
+    /// rows x vectors accumulators, and vectors + 1 operands, fill the registers: 32 with AVX-512, else 16.
+    static constexpr int rows = width == 16 ? 8 : 6;
+    static constexpr int vectors = width == 16 ? 3 : 2;
+    static constexpr index_t queries = vectors * width;
+    /// Keys of one step: their scores (128 x 48 floats, 24 KiB) stay in the first-level cache.
+    static constexpr index_t keys = 128;
+};
+
+/// s(key, query) for N keys: k(key, d) at k[key * stride + d].
+template <class Arch, int N>
+void score_rows(float const* q, float const* k, index_t stride, index_t depth, float* s) noexcept {
+    using tile = attention_tile<Arch>;
+    using floats = simd::floats<Arch>;
+    constexpr int M = tile::vectors;
+    floats sum[N][M];
+    unrolled<N * M>([&](auto i) noexcept { sum[i / M][i % M] = floats(0.0f); });
+    for (index_t d = 0; d < depth; ++d, q += tile::queries) {
+        floats x[M];
+        unrolled<M>([&](auto m) noexcept { x[m] = simd::load<Arch>(q + m * tile::width); });
+        unrolled<N>([&](auto n) noexcept {
+            floats const b(k[n * stride + d]);
+            unrolled<M>([&](auto m) noexcept { sum[n][m] = simd::fma(b, x[m], sum[n][m]); });
+        });
+    }
+    unrolled<N * M>([&](auto i) noexcept { simd::store<Arch>(s + i * tile::width, sum[i / M][i % M]); });
+}
+
+/// o(d, query) = o(d, query) * factor(query) + sum of v(key, d) p(key, query), for N values of d: v(key, d) at
+/// v[key * N + d].
+template <class Arch, int N>
+void value_rows(float const* p, float const* v, index_t keys, float const* factor, float* o) noexcept {
+    using tile = attention_tile<Arch>;
+    using floats = simd::floats<Arch>;
+    constexpr int M = tile::vectors;
+    floats sum[N][M];
+    unrolled<N * M>([&](auto i) noexcept {
+        sum[i / M][i % M] =
+            simd::load<Arch>(o + i * tile::width) * simd::load<Arch>(factor + i % M * tile::width);
+    });
+    for (index_t k = 0; k < keys; ++k, p += tile::queries, v += N) {
+        floats x[M];
+        unrolled<M>([&](auto m) noexcept { x[m] = simd::load<Arch>(p + m * tile::width); });
+        unrolled<N>([&](auto n) noexcept {
+            floats const b(v[n]);
+            unrolled<M>([&](auto m) noexcept { sum[n][m] = simd::fma(b, x[m], sum[n][m]); });
+        });
+    }
+    unrolled<N * M>([&](auto i) noexcept { simd::store<Arch>(o + i * tile::width, sum[i / M][i % M]); });
+}
+
+/// Calls f(first, N) with N a constant for groups of tile::rows, and for the rest.
+template <class Arch, class F>
+TESSERA_FORCE_INLINE void in_rows(index_t first, index_t last, F const& f) noexcept {
+    constexpr int full = attention_tile<Arch>::rows;
+    for (; first + full <= last; first += full) f(first, std::integral_constant<int, full>{});
+    unrolled<full - 1>([&](auto i) noexcept {
+        if (last - first == i + 1) f(first, std::integral_constant<int, i + 1>{});
+    });
+}
+
+/// n elements as floats, times scale.
+template <class Arch, class T>
+void read_row(T const* from, index_t stride, index_t n, float scale, float* to) noexcept {
+    if (stride != 1) {
+        for (index_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i * stride]) * scale;
+        return;
+    }
+    using floats = simd::floats<Arch>;
+    constexpr index_t width = simd::lanes<Arch>;
+    index_t i = 0;
+    for (; i + width <= n; i += width) simd::store<Arch>(to + i, simd::load<Arch>(from + i) * floats(scale));
+    if (i < n) simd::store_partial<Arch>(to + i, simd::load_partial<Arch>(from + i, n - i) * floats(scale), n - i);
+}
+
+/// n floats rounded to the elements of `to`.
+template <class Arch, class T>
+void write_row(float const* from, index_t n, T* to, index_t stride) noexcept {
+    if (stride != 1) {
+        for (index_t i = 0; i < n; ++i) to[i * stride] = static_cast<T>(from[i]);
+        return;
+    }
+    constexpr index_t width = simd::lanes<Arch>;
+    index_t i = 0;
+    for (; i + width <= n; i += width) simd::store<Arch>(to + i, simd::load<Arch>(from + i));
+    if (i < n) simd::store_partial<Arch>(to + i, simd::load_partial<Arch>(from + i, n - i), n - i);
+}
+
+/// A matrix of floats somewhere: (keys, dim), rows `stride` apart.
+struct float_matrix {
+    float const* data;
+    index_t stride;
+};
+
+/// Keys of slots [first, first + n) as floats: where they are, or converted into `scratch`.
+template <class Arch, class T>
+float_matrix stage_keys(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim,
+                        float* scratch) noexcept {
+    if constexpr (std::is_same_v<T, float>)
+        if (rows.dim_stride == 1 && rows.scales == nullptr) return {rows.row(head, first), rows.slot_stride};
+    for (index_t i = 0; i < n; ++i)
+        read_row<Arch>(rows.row(head, first + i), rows.dim_stride, dim,
+                       rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i), scratch + i * dim);
+    return {scratch, dim};
+}
+
+/// Values of slots [first, first + n) as floats in panels of tile::rows columns: v(i, d) at
+/// to[(d - d % rows) * n + i * min(rows, dim - (d - d % rows)) + d % rows].
+template <class Arch, class T>
+void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim, float* row,
+                  float* to) noexcept {
+    constexpr index_t panel = attention_tile<Arch>::rows;
+    for (index_t i = 0; i < n; ++i) {
+        read_row<Arch>(rows.row(head, first + i), rows.dim_stride, dim,
+                       rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i), row);
+        index_t d = 0;
+        for (; d + panel <= dim; d += panel)
+            for (index_t j = 0; j < panel; ++j) to[d * n + i * panel + j] = row[d + j];
+        for (index_t j = d; j < dim; ++j) to[d * n + i * (dim - d) + j - d] = row[j];
+    }
+}
+
+/// exp(x) for x <= 0, and 0 where that is subnormal: products with subnormal numbers take a hundred times as long.
+template <class V>
+TESSERA_FORCE_INLINE V softmax_weight(V const& x) noexcept {
+    return select(x < V(-87.0f), V(0.0f), simd::exp(x));
+}
+
+/// 0, 1, 2, ...
+template <class Arch>
+TESSERA_FORCE_INLINE simd::floats<Arch> lane_index() noexcept {
+    alignas(64) static constexpr float index[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return simd::floats<Arch>::load_aligned(index);
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

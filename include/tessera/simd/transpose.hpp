@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The transpose and the row sums of a square of lanes<Arch> by lanes<Arch> floats. xsimd 8.1 has no transpose, and its
+/// zip_lo differs between architectures.
+
+#include "memory.hpp"
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+namespace detail {
+
+#if defined(__AVX512F__)
+/// Pairs, quads, then 128-bit lanes: 64 shuffles for 256 floats.
+TESSERA_FORCE_INLINE void transpose_16(__m512 (&r)[16]) noexcept {
+    constexpr __mmask16 every = 0xffff; // the unmasked forms of GCC 12 warn of an uninitialised register
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 4) {
+        __m512 const a = _mm512_maskz_unpacklo_ps(every, r[i], r[i + 1]);
+        __m512 const b = _mm512_maskz_unpackhi_ps(every, r[i], r[i + 1]);
+        __m512 const c = _mm512_maskz_unpacklo_ps(every, r[i + 2], r[i + 3]);
+        __m512 const d = _mm512_maskz_unpackhi_ps(every, r[i + 2], r[i + 3]);
+        t[i] = _mm512_maskz_shuffle_ps(every, a, c, 0x44);
+        t[i + 1] = _mm512_maskz_shuffle_ps(every, a, c, 0xee);
+        t[i + 2] = _mm512_maskz_shuffle_ps(every, b, d, 0x44);
+        t[i + 3] = _mm512_maskz_shuffle_ps(every, b, d, 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+        __m512 const a = _mm512_maskz_shuffle_f32x4(every, t[i], t[i + 4], 0x88);
+        __m512 const b = _mm512_maskz_shuffle_f32x4(every, t[i], t[i + 4], 0xdd);
+        __m512 const c = _mm512_maskz_shuffle_f32x4(every, t[i + 8], t[i + 12], 0x88);
+        __m512 const d = _mm512_maskz_shuffle_f32x4(every, t[i + 8], t[i + 12], 0xdd);
+        r[i] = _mm512_maskz_shuffle_f32x4(every, a, c, 0x88);
+        r[i + 4] = _mm512_maskz_shuffle_f32x4(every, b, d, 0x88);
+        r[i + 8] = _mm512_maskz_shuffle_f32x4(every, a, c, 0xdd);
+        r[i + 12] = _mm512_maskz_shuffle_f32x4(every, b, d, 0xdd);
+    }
+}
+
+/// Halves, quarters, then within 128-bit lanes: 30 shuffles and 15 additions.
+TESSERA_FORCE_INLINE __m512 row_sums_16(__m512 const (&r)[16]) noexcept {
+    constexpr __mmask16 every = 0xffff;
+    auto const halves = [](__m512 a, __m512 b) noexcept { // a0+a2 a1+a3 b0+b2 b1+b3, 128 bits each
+        return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, a, b, 0x44), _mm512_maskz_shuffle_f32x4(every, a, b, 0xee));
+    };
+    __m512 q[4]; // q[i]: rows i, i + 4, i + 8, i + 12, 128 bits each
+    for (int i = 0; i < 4; ++i) {
+        __m512 const x = halves(r[i], r[i + 4]);
+        __m512 const y = halves(r[i + 8], r[i + 12]);
+        q[i] = _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, x, y, 0x88), _mm512_maskz_shuffle_f32x4(every, x, y, 0xdd));
+    }
+    __m512 const u = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, q[0], q[1]), _mm512_maskz_unpackhi_ps(every, q[0], q[1]));
+    __m512 const w = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, q[2], q[3]), _mm512_maskz_unpackhi_ps(every, q[2], q[3]));
+    return _mm512_add_ps(_mm512_maskz_shuffle_ps(every, u, w, 0x44), _mm512_maskz_shuffle_ps(every, u, w, 0xee));
+}
+#endif
+
+} // namespace detail
+
+/// to[i * to_stride + j] = from[j * from_stride + i] for i, j < lanes<Arch>.
+template <class Arch>
+TESSERA_FORCE_INLINE void transpose(float const* from, index_t from_stride, float* to, index_t to_stride) noexcept {
+    constexpr index_t n = lanes<Arch>;
+#if defined(__AVX512F__)
+    if constexpr (n == 16) {
+        __m512 r[16];
+        for (index_t i = 0; i < n; ++i) r[i] = _mm512_loadu_ps(from + i * from_stride);
+        detail::transpose_16(r);
+        for (index_t i = 0; i < n; ++i) _mm512_storeu_ps(to + i * to_stride, r[i]);
+        return;
+    }
+#endif
+    for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < n; ++j) to[i * to_stride + j] = from[j * from_stride + i];
+}
+
+/// The sum of each of lanes<Arch> registers, in one register; its order is a constant of the architecture.
+template <class Arch>
+TESSERA_FORCE_INLINE floats<Arch> row_sums(floats<Arch> (&rows)[lanes<Arch>]) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) { // xsimd 8.1's haddp is wrong for AVX-512
+        __m512 r[16];
+        for (int i = 0; i < 16; ++i) r[i] = rows[i];
+        return detail::row_sums_16(r);
+    }
+#endif
+    return xsimd::haddp(rows);
+}
+
+} // namespace tessera::inline TESSERA_ABI::simd
