@@ -55,6 +55,15 @@ concept storable_element = requires {
     typename format_of_t<T>;
 };
 
+/// The overflow option that F::encode has by default.
+template <element_format F>
+inline constexpr overflow default_overflow = [] {
+    if constexpr (requires { F::card.default_overflow; })
+        return F::card.default_overflow;
+    else
+        return overflow::saturate;
+}();
+
 /// The code that an array element holds.
 template <storable_element T>
 [[nodiscard]] TESSERA_HOST_DEVICE constexpr std::uint32_t code_of(T x) noexcept {

@@ -12,6 +12,7 @@
 ///
 /// They need the rounding mode that a program starts with.
 
+#include "../numerics/convert.hpp"
 #include "../numerics/fp8.hpp"
 #include "../numerics/half.hpp"
 #include "../numerics/int_format.hpp"
@@ -223,15 +224,6 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> decode_integer(xsimd::batch<std::int
 }
 
 } // namespace detail
-
-/// The overflow option that F's own `encode` has by default.
-template <class F>
-inline constexpr overflow default_overflow = [] {
-    if constexpr (detail::carded<F> || std::same_as<F, e8m0>)
-        return F::card.default_overflow;
-    else
-        return overflow::saturate;
-}();
 
 /// F::encode of every lane: nearest even, the code in the low bits, zeros above.
 template <class F, overflow Beyond = default_overflow<F>, class A>

@@ -41,8 +41,7 @@ void convert_row(X const* x, index_t x_step, Y* y, index_t y_step, index_t n) no
             std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(float));
             return;
         }
-        for (; i + block <= n; i += block)
-            simd::store_block<Arch, Beyond>(y + i, simd::load_block<Arch>(x + i));
+        for (; i + block <= n; i += block) simd::store_block<Arch, Beyond>(y + i, simd::load_block<Arch>(x + i));
     }
     for (; i < n; i += block)
         convert_part<Arch, Beyond>(x + i * x_step, x_step, y + i * y_step, y_step, minimum(block, n - i));
@@ -58,7 +57,8 @@ struct kernel<op::convert, cpu<Arch, Parallel>, conversion<X, Y, Beyond>> {
         index_t rows = x.extent(0);
         index_t columns = x.extent(1);
         if (rows == 0 || columns == 0) return;
-        bool const contiguous = x.stride(1) == 1 && y.stride(1) == 1 && x.stride(0) == columns && y.stride(0) == columns;
+        bool const contiguous =
+            x.stride(1) == 1 && y.stride(1) == 1 && x.stride(0) == columns && y.stride(0) == columns;
         if (contiguous) {
             columns *= rows;
             rows = 1;
