@@ -65,6 +65,9 @@ for program in $programs; do
     "$program" --benchmark_filter="$names" --benchmark_counters_tabular=true \
         --benchmark_out="$report/$name.json" --benchmark_out_format=json || failed="$failed $name"
 done
-python3 "$root/benchmarks/report.py" "$report"
+"$(plotting_python || echo python3)" "$root/benchmarks/report.py" "$report"
+if [ $quick = no ] && [ "$filter" = . ]; then
+    python3 "$root/benchmarks/compile_time.py" "$report" "$(compiler)" -O2 -march=native || failed="$failed compile_time"
+fi
 say "$(minutes $(($(date +%s) - started))) minutes; the report is build/report/report.md"
 [ -z "$failed" ] || fail "failed:$failed"

@@ -25,6 +25,14 @@ cmake_is_new() {
     have cmake && cmake --version | awk 'NR == 1 { split($3, v, "."); exit !(v[1] > 3 || (v[1] == 3 && v[2] >= 25)) }'
 }
 
+# The interpreter that has matplotlib: the first in PATH need not be the system's, for which apt installs.
+plotting_python() {
+    for interpreter in python3 /usr/bin/python3; do
+        if "$interpreter" -c 'import matplotlib' >/dev/null 2>&1; then echo "$interpreter"; return 0; fi
+    done
+    return 1
+}
+
 # present NEED: whether it is here. Each need is one package; see package() and purpose().
 present() {
     case $1 in
@@ -38,7 +46,7 @@ present() {
     python) have python3 ;;
     pip) have python3 && python3 -m pip --version >/dev/null 2>&1 ;;
     certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] ;;
-    matplotlib) have python3 && python3 -c 'import matplotlib' >/dev/null 2>&1 ;;
+    matplotlib) plotting_python >/dev/null ;;
     pkg-config) have pkg-config ;;
     clang) have clang++-19 ;;
     openmp-clang) ls /usr/lib/llvm-19/lib/libomp.so >/dev/null 2>&1 ;;
