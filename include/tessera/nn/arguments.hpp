@@ -92,27 +92,47 @@ void check_output_rows(char const* operation, char const* argument, matrix_view<
                       std::numeric_limits<index_t>::max());
 }
 
+/// Where the rows of a matrix lie, in bytes.
+struct byte_rows {
+    std::uintptr_t first;
+    index_t rows;
+    index_t step;
+    index_t width;
+
+    std::uintptr_t lowest() const noexcept {
+        return step < 0 ? first - static_cast<std::uintptr_t>(-step * (rows - 1)) : first;
+    }
+    index_t span() const noexcept { return (step < 0 ? -step : step) * (rows - 1) + width; }
+};
+
+template <class T>
+byte_rows bytes_of(matrix_view<T> const& v) noexcept {
+    return {reinterpret_cast<std::uintptr_t>(v.data_handle()), v.extent(0), v.stride(0) * index_t{sizeof(T)},
+            v.extent(1) * index_t{sizeof(T)}};
+}
+
+/// Rows of equal steps that never meet: slices of the columns of one matrix. Their byte ranges interleave, and what counts
+/// is where the columns lie within a step.
+inline bool are_column_slices(byte_rows const& a, byte_rows const& b) noexcept {
+    if (a.step != b.step || a.step <= 0) return false;
+    auto const step = static_cast<std::uintptr_t>(a.step);
+    auto const distance =
+        static_cast<index_t>(b.first >= a.first ? (b.first - a.first) % step : (step - (a.first - b.first) % step) % step);
+    return distance >= a.width && distance + b.width <= a.step;
+}
+
 /// Input x and output y are the same elements, or share none.
 template <class X, class Y>
 void check_same_or_apart(char const* operation, char const* x_name, matrix_view<X> const& x, char const* y_name,
                          matrix_view<Y> const& y) {
     if (x.empty() || y.empty()) return;
-    bool const same_steps = x.stride(0) * index_t{sizeof(X)} == y.stride(0) * index_t{sizeof(Y)} || x.extent(0) == 1;
-    if (std::is_same_v<std::remove_const_t<X>, Y> && x.data_handle() == y.data_handle() && same_steps) return;
-    if (same_steps && x.stride(0) > 0) {
-        // Slices of one matrix: the byte ranges interleave, and what counts is whether the columns do.
-        index_t const step = x.stride(0) * index_t{sizeof(X)};
-        auto const a = reinterpret_cast<std::uintptr_t>(x.data_handle());
-        auto const b = reinterpret_cast<std::uintptr_t>(y.data_handle());
-        index_t const distance = b >= a ? static_cast<index_t>((b - a) % static_cast<std::uintptr_t>(step))
-                                        : (step - static_cast<index_t>((a - b) % static_cast<std::uintptr_t>(step))) % step;
-        if (distance >= x.extent(1) * index_t{sizeof(X)} && distance + y.extent(1) * index_t{sizeof(Y)} <= step) return;
-    }
-    auto const extent = [](auto const& v, index_t size) {
-        return (v.stride(0) < 0 ? -1 : 1) * v.stride(0) * (v.extent(0) - 1) * size + v.extent(1) * size;
-    };
-    auto const lowest = [](auto const& v) { return v.data_handle() + (v.stride(0) < 0 ? v.stride(0) * (v.extent(0) - 1) : 0); };
-    check::no_overlap(operation, x_name, lowest(x), extent(x, sizeof(X)), y_name, lowest(y), extent(y, sizeof(Y)));
+    byte_rows const a = bytes_of(x);
+    byte_rows const b = bytes_of(y);
+    bool const is_same = std::is_same_v<std::remove_const_t<X>, Y> && a.first == b.first &&
+                         (a.step == b.step || a.rows == 1);
+    if (is_same || are_column_slices(a, b)) return;
+    check::no_overlap(operation, x_name, reinterpret_cast<void const*>(a.lowest()), a.span(), y_name,
+                      reinterpret_cast<void const*>(b.lowest()), b.span());
 }
 
 /// A small input must not overlap an output at all.
