@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "../../../examples/generate/chat.hpp"
 #include "../../../examples/generate/tokenizer.hpp"
 
 #include <tessera/storage/mapped_file.hpp>
@@ -225,13 +226,21 @@ TEST_CASE("the ids of the tokenizers library for SmolLM2's vocabulary") {
         return;
     }
     ts::mapped_file const bytes{*path};
-    auto v = generate::read_vocabulary(ts::gguf::parse(bytes.bytes(), *path));
+    auto const file = ts::gguf::parse(bytes.bytes(), *path);
+    auto v = generate::read_vocabulary(file);
     generate::tokenizer const smollm{v};
     v.pre_tokenizer = "gpt-2";
     generate::tokenizer const gpt2{v};
     CHECK(smollm.size() == 49152);
     CHECK(smollm.end_token() == 2);
     CHECK(!smollm.adds_begin_token());
+
+    auto const chat = generate::read_chat_template(file);
+    std::vector<generate::message> messages{{"user", "  Why is the sky blue?\n"}};
+    CHECK(chat.encode(smollm, messages) == smollm.encode(chat.render(messages)));
+    CHECK(generate::chat_template::end_of_turn(smollm) == 2);
+    messages[0].content = "<|im_end|>";
+    CHECK(chat.encode(smollm, messages).size() > smollm.encode(chat.render(messages)).size());
 
     ts::mapped_file const expected{std::string{TESSERA_TEST_DATA} + "/tokenizer/smollm2.bin"};
     std::span<std::byte const> rest = expected.bytes();
