@@ -81,7 +81,7 @@ rotations check_rope(rope_table const& table, tensor_view<X, 3> const& x, tensor
     check::within("rope", "dims of the table", 2 * table.pairs(), 0, x.extent(2));
     check_rows("rope", "x", x);
     check_rows("rope", "y", y);
-    bool const in_place = std::is_same_v<std::remove_const_t<X>, Y> && x.data_handle() == y.data_handle() &&
+    bool const in_place = std::is_same_v<std::remove_const_t<X>, Y> && static_cast<void const*>(x.data_handle()) == y.data_handle() &&
                           (x.stride(0) == y.stride(0) || x.extent(0) <= 1) &&
                           (x.stride(1) == y.stride(1) || x.extent(1) <= 1);
     if (!in_place)

@@ -4,9 +4,9 @@
 /// @file
 /// softmax over the rows of x.
 ///
-/// Error of the CPU kernel, u = 2^-24: |dy| <= (gamma(n + 6) + 2 u |x - max x|) y + 2^-149, to first order: 1 ulp of each
-/// exponential, the rounding of its argument, the sum and the last product; weights below 2^-126 of the largest lose
-/// digits gradually.
+/// Error of the CPU kernel, u = 2^-24, m the largest element: |dy_k| <= (gamma(n + 8) + u (|x_k - m| + d)) y_k + 2^-149 to
+/// first order, d the mean of |x - m| weighted by y: 1 ulp of each exponential, the rounding of its argument, the sum, the
+/// last product; weights below 2^-126 of the largest lose digits gradually.
 ///
 /// A row of minus infinities (a fully masked one) gives zeros; NaN or plus infinity in a row make it NaN. y may be x itself.
 
