@@ -9,6 +9,10 @@ if(PROJECT_IS_TOP_LEVEL AND NOT multi_config AND NOT CMAKE_BUILD_TYPE)
 endif()
 
 set(tessera_warnings -Wall -Wextra -Wconversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # GCC 12 reports its own AVX-512 intrinsics (`__m512 __Y = __Y;`, GCC bug 105593, mended in 13) wherever they land.
+    list(APPEND tessera_warnings -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
 set(tessera_machine "")
 if(TESSERA_MARCH)
     set(tessera_machine -march=${TESSERA_MARCH})

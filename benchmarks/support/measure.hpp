@@ -30,8 +30,7 @@ struct work {
     double float_operations = 0; // against the float32 peak
 };
 
-/// Something else that does the same: `run(i)` is timed in turn with the kernel and reported as vs_<name>. A peer with
-/// threads of its own must start them before the first measurement: later ones inherit the caller's one processor.
+/// Something else that does the same: `run(i)` is timed in turn with the kernel and reported as vs_<name>.
 struct peer {
     std::string name;
     std::function<void(std::size_t)> run;
@@ -65,6 +64,18 @@ double time_calls(F const& f, std::size_t& i, std::size_t calls) {
     return (now() - start) / static_cast<double>(calls);
 }
 
+/// While it lives, a peer that is to use several threads finds the caller unpinned: threads of another runtime than
+/// ours inherit the caller's processors.
+class unpinned {
+public:
+    explicit unpinned(int threads) {
+        if (threads > 1) run_on(allowed_processors());
+    }
+    ~unpinned() { run_on({allowed_processors().front()}); }
+    unpinned(unpinned const&) = delete;
+    unpinned& operator=(unpinned const&) = delete;
+};
+
 /// The number of calls that take about `least` seconds, found by doubling; warms up on the way.
 template <class F>
 std::size_t calls_for(F const& f, std::size_t& i, double least) {
@@ -87,8 +98,10 @@ void measure(benchmark::State& state, work const& work, int threads, Kernel cons
     std::size_t next = 0;
     std::size_t const calls = detail::calls_for(kernel, next, least);
     std::vector<std::size_t> peer_calls, peer_next(peers.size(), 0);
-    for (std::size_t p = 0; p < peers.size(); ++p)
+    for (std::size_t p = 0; p < peers.size(); ++p) {
+        detail::unpinned const free{threads};
         peer_calls.push_back(detail::calls_for(peers[p].run, peer_next[p], least));
+    }
 
     std::vector<double> times, reads, shares;
     std::vector<std::vector<double>> speedups(peers.size());
@@ -104,8 +117,10 @@ void measure(benchmark::State& state, work const& work, int threads, Kernel cons
             limit = std::max(limit, work.float_operations / (float_peak(threads, 200000) * 1e9));
         times.push_back(detail::time_calls(kernel, next, calls));
         shares.push_back(limit / times.back());
-        for (std::size_t p = 0; p < peers.size(); ++p)
+        for (std::size_t p = 0; p < peers.size(); ++p) {
+            detail::unpinned const free{threads};
             speedups[p].push_back(detail::time_calls(peers[p].run, peer_next[p], peer_calls[p]) / times.back());
+        }
     }
 
     double const time = median(times);

@@ -67,19 +67,23 @@ inline int most_threads() {
 #endif
 }
 
+/// Lets the calling thread run on these processors only.
+inline void run_on(std::vector<int> const& processors) {
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int p : processors) CPU_SET(p, &set);
+    sched_setaffinity(0, sizeof set, &set);
+#else
+    (void)processors;
+#endif
+}
+
 /// Pins worker i of `threads` to the i-th allowed processor; the calling thread is worker 0.
 inline void pin_threads(int threads) {
     auto const& processors = allowed_processors();
     on_each_thread(threads, [&](int worker) {
-#if defined(__linux__)
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(processors[static_cast<std::size_t>(worker) % processors.size()], &set);
-        sched_setaffinity(0, sizeof set, &set);
-#else
-        (void)worker;
-        (void)processors;
-#endif
+        run_on({processors[static_cast<std::size_t>(worker) % processors.size()]});
     });
 }
 
