@@ -30,6 +30,19 @@ TESSERA_FORCE_INLINE void store(float* p, floats<Arch> const& v) noexcept {
 
 namespace detail {
 
+#if defined(__AVX512F__)
+/// The unmasked forms of some intrinsics of GCC 12 warn of an uninitialised register.
+inline constexpr __mmask16 every_lane = 0xffff;
+
+TESSERA_FORCE_INLINE __m512 widen_bf16(__m256i codes) noexcept {
+    return _mm512_castsi512_ps(
+        _mm512_maskz_slli_epi32(every_lane, _mm512_maskz_cvtepu16_epi32(every_lane, codes), 16));
+}
+TESSERA_FORCE_INLINE __m512 widen_int8(__m128i codes) noexcept {
+    return _mm512_maskz_cvtepi32_ps(every_lane, _mm512_maskz_cvtepi8_epi32(every_lane, codes));
+}
+#endif
+
 /// Scalar conversion of a register's worth: the fall-back, and the definition of the vector ones.
 template <class Arch, class T>
 TESSERA_FORCE_INLINE floats<Arch> load_by_element(T const* p, index_t n) noexcept {
@@ -52,7 +65,7 @@ template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> load(fp16 const* p) noexcept {
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16)
-        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
+        return _mm512_maskz_cvtph_ps(detail::every_lane, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
 #endif
 #if defined(__F16C__)
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
@@ -66,8 +79,7 @@ template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> load(bf16 const* p) noexcept {
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16)
-        return _mm512_castsi512_ps(_mm512_slli_epi32(
-            _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p))), 16));
+        return detail::widen_bf16(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
 #endif
 #if defined(__AVX2__)
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
@@ -82,7 +94,7 @@ template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> load(std::int8_t const* p) noexcept {
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16)
-        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
+        return detail::widen_int8(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
 #endif
 #if defined(__AVX2__)
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
@@ -101,12 +113,11 @@ TESSERA_FORCE_INLINE floats<Arch> load_partial(T const* p, index_t n) noexcept {
         if constexpr (sizeof(T) == 4)
             return _mm512_maskz_loadu_ps(mask, p);
         else if constexpr (std::is_same_v<T, fp16>)
-            return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
+            return _mm512_maskz_cvtph_ps(detail::every_lane, _mm256_maskz_loadu_epi16(mask, p));
         else if constexpr (std::is_same_v<T, std::int8_t>)
-            return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, p)));
+            return detail::widen_int8(_mm_maskz_loadu_epi8(mask, p));
         else
-            return _mm512_castsi512_ps(
-                _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16));
+            return detail::widen_bf16(_mm256_maskz_loadu_epi16(mask, p));
     }
 #endif
     if constexpr (sizeof(T) == 4) {
@@ -139,7 +150,7 @@ TESSERA_FORCE_INLINE void store(fp16* p, floats<Arch> const& v) noexcept {
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                            _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+                            _mm512_maskz_cvtps_ph(detail::every_lane, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
         return;
     }
 #endif
@@ -208,7 +219,7 @@ template <class Arch>
 TESSERA_FORCE_INLINE void store_int8(std::int8_t* p, ints<Arch> const& v) noexcept {
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16) {
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(detail::every_lane, v));
         return;
     }
 #endif
