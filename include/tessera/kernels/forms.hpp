@@ -43,6 +43,7 @@ struct int8_rows {
     std::int8_t const* codes = nullptr; ///< (rows, stride)
     float const* scales = nullptr;      ///< (rows, scales of a row)
     std::int32_t const* sums = nullptr; ///< (rows, blocks of a row)
+    float const* scaled_sums = nullptr; ///< sums times their scale; with one scale a row, not yet times it
     index_t rows = 0;
     index_t columns = 0;
 
@@ -57,6 +58,13 @@ struct int8_rows {
     std::int8_t const* row(index_t m) const noexcept { return codes + m * stride_of(columns); }
     float scale(index_t m, index_t g) const noexcept { return scales[m * scales_of(columns) + g]; }
     std::int32_t const* row_sums(index_t m) const noexcept { return sums + m * blocks_of(columns); }
+    /// The sum of x over `count` columns from `first`, the beginning of a block, as the product sees x.
+    float scaled_sum(index_t m, index_t first, index_t count) const noexcept {
+        float const* const p = scaled_sums + m * blocks_of(columns) + first / Block;
+        float total = p[0];
+        for (index_t b = 1; b < ceil_div(count, Block); ++b) total += p[b];
+        return total;
+    }
 };
 
 namespace detail {

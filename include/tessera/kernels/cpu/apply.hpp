@@ -13,6 +13,7 @@
 #include "../operand.hpp"
 #include "pack.hpp"
 #include "prepare.hpp"
+#include "product_amx.hpp"
 #include "product_float.hpp"
 #include "product_int8.hpp"
 
@@ -114,6 +115,14 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
         return packed_bytes(w) + decoded_bytes(w, tile.m);
     }
 
+    /// Whether a task of so many rows of x goes through matrix tiles.
+    static bool uses_tiles(index_t m) noexcept {
+        if constexpr (has_tiles)
+            return m >= 16 && simd::amx_is_allowed();
+        else
+            return static_cast<void>(m), false;
+    }
+
     template <class Inputs>
     static void accumulate(operand const& w, Inputs const& inputs, state const&, product_task const& task,
                            std::byte* scratch) noexcept {
@@ -125,7 +134,10 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
             std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
             if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
             if constexpr (is_integer_product) {
-                integer_panel(packed, panel[0], x, task, p);
+                if (uses_tiles(task.m1 - task.m0))
+                    tile_panel(packed, panel[0], x, task, p, reinterpret_cast<std::int8_t*>(scratch + packed_bytes(w)));
+                else
+                    integer_panel(packed, panel[0], x, task, p);
             } else if constexpr (is_dense) {
                 dense_panels<typename weights::element_type>(panel, together, x, task, p);
             } else if (task.m1 - task.m0 < detail::decode_once_rows) {
@@ -143,6 +155,13 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     }
 
 private:
+    static constexpr bool has_tiles = [] {
+#if defined(__AMX_INT8__) && defined(__linux__)
+        if constexpr (is_integer_product && std::is_base_of_v<avx512_amx, Arch>) return detail::has_amx_product<weights, form>;
+#endif
+        return false;
+    }();
+
     static weights shape(operand const& w) noexcept {
         if constexpr (is_placed)
             return w.storage();
@@ -153,6 +172,8 @@ private:
         return is_placed ? 0 : 2 * round_up(shape(w).panel_bytes(), config::cache_line);
     }
     static index_t decoded_bytes(operand const& w, index_t m) noexcept {
+        if constexpr (has_tiles)
+            if (uses_tiles(m)) return detail::amx_unpacked_bytes<weights, form>(shape(w));
         bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
         return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
     }
@@ -177,6 +198,23 @@ private:
             detail::product_panel_int8<Arch, weights, form, MR>(packed, data, x, m, result);
             for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
         });
+    }
+    /// Blocks of 16 rows; the last one starts early and adds only what is new.
+    static void tile_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task, index_t p,
+                           std::int8_t* unpacked) noexcept {
+        if constexpr (has_tiles) {
+            simd::amx_tiles<detail::amx_depth<weights, form>> const tiles;
+            detail::unpack_panel_amx<Arch, weights, form>(packed, data, unpacked);
+            for (index_t m = task.m0; m < task.m1; m += 16) {
+                index_t const first = minimum(m, task.m1 - 16);
+                simd::floats<Arch> result[16];
+                detail::product_block_amx<Arch>(tiles, packed, data, unpacked, x, first, result);
+                for (index_t i = m - first; i < 16; ++i) detail::add_to_task<Arch>(task, first + i, p * R, result[i]);
+            }
+        } else {
+            integer_panel(packed, data, x, task, p);
+            static_cast<void>(unpacked);
+        }
     }
     static void coded_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
                             index_t p) noexcept {

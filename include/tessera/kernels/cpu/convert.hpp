@@ -20,6 +20,9 @@ namespace detail {
 /// Elements that one parallel chunk converts at least: large against the start of a chunk, small against a cache.
 inline constexpr index_t convert_grain = 32768;
 
+/// How far ahead of the loop lines are asked for.
+inline constexpr index_t prefetch_bytes = 1024;
+
 /// n elements, the first block_size<Arch> at most, `x_step` and `y_step` elements apart.
 template <class Arch, overflow Beyond, class X, class Y>
 void convert_part(X const* x, index_t x_step, Y* y, index_t y_step, index_t n) noexcept {

@@ -90,7 +90,7 @@ std::int32_t encode_int8(float const* x, index_t n, float inverse, std::int8_t* 
 /// One row of x into int8. `span(first, last)` gives columns [first, last) as float32, at most `longest` at a time.
 template <class Arch, class Form, class Span>
 void encode_int8_row(index_t columns, index_t longest, Span const& span, std::int8_t* codes, float* scales,
-                     std::int32_t* sums) noexcept {
+                     std::int32_t* sums, float* scaled_sums) noexcept {
     index_t const scale_group = Form::scale_group == 0 ? maximum(columns, 1) : Form::scale_group;
     float inverse = 0;
     for (index_t b = 0; b < Form::blocks_of(columns); ++b) {
@@ -110,6 +110,7 @@ void encode_int8_row(index_t columns, index_t longest, Span const& span, std::in
         }
         std::int8_t* const out = codes + b * Form::padded_block;
         sums[b] = inverse == 0 ? 0 : encode_int8<Arch>(span(first, first + n), n, inverse, out);
+        scaled_sums[b] = static_cast<float>(sums[b]) * (Form::scale_group == 0 ? 1.0f : scales[first / scale_group]);
         for (index_t i = inverse == 0 ? 0 : n; i < Form::padded_block; ++i) out[i] = 0;
     }
     for (index_t i = Form::blocks_of(columns) * Form::padded_block; i < Form::stride_of(columns); ++i) codes[i] = 0;
@@ -177,6 +178,7 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, int8_rows<ScaleGroup, Block>> {
         form.codes = arena.template carve<std::int8_t>(form.rows * type::stride_of(form.columns));
         form.scales = arena.template carve<float>(form.rows * type::scales_of(form.columns));
         form.sums = arena.template carve<std::int32_t>(form.rows * type::blocks_of(form.columns));
+        form.scaled_sums = arena.template carve<float>(form.rows * type::blocks_of(form.columns));
         return form;
     }
 
@@ -187,13 +189,14 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, int8_rows<ScaleGroup, Block>> {
                 auto* const codes = const_cast<std::int8_t*>(form.row(m));
                 auto* const scales = const_cast<float*>(form.scales) + m * type::scales_of(form.columns);
                 auto* const sums = const_cast<std::int32_t*>(form.row_sums(m));
+                auto* const scaled_sums = const_cast<float*>(form.scaled_sums) + m * type::blocks_of(form.columns);
                 bool const in_place = std::is_same_v<T, float> && has_unit_stride(x);
                 alignas(64) float staged[type::padded_block];
                 auto const span = [&](index_t k0, index_t k1) noexcept {
                     return detail::float_span<Arch>(x, m, k0, k1, staged);
                 };
                 detail::encode_int8_row<Arch, type>(form.columns, in_place ? maximum(form.columns, 1) : type::block, span,
-                                                    codes, scales, sums);
+                                                    codes, scales, sums, scaled_sums);
             }
         };
         parallel_for(exec.parallel(), form.rows, detail::prepare_grain(form.columns), rows);

@@ -25,9 +25,11 @@ TESSERA_FORCE_INLINE void multiply_vector(std::byte const* codes, index_t column
                                           index_t offset, simd::floats<Arch> (&sum)[MR]) noexcept {
     using floats = simd::floats<Arch>;
     simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
+#pragma GCC unroll 8
     for (int c = 0; c < columns; ++c) {
         int const shift = c % 4 * 8 + c / 4 * 4;
         floats const value = simd::column_values<Arch, typename Weights::source, Weights::width>(word, shift);
+#pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m] = xsimd::fma(value, floats(x[m][offset + c]), sum[m]);
     }
 }
@@ -39,6 +41,7 @@ void product_panel_float(Weights const& w, std::byte const* record, Form const& 
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
     float const* row[MR];
+#pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
         row[m] = x.row(m0 + m);
         result[m] = floats(0.0f);
@@ -47,6 +50,7 @@ void product_panel_float(Weights const& w, std::byte const* record, Form const& 
         index_t const columns = w.group_columns(g);
         std::byte const* codes = record + Weights::header_bytes;
         floats sum[MR];
+#pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m] = floats(0.0f);
         index_t k = 0;
         for (; k + Weights::vector_columns <= columns; k += Weights::vector_columns, codes += Weights::vector_bytes) {
@@ -58,14 +62,17 @@ void product_panel_float(Weights const& w, std::byte const* record, Form const& 
             codes += Weights::vector_bytes;
         }
         floats const scale = record_floats<Arch, Weights>(record);
+#pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(sum[m], scale, result[m]);
         if constexpr (source::offset == offset_kind::minimum) {
             floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
         }
         if constexpr (source::offset == offset_kind::zero_point) {
             auto const zero = simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
             floats const offset = floats(0.0f) - scale * xsimd::to_float(zero);
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
         }
         record = codes;
@@ -90,6 +97,7 @@ void decode_panel(Weights const& w, std::byte const* record, float* out) noexcep
             simd::prefetch(codes + prefetch_distance);
             simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
             int const here = static_cast<int>(minimum(Weights::vector_columns, columns - k));
+#pragma GCC unroll 8
             for (int c = 0; c < here; ++c, out += simd::lanes<Arch>) {
                 floats value = simd::column_values<Arch, source, Weights::width>(word, c % 4 * 8 + c / 4 * 4);
                 if constexpr (source::offset == offset_kind::zero_point) value = value - offset;
@@ -114,26 +122,35 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
             for (auto& s : row) s = floats(0.0f);
     index_t k = 0;
     for (; k + ways <= columns; k += ways) {
+#pragma GCC unroll 8
         for (int u = 0; u < ways; ++u) {
             floats b[NP];
+#pragma GCC unroll 8
             for (int p = 0; p < NP; ++p) {
                 b[p] = simd::load<Arch>(w[p] + (k + u) * stride);
                 if (u % 2 == 0) simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + prefetch_distance);
             }
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 floats const a(x[m][k + u]);
+#pragma GCC unroll 8
                 for (int p = 0; p < NP; ++p) sum[u][m][p] = xsimd::fma(a, b[p], sum[u][m][p]);
             }
         }
     }
     for (; k < columns; ++k)
+#pragma GCC unroll 8
         for (int p = 0; p < NP; ++p) {
             floats const b = simd::load<Arch>(w[p] + k * stride);
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) sum[0][m][p] = xsimd::fma(floats(x[m][k]), b, sum[0][m][p]);
         }
+#pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
         for (int p = 0; p < NP; ++p) {
             result[m][p] = sum[0][m][p];
+#pragma GCC unroll 8
             for (int u = 1; u < ways; ++u) result[m][p] = result[m][p] + sum[u][m][p];
         }
 }

@@ -25,6 +25,13 @@ namespace tessera::inline TESSERA_ABI::detail {
 /// Columns after which an integer sum moves to float: 255 * 127 * 32768 < 2^31.
 inline constexpr index_t longest_integer_sum = 32768;
 
+/// Columns of a segment: a constant, so that loops over grouped formats have constant lengths.
+template <class Source, class Form>
+inline constexpr index_t longest_segment = [] {
+    index_t const under_one_scale = Form::scale_group == 0 ? longest_integer_sum : minimum(longest_integer_sum, Form::scale_group);
+    return Source::group == 0 ? under_one_scale : minimum(under_one_scale, Source::group);
+}();
+
 /// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.
 inline constexpr index_t prefetch_distance = 4096;
 
@@ -41,11 +48,13 @@ TESSERA_FORCE_INLINE void dot_vectors(std::byte const* codes, index_t vectors, s
             ints const mask(0x0f0f0f0f);
             ints const low = word & mask;
             ints const high = (word >> 4) & mask;
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 sum[m] = simd::dot4<bits, Arch>(sum[m], low, simd::broadcast_bytes4<Arch>(x[m] + offset));
                 sum[m] = simd::dot4<bits, Arch>(sum[m], high, simd::broadcast_bytes4<Arch>(x[m] + offset + 4));
             }
         } else {
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m)
                 sum[m] = simd::dot4<bits, Arch>(sum[m], word, simd::broadcast_bytes4<Arch>(x[m] + offset));
         }
@@ -68,6 +77,7 @@ void product_panel_int8(Weights const& w, std::byte const* record, Form const& x
     constexpr bool token_scale = Form::scale_group == 0;
     std::int8_t const* row[MR];
     std::int32_t const* block_sum[MR];
+#pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
         row[m] = x.row(m0 + m);
         block_sum[m] = x.row_sums(m0 + m);
@@ -77,19 +87,15 @@ void product_panel_int8(Weights const& w, std::byte const* record, Form const& x
         index_t const columns = w.group_columns(g);
         std::byte const* codes = record + Weights::header_bytes;
         floats total[MR];
-        float total_x[MR];
-        for (int m = 0; m < MR; ++m) {
-            total[m] = floats(0.0f);
-            total_x[m] = 0.0f;
-        }
-        // A constant for grouped formats, so that the loops below have constant lengths.
-        constexpr index_t limit = token_scale ? longest_integer_sum : minimum(longest_integer_sum, maximum(Form::scale_group, 1));
-        constexpr index_t longest = source::group == 0 ? limit : minimum(limit, source::group);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) total[m] = floats(0.0f);
+        constexpr index_t longest = longest_segment<source, Form>;
         for (index_t k = 0; k < columns; k += longest) {
             index_t const here = minimum(longest, columns - k);
             index_t const first_block = (g * w.group() + k) / Form::block;
             index_t const blocks = ceil_div(here, Form::block);
             ints sum[MR];
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 std::int32_t of_x = 0;
                 for (index_t b = 0; b < blocks; ++b) of_x += block_sum[m][first_block + b];
@@ -98,12 +104,11 @@ void product_panel_int8(Weights const& w, std::byte const* record, Form const& x
                                            record + Weights::scale_bytes)) * ints(of_x);
                 else
                     sum[m] = ints(-source::zero * of_x);
-                if constexpr (source::offset == offset_kind::minimum)
-                    total_x[m] += static_cast<float>(of_x) * (token_scale ? 1.0f : x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1)));
             }
             index_t const vectors = Weights::vectors(here);
             dot_vectors<Arch, Weights, MR>(codes, vectors, row, first_block * Form::padded_block, sum);
             codes += vectors * Weights::vector_bytes;
+#pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 floats const f = xsimd::to_float(sum[m]);
                 if constexpr (token_scale)
@@ -113,14 +118,18 @@ void product_panel_int8(Weights const& w, std::byte const* record, Form const& x
             }
         }
         floats const scale = record_floats<Arch, Weights>(record);
-        for (int m = 0; m < MR; ++m) {
-            result[m] = xsimd::fma(total[m], scale, result[m]);
-            if constexpr (source::offset == offset_kind::minimum)
-                result[m] = xsimd::fma(record_floats<Arch, Weights>(record + Weights::scale_bytes), floats(total_x[m]), result[m]);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(total[m], scale, result[m]);
+        if constexpr (source::offset == offset_kind::minimum) {
+            floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m)
+                result[m] = xsimd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
         }
         record = codes;
     }
     if constexpr (token_scale)
+#pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m] = result[m] * floats(x.scale(m0 + m, 0));
 }
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// 8-bit matrix tiles (Intel AMX): C (16, 16) += A (16, 4 r) B (4 r, 16), A and B signed bytes, C 32-bit. Linux hands the
+/// tile registers to a process that asks once; `amx_is_allowed` asks. Elsewhere, and where it is refused, it answers no
+/// and callers take their dot-product path, which gives the same bits.
+
+#include "../core/arch.hpp"
+#include "../core/types.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#if defined(__AMX_INT8__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+#if defined(__AMX_INT8__) && defined(__linux__)
+
+/// True when this process may use tile registers.
+inline bool amx_is_allowed() noexcept {
+    static bool const allowed = [] {
+        constexpr long request_permission = 0x1023; // ARCH_REQ_XCOMP_PERM
+        constexpr long tile_data = 18;              // XFEATURE_XTILEDATA
+        return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+    }();
+    return allowed;
+}
+
+namespace detail {
+
+/// The memory operand of the tile configuration instruction.
+struct alignas(64) tile_configuration {
+    std::uint8_t palette = 1;
+    std::uint8_t start_row = 0;
+    std::uint8_t reserved[14] = {};
+    std::uint16_t column_bytes[16] = {};
+    std::uint8_t rows[16] = {};
+};
+static_assert(sizeof(tile_configuration) == 64);
+
+/// Tiles 0 and 1: C; 2: A with Depth bytes a row; 3: B with Depth / 4 rows. A constant in memory, because g++ 12 believes
+/// that the instruction reads 8 bytes and would drop stores to the rest.
+template <int Depth>
+inline constexpr tile_configuration configuration_for = [] {
+    tile_configuration c;
+    for (int t = 0; t < 4; ++t) {
+        c.column_bytes[t] = t == 2 ? Depth : 64;
+        c.rows[t] = t == 3 ? Depth / 4 : 16;
+    }
+    return c;
+}();
+
+} // namespace detail
+
+/// Sets the tile registers up for `Depth` bytes a step (32 or 64) and gives them back at the end of its life.
+template <int Depth>
+class amx_tiles {
+    static_assert(Depth == 32 || Depth == 64);
+
+public:
+    amx_tiles() noexcept { _tile_loadconfig(&detail::configuration_for<Depth>); }
+    amx_tiles(amx_tiles const&) = delete;
+    amx_tiles& operator=(amx_tiles const&) = delete;
+    ~amx_tiles() { _tile_release(); }
+
+    /// out (16, 16) = sum over steps of A B: A's rows `a_stride` bytes apart, a step Depth bytes on; B as rows of 64 bytes,
+    /// four columns of k each.
+    TESSERA_FORCE_INLINE void product(std::int8_t const* a, index_t a_stride, std::int8_t const* b, index_t steps,
+                                      std::int32_t* out) const noexcept {
+        _tile_zero(0);
+        for (index_t s = 0; s < steps; ++s) {
+            _tile_loadd(2, a + s * Depth, static_cast<long>(a_stride));
+            _tile_loadd(3, b + s * Depth * 16, 64);
+            _tile_dpbssd(0, 2, 3);
+        }
+        _tile_stored(0, out, 64);
+    }
+};
+
+#else
+
+inline bool amx_is_allowed() noexcept { return false; }
+
+#endif
+
+} // namespace tessera::inline TESSERA_ABI::simd
