@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// A decoder-only transformer of GGUF's `llama` architecture, in the words of the library. For every layer,
+///
+///     x += attention(rope(Wq n), rope(Wk n), Wv n) Woᵀ,   n = rms_norm(x)
+///     x += (silu(Wg n) Wu n) Wdᵀ,                         n = rms_norm(x)
+///
+/// then logits = W rms_norm(x), where W is `output.weight` or, in its absence, the embedding table.
+
+#include "hyperparameters.hpp"
+#include "kv_memory.hpp"
+#include "projection.hpp"
+
+#include <tessera/core/slice.hpp>
+#include <tessera/nn/activation.hpp>
+#include <tessera/nn/norm.hpp>
+#include <tessera/nn/rope.hpp>
+#include <tessera/storage/tensor.hpp>
+
+#include <cstdint>
+#include <initializer_list>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace generate {
+
+using token_id = std::int32_t;
+
+struct llama_options {
+    activations products = activations::int8_per_group; ///< with quantised weights
+    kv_format kv = kv_format::fp16;
+    kv_layout layout = kv_layout::contiguous;
+    index_t kv_tokens = 0; ///< room in the KV cache; 0: for the whole context
+    index_t context = 0;   ///< positions; 0: what the model was trained for
+    index_t chunk = 512;   ///< most tokens that run together
+};
+
+/// The model, its KV cache and its buffers; the file's bytes must outlive it.
+template <class Exec>
+class llama {
+public:
+    /// @throws tessera::format_error, tessera::unsupported_error when the file holds no such model
+    llama(Exec const& exec, ts::gguf::file const& file, llama_options const& options = {});
+
+    hyperparameters const& sizes() const noexcept { return sizes_; }
+    llama_options const& options() const noexcept { return options_; }
+    index_t vocabulary() const noexcept { return table_.rows(); }
+    index_t position() const { return kv_.position(); }
+    index_t context() const noexcept { return options_.context; }
+    /// Of the placed weights.
+    index_t weight_bytes() const;
+    index_t kv_bytes() const { return kv_.bytes(); }
+    void clear() { kv_.clear(); }
+
+    /// Runs tokens behind those before; the logits of the last one. Allocates nothing.
+    std::span<float const> operator()(std::span<token_id const> tokens) {
+        std::size_t const chunk = static_cast<std::size_t>(options_.chunk);
+        for (; tokens.size() > chunk; tokens = tokens.subspan(chunk)) forward(tokens.first(chunk), 0);
+        ts::matrix_view<float const> const logits = forward(tokens, 1);
+        return {logits.data_handle(), static_cast<std::size_t>(logits.extent(1))};
+    }
+
+    /// Runs at most a chunk of tokens; the logits of the last `wanted` of them.
+    ts::matrix_view<float const> forward(std::span<token_id const> tokens, index_t wanted);
+
+private:
+    struct layer {
+        std::vector<float> attention_norm;
+        projection<Exec> qkv;
+        projection<Exec> output;
+        std::vector<float> feed_forward_norm;
+        projection<Exec> gate_up;
+        projection<Exec> down;
+    };
+
+    /// Reads tensors by name and remembers which.
+    class loader;
+
+    static ts::vector_view<float const> vector_of(std::vector<float> const& v) {
+        return ts::vector_view<float const>{v.data(), static_cast<index_t>(v.size())};
+    }
+    /// Columns [first, first + heads * head_dim) of every row, as heads.
+    template <class T>
+    ts::tensor_view<T, 3> heads_of(ts::matrix_view<T> const& rows, index_t first, index_t heads) const {
+        index_t const strides[] = {rows.stride(0), sizes_.head_dim, 1};
+        return {rows.data_handle() + first, {{rows.extent(0), heads, sizes_.head_dim}, strides}};
+    }
+    static ts::matrix_view<float> last_rows(ts::matrix_view<float> const& x, index_t n) {
+        return ts::rows(x, x.extent(0) - n, x.extent(0));
+    }
+    void reserve();
+
+    Exec exec_;
+    hyperparameters sizes_;
+    llama_options options_;
+    embedding_table table_;
+    std::vector<layer> layers_;
+    std::vector<float> norm_;
+    projection<Exec> head_;
+    ts::rope_table rotations_;
+    kv_memory kv_;
+    // (chunk, ...)
+    ts::matrix<float> x_;        // the residual stream
+    ts::matrix<float> normed_;   // (…, width)
+    ts::matrix<float> qkv_;      // (…, (heads + 2 kv_heads) head_dim)
+    ts::matrix<float> attended_; // (…, heads head_dim)
+    ts::matrix<float> hidden_;   // (…, 2 feed_forward)
+    ts::matrix<float> logits_;   // (wanted, vocabulary)
+};
+
+template <class Exec>
+llama(Exec const&, ts::gguf::file const&, llama_options const& = {}) -> llama<Exec>;
+
+template <class Exec>
+class llama<Exec>::loader {
+public:
+    loader(Exec const& exec, ts::gguf::file const& file, activations how) : exec_{exec}, file_{file}, how_{how} {}
+
+    ts::gguf::tensor_entry const& matrix(std::string const& name, index_t rows, index_t columns) {
+        ts::gguf::tensor_entry const& t = file_.tensor(name);
+        used_.insert(t.name);
+        if (t.cols() != columns || (rows >= 0 && t.rows() != rows))
+            ts::detail::raise<ts::format_error>(file_.name() + ": tensor '" + name + "' is " + std::to_string(t.rows()) +
+                                                " x " + std::to_string(t.cols()) + ", expected " +
+                                                (rows >= 0 ? std::to_string(rows) : "vocabulary") + " x " +
+                                                std::to_string(columns));
+        return t;
+    }
+
+    std::vector<float> vector(std::string const& name, index_t size) {
+        ts::gguf::tensor_entry const& t = matrix(name, 1, size);
+        std::vector<float> out(static_cast<std::size_t>(size));
+        detail::with_storage(t, [&](auto const& w) {
+            for (index_t i = 0; i < size; ++i) out[static_cast<std::size_t>(i)] = static_cast<float>(w(0, i));
+        });
+        return out;
+    }
+
+    struct part {
+        std::string name;
+        index_t rows;
+    };
+    projection<Exec> stack(index_t columns, std::initializer_list<part> parts) {
+        std::vector<ts::gguf::tensor_entry const*> tensors;
+        for (part const& p : parts) tensors.push_back(&matrix(p.name, p.rows, columns));
+        return projection<Exec>{exec_, tensors, how_};
+    }
+
+    /// A tensor that nobody asked for means something that is not done here.
+    void check_all_used() const {
+        for (ts::gguf::tensor_entry const& t : file_.tensors())
+            if (!used_.contains(t.name))
+                ts::detail::raise<ts::unsupported_error>(file_.name() + ": tensor " + ts::gguf::detail::quoted(t.name) +
+                                                         " has no place in a llama model as it is known here");
+    }
+
+private:
+    Exec const& exec_;
+    ts::gguf::file const& file_;
+    activations how_;
+    std::set<std::string_view> used_;
+};
+
+template <class Exec>
+llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options const& options)
+    : exec_{exec}, sizes_{read_hyperparameters(file)}, options_{options} {
+    auto const& s = sizes_;
+    if (options_.context == 0) options_.context = s.context;
+    if (options_.kv_tokens == 0) options_.kv_tokens = options_.context;
+    ts::check::within("llama", "context", options_.context, 1, index_t{1} << 24);
+    ts::check::within("llama", "room in the KV cache", options_.kv_tokens, 1, index_t{1} << 24);
+    ts::check::within("llama", "chunk", options_.chunk, 1, 1 << 16);
+    options_.chunk = ts::minimum(options_.chunk, options_.kv_tokens);
+
+    loader load{exec_, file, options_.products};
+    auto const& embedding = load.matrix("token_embd.weight", -1, s.width);
+    table_ = embedding_table{embedding};
+    index_t const q_rows = s.heads * s.head_dim;
+    index_t const kv_rows = s.kv_heads * s.head_dim;
+    for (index_t i = 0; i < s.layers; ++i) {
+        std::string const at = "blk." + std::to_string(i) + ".";
+        layer l;
+        l.attention_norm = load.vector(at + "attn_norm.weight", s.width);
+        l.qkv = load.stack(s.width, {{at + "attn_q.weight", q_rows},
+                                     {at + "attn_k.weight", kv_rows},
+                                     {at + "attn_v.weight", kv_rows}});
+        l.output = load.stack(q_rows, {{at + "attn_output.weight", s.width}});
+        l.feed_forward_norm = load.vector(at + "ffn_norm.weight", s.width);
+        l.gate_up = load.stack(s.width, {{at + "ffn_gate.weight", s.feed_forward}, {at + "ffn_up.weight", s.feed_forward}});
+        l.down = load.stack(s.feed_forward, {{at + "ffn_down.weight", s.width}});
+        layers_.push_back(std::move(l));
+    }
+    norm_ = load.vector("output_norm.weight", s.width);
+    bool const is_tied = file.find_tensor("output.weight") == nullptr;
+    head_ = load.stack(s.width, {{is_tied ? "token_embd.weight" : "output.weight", vocabulary()}});
+    load.check_all_used();
+
+    rotations_ = ts::rope_table{options_.context, s.rope_dims, s.rope_base};
+    kv_ = kv_memory{options_.kv, options_.layout, s.layers, options_.kv_tokens, s.kv_heads, s.head_dim};
+    x_ = ts::matrix<float>{options_.chunk, s.width};
+    normed_ = ts::matrix<float>{options_.chunk, s.width};
+    qkv_ = ts::matrix<float>{options_.chunk, q_rows + 2 * kv_rows};
+    attended_ = ts::matrix<float>{options_.chunk, q_rows};
+    hidden_ = ts::matrix<float>{options_.chunk, 2 * s.feed_forward};
+    logits_ = ts::matrix<float>{1, vocabulary()};
+    reserve();
+}
+
+/// The largest scratch of any call, so that none of them allocates.
+template <class Exec>
+void llama<Exec>::reserve() {
+    index_t most = 0;
+    auto const& s = sizes_;
+    // Few and many rows are different kernels.
+    for (index_t const m : {index_t{1}, options_.chunk}) {
+        auto const rows = [&](ts::matrix<float> const& x) { return ts::rows(x.view(), 0, m); };
+        for (layer const& l : layers_) {
+            most = ts::maximum(most, l.qkv.workspace_bytes(exec_, rows(normed_)));
+            most = ts::maximum(most, l.output.workspace_bytes(exec_, rows(attended_)));
+            most = ts::maximum(most, l.gate_up.workspace_bytes(exec_, rows(normed_)));
+            most = ts::maximum(most, l.down.workspace_bytes(exec_, ts::columns(rows(hidden_), 0, s.feed_forward)));
+        }
+        most = ts::maximum(most, head_.workspace_bytes(exec_, ts::rows(normed_.view(), 0, 1)));
+        ts::attention_shape const shape{m, s.heads, s.kv_heads, s.head_dim, s.head_dim, options_.kv_tokens};
+        most = ts::maximum(most, ts::workspace_bytes(exec_, shape));
+    }
+    exec_.reserve(most);
+}
+
+template <class Exec>
+index_t llama<Exec>::weight_bytes() const {
+    index_t sum = head_.bytes();
+    for (layer const& l : layers_) sum += l.qkv.bytes() + l.output.bytes() + l.gate_up.bytes() + l.down.bytes();
+    return sum;
+}
+
+template <class Exec>
+ts::matrix_view<float const> llama<Exec>::forward(std::span<token_id const> tokens, index_t wanted) {
+    auto const& s = sizes_;
+    index_t m = static_cast<index_t>(tokens.size());
+    index_t const first = position();
+    ts::check::within("llama", "tokens at once", m, 1, options_.chunk);
+    ts::check::within("llama", "position", first + m, 0, options_.context);
+    ts::check::within("llama", "rows of logits", wanted, 0, m);
+    if (wanted > logits_.extent(0)) logits_ = ts::matrix<float>{wanted, vocabulary()};
+
+    auto x = ts::rows(x_.view(), 0, m);
+    table_.gather(exec_, ts::vector_view<token_id const>{tokens.data(), m}, x);
+    for (index_t i = 0; i < s.layers; ++i) {
+        layer const& l = layers_[static_cast<std::size_t>(i)];
+        auto const normed = ts::rows(normed_.view(), 0, m);
+        auto qkv = ts::rows(qkv_.view(), 0, m);
+        ts::rms_norm(exec_, x, vector_of(l.attention_norm), s.epsilon, normed);
+        l.qkv.apply(exec_, normed, qkv);
+        auto const turned = heads_of(qkv, 0, s.heads + s.kv_heads); // query and key heads
+        ts::rope(exec_, ts::rope_interleaved{}, turned, rotations_, first, turned);
+        kv_.append(exec_, i, heads_of(qkv, s.heads * s.head_dim, s.kv_heads),
+                   heads_of(qkv, (s.heads + s.kv_heads) * s.head_dim, s.kv_heads));
+        if (i + 1 == s.layers) { // of the last layer only the rows that make logits are needed
+            m = wanted;
+            x = last_rows(x, m);
+            qkv = last_rows(qkv, m);
+            if (m == 0) break;
+        }
+        auto const attended = ts::rows(attended_.view(), 0, m);
+        kv_.attend(exec_, i, heads_of(qkv, 0, s.heads), heads_of(attended, 0, s.heads));
+        l.output.apply(exec_, attended, x, ts::residual{x});
+
+        auto const again = ts::rows(normed_.view(), 0, m);
+        auto const hidden = ts::rows(hidden_.view(), 0, m);
+        auto const gate = ts::columns(hidden, 0, s.feed_forward);
+        auto const up = ts::columns(hidden, s.feed_forward, 2 * s.feed_forward);
+        ts::rms_norm(exec_, x, vector_of(l.feed_forward_norm), s.epsilon, again);
+        l.gate_up.apply(exec_, again, hidden);
+        ts::swiglu(exec_, gate, up, gate);
+        l.down.apply(exec_, gate, x, ts::residual{x});
+    }
+    auto const logits = ts::rows(logits_.view(), 0, m);
+    if (m == 0) return logits;
+    auto const normed = ts::rows(normed_.view(), 0, m);
+    ts::rms_norm(exec_, x, vector_of(norm_), s.epsilon, normed);
+    head_.apply(exec_, normed, logits);
+    return logits;
+}
+
+} // namespace generate

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The command line of the example.
+
+#include "kv_memory.hpp"
+#include "projection.hpp"
+#include "sampler.hpp"
+
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace generate {
+
+/// Wrong arguments; the program ends with code 2.
+struct usage_error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// Sizes of a measurement: tokens of the prompt and of the answer.
+struct bench_sizes {
+    index_t prompt = 0;
+    index_t answer = 0;
+};
+
+struct options {
+    std::string model;
+    std::optional<std::string> prompt; ///< without: standard input where it is not a terminal, else a default
+    std::optional<std::string> system;
+    bool raw = false;
+    index_t length = 256;
+    sampling choice;
+    int threads = 0; ///< 0: what OpenMP says
+    kv_format kv = kv_format::fp16;
+    activations products = activations::int8_per_group;
+    bool read = false;
+    bool synthetic = false;
+    index_t chunk = 512;
+    std::optional<bench_sizes> bench;
+    bool help = false;
+};
+
+inline constexpr std::string_view usage = R"(usage: generate [options]
+
+Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU.
+
+  --model PATH       GGUF file; default: SmolLM2-135M-Instruct.Q4_1.gguf in $XDG_CACHE_HOME/tessera or ~/.cache/tessera
+  --synthetic        a small random model, written to a temporary file first: shows that it runs, the text is noise
+  --read             copy the file into memory instead of mapping it (for files that may shrink while they are used)
+
+  --prompt TEXT      what to ask; default: standard input, or a question of our own
+  --system TEXT      the system message; default: the model's
+  --raw              the prompt is the text to continue: no chat template
+  --length N         most tokens to generate (256)
+  --temperature T    0: the most probable token each time (default); 1: the model's own distribution
+  --top-k K, --top-p P, --min-p P
+                     draw from the K most probable tokens; from the most probable ones that make up P;
+                     from those at least P times as probable as the first
+  --seed N           of the draw (0)
+
+  --threads N        default: as many as OpenMP takes
+  --kv FORMAT        of the KV cache: fp32, fp16 (default), bf16, int8
+  --exact            float32 activations; default: int8 with a scale for 32 values, in integer dot products
+  --activations WHAT exact, int8-per-token or int8-per-group (default)
+  --chunk N          most prompt tokens that run together (512)
+  --bench P,N        measure: P prompt tokens, then N tokens one by one, each from an empty context
+  --help
+)";
+
+namespace detail {
+
+template <class T>
+T number(std::string_view option, std::string_view text, T low, T high) {
+    T value{};
+    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value >= low && value <= high)) {
+        auto const shown = [](T v) {
+            std::string s = std::to_string(v);
+            if (s.find('.') != std::string::npos) s.erase(s.find_last_not_of('0') + 1);
+            if (s.back() == '.') s.pop_back();
+            return s;
+        };
+        throw usage_error{std::string{option} + " is '" + std::string{text} + "', expected a number from " + shown(low) +
+                          " to " + shown(high)};
+    }
+    return value;
+}
+
+template <class T, std::size_t N>
+T one_of(std::string_view option, std::string_view text, std::pair<std::string_view, T> const (&choices)[N]) {
+    std::string names;
+    for (auto const& [name, value] : choices) {
+        if (name == text) return value;
+        names += (names.empty() ? "" : ", ") + std::string{name};
+    }
+    throw usage_error{std::string{option} + " is '" + std::string{text} + "', expected one of " + names};
+}
+
+inline bench_sizes parse_bench(std::string_view text) {
+    std::size_t const comma = text.find(',');
+    if (comma == std::string_view::npos) throw usage_error{"--bench wants two numbers: --bench 512,128"};
+    return {number<index_t>("--bench", text.substr(0, comma), 0, 1 << 20),
+            number<index_t>("--bench", text.substr(comma + 1), 0, 1 << 20)};
+}
+
+} // namespace detail
+
+/// Where the model is kept when nobody says otherwise.
+inline std::string default_model_path() {
+    auto const variable = [](char const* name) {
+        char const* const value = std::getenv(name);
+        return std::string{value == nullptr ? "" : value};
+    };
+    std::string folder = variable("XDG_CACHE_HOME");
+    if (folder.empty()) folder = (variable("HOME").empty() ? "/tmp" : variable("HOME")) + "/.cache";
+    return folder + "/tessera/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
+/// Options are `--name value` or `--name=value`.
+/// @throws usage_error
+inline options parse_options(std::span<char const* const> arguments) {
+    using detail::number;
+    options o;
+    o.model = default_model_path();
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+        std::string_view const argument = arguments[i];
+        std::size_t const equals = argument.starts_with("--") ? argument.find('=') : std::string_view::npos;
+        std::string_view const name = argument.substr(0, equals);
+        bool took_value = false;
+        auto const value = [&]() -> std::string_view {
+            took_value = true;
+            if (equals != std::string_view::npos) return argument.substr(equals + 1);
+            if (i + 1 == arguments.size()) throw usage_error{std::string{name} + " wants a value"};
+            return arguments[++i];
+        };
+        if (name == "--model") o.model = value();
+        else if (name == "--prompt") o.prompt = value();
+        else if (name == "--system") o.system = value();
+        else if (name == "--raw") o.raw = true;
+        else if (name == "--length") o.length = number<index_t>(name, value(), 0, 1 << 20);
+        else if (name == "--temperature") o.choice.temperature = number<float>(name, value(), 0, 1000);
+        else if (name == "--top-p") o.choice.top_p = number<float>(name, value(), 1e-6f, 1);
+        else if (name == "--min-p") o.choice.min_p = number<float>(name, value(), 0, 1);
+        else if (name == "--top-k") o.choice.top_k = number<int>(name, value(), 0, 1 << 30);
+        else if (name == "--seed") o.choice.seed = number<std::uint64_t>(name, value(), 0, ~std::uint64_t{0});
+        else if (name == "--threads") o.threads = number<int>(name, value(), 1, 1024);
+        else if (name == "--kv")
+            o.kv = detail::one_of<kv_format>(name, value(), {{"fp32", kv_format::fp32}, {"fp16", kv_format::fp16},
+                                                             {"bf16", kv_format::bf16}, {"int8", kv_format::int8}});
+        else if (name == "--exact") o.products = activations::exact;
+        else if (name == "--activations")
+            o.products = detail::one_of<activations>(name, value(), {{"exact", activations::exact},
+                                                                     {"int8-per-token", activations::int8_per_token},
+                                                                     {"int8-per-group", activations::int8_per_group}});
+        else if (name == "--read") o.read = true;
+        else if (name == "--synthetic") o.synthetic = true;
+        else if (name == "--chunk") o.chunk = number<index_t>(name, value(), 1, 1 << 16);
+        else if (name == "--bench") o.bench = detail::parse_bench(value());
+        else if (name == "--help" || name == "-h") o.help = true;
+        else throw usage_error{"unknown option '" + std::string{argument} + "'"};
+        if (equals != std::string_view::npos && !took_value) throw usage_error{std::string{name} + " takes no value"};
+    }
+    return o;
+}
+
+} // namespace generate

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// A weight matrix whose format the file decides at run time: a variant of the operators that the library can multiply.
+/// Weights stay as they are stored; `place` only puts their codes in the order in which this machine reads them.
+
+#include <tessera/interop/gguf.hpp>
+#include <tessera/nn/embedding.hpp>
+#include <tessera/operators/apply.hpp>
+#include <tessera/operators/place.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace generate {
+
+namespace ts = tessera;
+using ts::index_t;
+
+/// What x becomes in a product with quantised weights.
+enum class activations {
+    exact,          ///< float32
+    int8_per_token, ///< int8, one scale a row
+    int8_per_group, ///< int8, one scale for 32 values
+};
+
+constexpr char const* name_of(activations a) noexcept {
+    constexpr char const* names[] = {"float32", "int8, one scale a token", "int8, one scale for 32 values"};
+    return names[static_cast<int>(a)];
+}
+
+namespace detail {
+
+/// Calls f(storage) with the tensor as what it is stored as.
+template <class F>
+decltype(auto) with_storage(ts::gguf::tensor_entry const& t, F&& f) {
+    using ts::gguf::tensor_type;
+    switch (t.type) {
+    case tensor_type::f32: return f(ts::gguf::as_dense<float>(t));
+    case tensor_type::f16: return f(ts::gguf::as_dense<ts::fp16>(t));
+    case tensor_type::bf16: return f(ts::gguf::as_dense<ts::bf16>(t));
+    case tensor_type::q4_0: return f(ts::gguf::as_blocked<ts::q4_0>(t));
+    case tensor_type::q4_1: return f(ts::gguf::as_blocked<ts::q4_1>(t));
+    case tensor_type::q8_0: return f(ts::gguf::as_blocked<ts::q8_0>(t));
+    default:
+        ts::detail::raise<ts::unsupported_error>("tensor " + ts::gguf::detail::quoted(t.name) + " is " +
+                                                 ts::gguf::name_of(t.type) +
+                                                 ", expected f32, f16, bf16, q4_0, q4_1 or q8_0");
+    }
+}
+
+/// How a policy holds a leaf: placed on a CPU, as it is in the file for `reference`.
+template <class Op>
+struct in_file {
+    Op op;
+    in_file(ts::reference const&, Op const& w) : op{w} {}
+    Op view() const noexcept { return op; }
+    static index_t bytes() noexcept { return 0; }
+};
+template <class Exec, class Op>
+using held = std::conditional_t<std::is_same_v<Exec, ts::reference>, in_file<Op>, ts::placed<Exec, Op>>;
+
+template <class Exec, class Storage, class... Preparation>
+using held_as = std::variant<held<Exec, ts::linear<Storage, Preparation>>...>;
+
+template <class... Variant>
+struct joined;
+template <class... A>
+struct joined<std::variant<A...>> {
+    using type = std::variant<A...>;
+};
+template <class... A, class... B, class... Rest>
+struct joined<std::variant<A...>, std::variant<B...>, Rest...> : joined<std::variant<A..., B...>, Rest...> {};
+
+template <class Exec, class Format>
+using held_blocks =
+    held_as<Exec, ts::blocked<Format>, ts::as_is, ts::int8_per_token, ts::int8_per_group<32>>;
+
+template <class Exec>
+using weights = typename joined<
+    held_as<Exec, ts::matrix_view<float const>, ts::as_is>, held_as<Exec, ts::matrix_view<ts::fp16 const>, ts::as_is>,
+    held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>, held_blocks<Exec, ts::q4_0>, held_blocks<Exec, ts::q4_1>,
+    held_blocks<Exec, ts::q8_0>>::type;
+
+template <class Exec>
+weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activations how) {
+    return with_storage(t, [&]<class Storage>(Storage const& w) -> weights<Exec> {
+        auto const as = [&]<class P>(P) -> weights<Exec> {
+            return weights<Exec>{std::in_place_type<held<Exec, ts::linear<Storage, P>>>, exec, ts::linear<Storage, P>{w}};
+        };
+        if constexpr (ts::coded_storage<Storage>) {
+            if (how == activations::int8_per_token) return as(ts::int8_per_token{});
+            if (how == activations::int8_per_group) return as(ts::int8_per_group<32>{});
+        }
+        return as(ts::as_is{});
+    });
+}
+
+} // namespace detail
+
+/// The matrices of several tensors below each other, multiplied by one x: query, key and value; gate and up. Neighbours of
+/// one format are one operand, so x is prepared once and one parallel loop makes all their outputs.
+template <class Exec>
+class projection {
+public:
+    projection() = default;
+    projection(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how) {
+        for (std::size_t i = 0; i < tensors.size();) {
+            std::size_t end = i + 1;
+            if constexpr (!std::is_same_v<Exec, ts::reference>)
+                while (end < tensors.size() && tensors[end]->type == tensors[i]->type) ++end;
+            add(exec, tensors.subspan(i, end - i), how);
+            i = end;
+        }
+    }
+
+    index_t rows() const noexcept { return rows_; }
+    /// Bytes held besides the file's.
+    index_t bytes() const {
+        index_t sum = 0;
+        for (part const& p : parts_) sum += std::visit([](auto const& w) { return w.bytes(); }, p.weights);
+        return sum;
+    }
+
+    /// y = finish(x Wᵀ)
+    template <class Finish = ts::no_epilogue>
+    void apply(Exec const& exec,
+               ts::matrix_view<float const> const& x, // (m, k)
+               ts::matrix_view<float> const& y,       // (m, n)
+               Finish const& finish = {}) const {
+        for (part const& p : parts_)
+            std::visit([&](auto const& w) { ts::apply(exec, w.view(), x, ts::columns(y, p.first, p.last), finish); },
+                       p.weights);
+    }
+
+    index_t workspace_bytes(Exec const& exec, ts::matrix_view<float const> const& x) const {
+        index_t most = 0;
+        for (part const& p : parts_)
+            most = ts::maximum(most, std::visit([&](auto const& w) { return ts::workspace_bytes(exec, w.view(), x); },
+                                                p.weights));
+        return most;
+    }
+
+private:
+    struct part {
+        index_t first;
+        index_t last;
+        detail::weights<Exec> weights;
+    };
+
+    void add(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how) {
+        ts::gguf::tensor_entry stacked = *tensors[0];
+        ts::buffer<std::byte> bytes; // of all of them, until they are placed
+        if (tensors.size() > 1) {
+            index_t size = 0;
+            for (auto const* t : tensors) size += static_cast<index_t>(t->bytes.size());
+            bytes = ts::buffer<std::byte>{size};
+            stacked.dims = {stacked.cols(), 0, 1, 1};
+            index_t at = 0;
+            for (auto const* t : tensors) {
+                stacked.dims[1] += t->rows();
+                if (!t->bytes.empty()) std::memcpy(bytes.data() + at, t->bytes.data(), t->bytes.size());
+                at += static_cast<index_t>(t->bytes.size());
+            }
+            stacked.bytes = {bytes.data(), static_cast<std::size_t>(size)};
+        }
+        parts_.push_back({rows_, rows_ + stacked.rows(), detail::hold(exec, stacked, how)});
+        rows_ += stacked.rows();
+    }
+
+    std::vector<part> parts_;
+    index_t rows_ = 0;
+};
+
+/// Rows of a matrix in the file, by their index.
+class embedding_table {
+public:
+    embedding_table() = default;
+    explicit embedding_table(ts::gguf::tensor_entry const& t)
+        : rows_{t.rows()}, table_{detail::with_storage(t, [](auto const& w) { return table{w}; })} {}
+
+    index_t rows() const noexcept { return rows_; }
+
+    template <class Exec>
+    void gather(Exec const& exec, ts::vector_view<std::int32_t const> const& ids, // (m)
+                ts::matrix_view<float> const& y) const {                          // (m, k)
+        std::visit([&](auto const& w) { ts::embedding(exec, w, ids, y); }, table_);
+    }
+
+private:
+    using table = std::variant<ts::matrix_view<float const>, ts::matrix_view<ts::fp16 const>, ts::matrix_view<ts::bf16 const>,
+                               ts::blocked<ts::q4_0>, ts::blocked<ts::q4_1>, ts::blocked<ts::q8_0>>;
+    index_t rows_ = 0;
+    table table_;
+};
+
+} // namespace generate
