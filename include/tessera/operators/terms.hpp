@@ -6,6 +6,7 @@
 /// on, by the contract of kernels/kernel.hpp. None of them touches an element of W; leaves do.
 
 #include "../core/tile.hpp"
+#include "../kernels/forms.hpp"
 #include "../kernels/inputs.hpp"
 #include "linear_operator.hpp"
 
