@@ -143,7 +143,11 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_float(xsimd::batch<flo
     integers const sign = shift_right<32 - F::bits>(u) & integers(sign_bit<F>);
     integers const code = encode_magnitude<F, Beyond>(magnitude);
     auto const is_nan = magnitude > integers(0x7f800000);
-    if constexpr (std::same_as<F, fp16>) // keeps the payload's high bits
+    constexpr bool nan_is_beyond = !std::same_as<F, fp16> && F::card.has_nan && F::card.bias <= 120 &&
+                                   overflow_code<F, Beyond>() == static_cast<std::int32_t>(F::card.nan_code);
+    if constexpr (nan_is_beyond) // a NaN's bits are above all numbers', and the code above all codes is NaN's
+        return F::card.has_negative_zero ? sign | code : xsimd::select(code == integers(0), code, sign | code);
+    else if constexpr (std::same_as<F, fp16>) // keeps the payload's high bits
         return sign | xsimd::select(is_nan, (shift_right<13>(magnitude) & integers(0x1ff)) | integers(0x7e00), code);
     else if constexpr (!F::card.has_nan)
         return xsimd::select(is_nan, sign ^ integers(sign_bit<F>), sign | code);

@@ -46,37 +46,26 @@ inline constexpr bool is_128 = std::is_same_v<Arch, sse2>;
 inline constexpr __mmask16 all_16 = 0xffff; // see shift_left in convert.hpp
 #endif
 
-/// Bytes widened to lanes.
-template <class Arch>
-TESSERA_FORCE_INLINE code_block<Arch> load_bytes(void const* from) noexcept {
-    auto const* const p = static_cast<std::uint8_t const*>(from);
+/// One register of 512 or 256 bits of bytes or words, widened to lanes.
+template <class Arch, class Code>
+TESSERA_FORCE_INLINE ints<Arch> widen([[maybe_unused]] Code const* p) noexcept {
+    static_assert(is_512<Arch> || is_256<Arch>);
 #if defined(__AVX512F__)
-    if constexpr (is_512<Arch>) {
-        auto const at = [p](int i) {
-            return ints<Arch>(
-                _mm512_maskz_cvtepu8_epi32(all_16, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p + 16 * i))));
-        };
-        return {{at(0), at(1), at(2), at(3)}};
-    }
+    if constexpr (is_512<Arch> && sizeof(Code) == 1)
+        return _mm512_maskz_cvtepu8_epi32(all_16, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+    else if constexpr (is_512<Arch>)
+        return _mm512_maskz_cvtepu16_epi32(all_16, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
 #endif
 #if defined(__AVX2__)
-    if constexpr (is_256<Arch>) {
-        auto const at = [p](int i) {
-            return ints<Arch>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p + 8 * i))));
-        };
-        return {{at(0), at(1), at(2), at(3)}};
-    }
+    if constexpr (is_256<Arch> && sizeof(Code) == 1)
+        return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p)));
+    else if constexpr (is_256<Arch>)
+        return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
 #endif
-#if defined(__SSE2__) || defined(_M_X64)
-    if constexpr (is_128<Arch>) {
-        __m128i const bytes = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p));
-        __m128i const zero = _mm_setzero_si128();
-        __m128i const low = _mm_unpacklo_epi8(bytes, zero);
-        __m128i const high = _mm_unpackhi_epi8(bytes, zero);
-        return {{ints<Arch>(_mm_unpacklo_epi16(low, zero)), ints<Arch>(_mm_unpackhi_epi16(low, zero)),
-                 ints<Arch>(_mm_unpacklo_epi16(high, zero)), ints<Arch>(_mm_unpackhi_epi16(high, zero))}};
-    }
-#endif
+}
+
+template <class Arch, class Code>
+TESSERA_FORCE_INLINE code_block<Arch> widen_by_element(Code const* p) noexcept {
     alignas(64) std::int32_t lane[block_size<Arch>];
     for (index_t i = 0; i < block_size<Arch>; ++i) lane[i] = p[i];
     code_block<Arch> block;
@@ -84,46 +73,41 @@ TESSERA_FORCE_INLINE code_block<Arch> load_bytes(void const* from) noexcept {
     return block;
 }
 
-/// Words of 16 bits widened to lanes.
-template <class Arch>
-TESSERA_FORCE_INLINE code_block<Arch> load_words(void const* from) noexcept {
-    auto const* const p = static_cast<std::uint16_t const*>(from);
-#if defined(__AVX512F__)
-    if constexpr (is_512<Arch>) {
-        auto const at = [p](int i) {
-            return ints<Arch>(
-                _mm512_maskz_cvtepu16_epi32(all_16, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p + 16 * i))));
-        };
-        return {{at(0), at(1), at(2), at(3)}};
-    }
-#endif
-#if defined(__AVX2__)
-    if constexpr (is_256<Arch>) {
-        auto const at = [p](int i) {
-            return ints<Arch>(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p + 8 * i))));
-        };
-        return {{at(0), at(1), at(2), at(3)}};
-    }
-#endif
+template <class Arch, class Code>
+TESSERA_FORCE_INLINE void narrow_by_element(Code* p, code_block<Arch> const& b) noexcept {
+    alignas(64) std::int32_t lane[block_size<Arch>];
+    for (index_t i = 0; i < 4; ++i) b.part[i].store_aligned(lane + i * lanes<Arch>);
+    for (index_t i = 0; i < block_size<Arch>; ++i) p[i] = static_cast<Code>(lane[i]);
+}
+
+/// Bytes or words of 16 bits, widened to lanes.
+template <class Arch, class Code>
+TESSERA_FORCE_INLINE code_block<Arch> load_codes(Code const* p) noexcept {
 #if defined(__SSE2__) || defined(_M_X64)
     if constexpr (is_128<Arch>) {
         __m128i const zero = _mm_setzero_si128();
-        __m128i const low = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p));
-        __m128i const high = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p + 8));
+        __m128i low = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p));
+        __m128i high;
+        if constexpr (sizeof(Code) == 1) {
+            high = _mm_unpackhi_epi8(low, zero);
+            low = _mm_unpacklo_epi8(low, zero);
+        } else {
+            high = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p + 8));
+        }
         return {{ints<Arch>(_mm_unpacklo_epi16(low, zero)), ints<Arch>(_mm_unpackhi_epi16(low, zero)),
                  ints<Arch>(_mm_unpacklo_epi16(high, zero)), ints<Arch>(_mm_unpackhi_epi16(high, zero))}};
     }
 #endif
-    alignas(64) std::int32_t lane[block_size<Arch>];
-    for (index_t i = 0; i < block_size<Arch>; ++i) lane[i] = p[i];
-    code_block<Arch> block;
-    for (index_t i = 0; i < 4; ++i) block.part[i] = ints<Arch>::load_aligned(lane + i * lanes<Arch>);
-    return block;
+    if constexpr (is_512<Arch> || is_256<Arch>)
+        return {{widen<Arch>(p), widen<Arch>(p + lanes<Arch>), widen<Arch>(p + 2 * lanes<Arch>),
+                 widen<Arch>(p + 3 * lanes<Arch>)}};
+    else
+        return widen_by_element<Arch>(p);
 }
 
 /// Lanes of 0 to 255 as bytes.
 template <class Arch>
-TESSERA_FORCE_INLINE void store_bytes(void* to, code_block<Arch> const& b) noexcept {
+TESSERA_FORCE_INLINE void store_codes(std::uint8_t* to, code_block<Arch> const& b) noexcept {
 #if defined(__AVX512F__)
     if constexpr (is_512<Arch>) {
         // The packs work within 128 bits: four times four bytes of one part come out 16 bytes apart.
@@ -139,27 +123,23 @@ TESSERA_FORCE_INLINE void store_bytes(void* to, code_block<Arch> const& b) noexc
         __m256i const packed =
             _mm256_packus_epi16(_mm256_packus_epi32(b.part[0], b.part[1]), _mm256_packus_epi32(b.part[2], b.part[3]));
         __m256i const order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        _mm256_storeu_si256(static_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(packed, order));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(packed, order));
         return;
     }
 #endif
 #if defined(__SSE2__) || defined(_M_X64)
     if constexpr (is_128<Arch>) {
-        _mm_storeu_si128(static_cast<__m128i*>(to), _mm_packus_epi16(_mm_packs_epi32(b.part[0], b.part[1]),
-                                                                     _mm_packs_epi32(b.part[2], b.part[3])));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(_mm_packs_epi32(b.part[0], b.part[1]),
+                                                                          _mm_packs_epi32(b.part[2], b.part[3])));
         return;
     }
 #endif
-    alignas(64) std::int32_t lane[block_size<Arch>];
-    for (index_t i = 0; i < 4; ++i) b.part[i].store_aligned(lane + i * lanes<Arch>);
-    for (index_t i = 0; i < block_size<Arch>; ++i)
-        static_cast<std::uint8_t*>(to)[i] = static_cast<std::uint8_t>(lane[i]);
+    narrow_by_element<Arch>(to, b);
 }
 
 /// Lanes of 0 to 65535 as words of 16 bits.
 template <class Arch>
-TESSERA_FORCE_INLINE void store_words(void* to, code_block<Arch> const& b) noexcept {
-    auto* const p = static_cast<std::uint16_t*>(to);
+TESSERA_FORCE_INLINE void store_codes(std::uint16_t* p, code_block<Arch> const& b) noexcept {
 #if defined(__AVX512F__)
     if constexpr (is_512<Arch>) {
         __m512i const order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
@@ -181,16 +161,14 @@ TESSERA_FORCE_INLINE void store_words(void* to, code_block<Arch> const& b) noexc
 #if defined(__SSE2__) || defined(_M_X64)
     if constexpr (is_128<Arch>) {
         // SSE2 packs with signed saturation only: the words are made signed first.
-        auto const word = [](__m128i v) { return _mm_srai_epi32(_mm_slli_epi32(v, 16), 16); };
         for (int i = 0; i < 2; ++i)
             _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * i),
-                             _mm_packs_epi32(word(b.part[2 * i]), word(b.part[2 * i + 1])));
+                             _mm_packs_epi32(shift_right<16>(shift_left<16>(b.part[2 * i])),
+                                             shift_right<16>(shift_left<16>(b.part[2 * i + 1]))));
         return;
     }
 #endif
-    alignas(64) std::int32_t lane[block_size<Arch>];
-    for (index_t i = 0; i < 4; ++i) b.part[i].store_aligned(lane + i * lanes<Arch>);
-    for (index_t i = 0; i < block_size<Arch>; ++i) p[i] = static_cast<std::uint16_t>(lane[i]);
+    narrow_by_element<Arch>(p, b);
 }
 
 /// fp16 by the processor's instruction.
@@ -222,40 +200,59 @@ TESSERA_FORCE_INLINE void store_half([[maybe_unused]] fp16* p, [[maybe_unused]] 
 
 } // namespace detail
 
+/// Asks for the lines of a block, for reading or for writing, early; any address is allowed.
+template <class Arch, class T>
+TESSERA_FORCE_INLINE void prefetch_block(T* p) noexcept {
+    constexpr index_t bytes = block_size<Arch> * index_t{sizeof(T)};
+    auto const* const line = reinterpret_cast<char const*>(p);
+    __builtin_prefetch(line, std::is_const_v<T> ? 0 : 1);
+    if constexpr (bytes > 64) __builtin_prefetch(line + 64, std::is_const_v<T> ? 0 : 1);
+    if constexpr (bytes > 128) {
+        __builtin_prefetch(line + 128, std::is_const_v<T> ? 0 : 1);
+        __builtin_prefetch(line + 192, std::is_const_v<T> ? 0 : 1);
+    }
+}
+
 /// block_size<Arch> elements from p, any alignment.
 template <class Arch, storable_element T>
 TESSERA_FORCE_INLINE float_block<Arch> load_block(T const* p) noexcept {
-    float_block<Arch> block;
-    detail::code_block<Arch> codes;
-    if constexpr (sizeof(T) == 1)
-        codes = detail::load_bytes<Arch>(p);
-    else if constexpr (sizeof(T) == 2 && !(std::same_as<T, fp16> && detail::converts_half<Arch>))
-        codes = detail::load_words<Arch>(p);
-    for (index_t i = 0; i < 4; ++i) {
-        if constexpr (sizeof(T) == 4)
-            block.part[i] = floats<Arch>::load_unaligned(p + i * lanes<Arch>);
-        else if constexpr (std::same_as<T, fp16> && detail::converts_half<Arch>)
-            block.part[i] = detail::load_half<Arch>(p + i * lanes<Arch>);
-        else
-            block.part[i] = decode<format_of_t<T>>(codes.part[i]);
+    // Written out: g++ leaves a loop of four rounds in place and the parts in memory, and inlines no lambda.
+    if constexpr (sizeof(T) == 4) {
+        using reals = floats<Arch>;
+        return {{reals::load_unaligned(p), reals::load_unaligned(p + lanes<Arch>),
+                 reals::load_unaligned(p + 2 * lanes<Arch>), reals::load_unaligned(p + 3 * lanes<Arch>)}};
+    } else if constexpr (std::same_as<T, fp16> && detail::converts_half<Arch>) {
+        using detail::load_half;
+        return {{load_half<Arch>(p), load_half<Arch>(p + lanes<Arch>), load_half<Arch>(p + 2 * lanes<Arch>),
+                 load_half<Arch>(p + 3 * lanes<Arch>)}};
+    } else {
+        using format = format_of_t<T>;
+        using code = std::conditional_t<sizeof(T) == 1, std::uint8_t, std::uint16_t>;
+        auto const codes = detail::load_codes<Arch>(reinterpret_cast<code const*>(p));
+        return {{decode<format>(codes.part[0]), decode<format>(codes.part[1]), decode<format>(codes.part[2]),
+                 decode<format>(codes.part[3])}};
     }
-    return block;
 }
 
 /// Rounds a block to T, to nearest even; values above T's largest become `Beyond`.
 template <class Arch, overflow Beyond, storable_element T>
-TESSERA_FORCE_INLINE void store_block(T* p, float_block<Arch> const& block) noexcept {
+TESSERA_FORCE_INLINE void store_block(T* p, float_block<Arch> const& b) noexcept {
     if constexpr (sizeof(T) == 4) {
-        for (index_t i = 0; i < 4; ++i) block.part[i].store_unaligned(p + i * lanes<Arch>);
+        b.part[0].store_unaligned(p);
+        b.part[1].store_unaligned(p + lanes<Arch>);
+        b.part[2].store_unaligned(p + 2 * lanes<Arch>);
+        b.part[3].store_unaligned(p + 3 * lanes<Arch>);
     } else if constexpr (std::same_as<T, fp16> && Beyond == overflow::infinity && detail::converts_half<Arch>) {
-        for (index_t i = 0; i < 4; ++i) detail::store_half<Arch>(p + i * lanes<Arch>, block.part[i]);
+        detail::store_half<Arch>(p, b.part[0]);
+        detail::store_half<Arch>(p + lanes<Arch>, b.part[1]);
+        detail::store_half<Arch>(p + 2 * lanes<Arch>, b.part[2]);
+        detail::store_half<Arch>(p + 3 * lanes<Arch>, b.part[3]);
     } else {
-        detail::code_block<Arch> codes;
-        for (index_t i = 0; i < 4; ++i) codes.part[i] = encode<format_of_t<T>, Beyond>(block.part[i]);
-        if constexpr (sizeof(T) == 1)
-            detail::store_bytes<Arch>(p, codes);
-        else
-            detail::store_words<Arch>(p, codes);
+        using format = format_of_t<T>;
+        detail::code_block<Arch> const codes = {{encode<format, Beyond>(b.part[0]), encode<format, Beyond>(b.part[1]),
+                                                 encode<format, Beyond>(b.part[2]), encode<format, Beyond>(b.part[3])}};
+        using code = std::conditional_t<sizeof(T) == 1, std::uint8_t, std::uint16_t>;
+        detail::store_codes<Arch>(reinterpret_cast<code*>(p), codes);
     }
 }
 
