@@ -192,7 +192,10 @@ private:
     }
 
     static void append_bytes(std::vector<std::byte>& out, std::span<std::byte const> bytes) {
-        out.insert(out.end(), bytes.begin(), bytes.end());
+        // Not vector::insert: GCC 12 warns, wrongly, that its copy may overflow.
+        std::size_t const at = out.size();
+        out.resize(at + bytes.size());
+        if (!bytes.empty()) std::memcpy(out.data() + at, bytes.data(), bytes.size());
     }
 
     template <class T>

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT
+// The language-model example against its judges: transformers on the real model (where its file is at hand), and a
+// forward pass of plain loops on synthetic ones.
+
+#include <doctest/doctest.h>
+
+#include "../../examples/generate/chat.hpp"
+#include "../../examples/generate/llama.hpp"
+#include "../../examples/generate/options.hpp"
+#include "../../examples/generate/synthetic.hpp"
+#include "greedy_judge.hpp"
+#include "naive_llama.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace ts = tessera;
+using namespace generate;
+using ts::gguf::tensor_type;
+using backend = ts::cpu<>;
+using floats = std::vector<float>;
+
+backend with_threads(int threads) {
+    if constexpr (std::is_same_v<backend::parallel_type, ts::openmp>)
+        return backend{ts::openmp{threads}};
+    else
+        return backend{};
+}
+
+/// A synthetic model in memory.
+struct model_file {
+    explicit model_file(synthetic_model const& m = {})
+        : bytes{write_synthetic(m)}, aligned{static_cast<index_t>(bytes.size())} {
+        std::memcpy(aligned.data(), bytes.data(), bytes.size());
+        file = ts::gguf::parse({aligned.data(), bytes.size()}, "synthetic");
+    }
+    std::vector<std::byte> bytes;
+    ts::buffer<std::byte> aligned;
+    ts::gguf::file file;
+};
+
+std::vector<token_id> some_tokens(std::size_t n) {
+    ts::philox const random{7};
+    std::vector<token_id> out;
+    for (std::size_t i = 0; i < n; ++i) out.push_back(static_cast<token_id>(random.bits(i) % 260u));
+    return out;
+}
+
+floats copy(std::span<float const> x) { return {x.begin(), x.end()}; }
+floats row_of(ts::matrix_view<float const> const& x, index_t i) {
+    return {&x(i, 0), &x(i, 0) + x.extent(1)};
+}
+
+/// The logits after every token, which run in chunks of `chunk`.
+template <class Exec>
+std::vector<floats> logits_of(llama<Exec>& model, std::span<token_id const> tokens, std::size_t chunk) {
+    model.clear();
+    std::vector<floats> out;
+    for (std::size_t i = 0; i < tokens.size(); i += chunk) {
+        std::size_t const n = std::min(chunk, tokens.size() - i);
+        auto const logits = model.forward(tokens.subspan(i, n), static_cast<index_t>(n));
+        for (index_t r = 0; r < static_cast<index_t>(n); ++r) out.push_back(row_of(logits, r));
+    }
+    return out;
+}
+
+floats to_float(conformance::row const& x) { return {x.begin(), x.end()}; }
+
+double largest_divergence(std::vector<floats> const& p, std::vector<floats> const& q) {
+    REQUIRE(p.size() == q.size());
+    double most = 0;
+    for (std::size_t i = 0; i < p.size(); ++i) {
+        for (float const v : q[i]) REQUIRE(std::isfinite(v));
+        most = std::max(most, std::fabs(conformance::divergence(p[i], q[i])));
+    }
+    return most;
+}
+
+/// Bound of KL for the same computation in float32 and in double. Logits are of order 1; the residual stream is a sum of
+/// a dozen terms, each with a relative error of a few hundred u (sums of 352 products), so logits differ by less than
+/// d = 1e-4, and KL <= d^2 to second order.
+constexpr double rounding_divergence = 1e-8;
+
+/// The same where activations are rounded to int8 on both sides, after sums in float32 here and in double there: an
+/// activation that lies between two codes may fall on either side, one step (1/127 of its group's largest) apart:
+/// one of hundreds of terms of a sum is off by a hundredth.
+constexpr double int8_tie_divergence = 1e-5;
+
+} // namespace
+
+TEST_CASE("synthetic model: float32 activations against plain loops in double, every tensor type") {
+    std::vector<token_id> const tokens = some_tokens(37);
+    for (tensor_type const type : {tensor_type::f32, tensor_type::f16, tensor_type::bf16, tensor_type::q4_0,
+                                   tensor_type::q4_1, tensor_type::q8_0}) {
+        CAPTURE(std::string{ts::gguf::name_of(type)});
+        synthetic_model m;
+        m.table = m.attention = m.value = m.feed = type;
+        m.untied = type == tensor_type::q4_0;
+        model_file const f{m};
+        std::vector<floats> expected;
+        for (auto const& r : conformance::naive_llama{f.file}(tokens)) expected.push_back(to_float(r));
+        llama_options o;
+        o.products = activations::exact;
+        o.kv = kv_format::fp32;
+        o.context = 64;
+        llama model{backend{}, f.file, o};
+        CHECK(largest_divergence(expected, logits_of(model, tokens, 37)) <= rounding_divergence);
+        CHECK(largest_divergence(expected, logits_of(model, tokens, 1)) <= rounding_divergence);
+    }
+}
+
+TEST_CASE("synthetic model: the CPU policy against the reference policy, every kind of activations") {
+    std::vector<token_id> const tokens = some_tokens(21);
+    model_file const f;
+    for (activations const products : {activations::exact, activations::int8_per_token, activations::int8_per_group}) {
+        CAPTURE(std::string{name_of(products)});
+        llama_options o;
+        o.products = products;
+        o.kv = kv_format::fp32;
+        o.context = 64;
+        llama slow{ts::reference{}, f.file, o};
+        llama fast{backend{}, f.file, o};
+        double const bound = products == activations::exact ? rounding_divergence : int8_tie_divergence;
+        double const kl = largest_divergence(logits_of(slow, tokens, 8), logits_of(fast, tokens, 8));
+        MESSAGE(std::string{name_of(products)}, ": largest KL ", kl);
+        CHECK(kl <= bound);
+    }
+}
+
+TEST_CASE("synthetic model: the same bits for any number of threads") {
+    std::vector<token_id> const tokens = some_tokens(100);
+    model_file const f;
+    for (std::size_t const chunk : {std::size_t{1}, std::size_t{100}}) {
+        std::vector<floats> results[3];
+        for (int threads = 1; threads <= 3; ++threads) {
+            llama_options o;
+            o.context = 128;
+            llama model{with_threads(threads), f.file, o};
+            results[threads - 1] = logits_of(model, tokens, chunk);
+        }
+        CHECK(results[0] == results[1]);
+        CHECK(results[0] == results[2]);
+    }
+}
+
+TEST_CASE("synthetic model: prefill in chunks is prefill at once") {
+    std::vector<token_id> const tokens = some_tokens(90);
+    model_file const f;
+    llama_options o;
+    o.products = activations::exact;
+    o.kv = kv_format::fp32;
+    o.context = 128;
+    llama whole{backend{}, f.file, o};
+    auto const expected = logits_of(whole, tokens, 90);
+    for (index_t const chunk : {1, 2, 7, 32, 64}) {
+        CAPTURE(chunk);
+        o.chunk = chunk;
+        llama model{backend{}, f.file, o};
+        CHECK(largest_divergence(expected, logits_of(model, tokens, static_cast<std::size_t>(chunk))) <=
+              rounding_divergence);
+        // operator() skips what only earlier rows of the last layer would need.
+        model.clear();
+        CHECK(conformance::divergence(expected.back(), copy(model(tokens))) <= rounding_divergence);
+        CHECK(model.position() == 90);
+    }
+}
+
+TEST_CASE("synthetic model: KV formats, and the ring") {
+    std::vector<token_id> const tokens = some_tokens(60);
+    model_file const f;
+    std::vector<floats> exact;
+    for (auto const& r : conformance::naive_llama{f.file}(tokens)) exact.push_back(to_float(r));
+    for (kv_format const format : {kv_format::fp32, kv_format::fp16, kv_format::bf16, kv_format::int8}) {
+        CAPTURE(std::string{name_of(format)});
+        llama_options o;
+        o.products = activations::exact;
+        o.kv = format;
+        o.context = 64;
+        llama contiguous{backend{}, f.file, o};
+        auto const expected = logits_of(contiguous, tokens, 20);
+        o.layout = kv_layout::ring;
+        llama ring{backend{}, f.file, o};
+        CHECK(logits_of(ring, tokens, 20) == expected); // the same bits while nothing is dropped
+        // A key or value is off by at most u: relative rounding of fp16 and bf16, half a step of int8.
+        double const u = format == kv_format::fp32 ? 1e-6 : format == kv_format::fp16 ? 0x1p-11 : 0x1p-8;
+        double const kl = largest_divergence(exact, expected);
+        MESSAGE(std::string{name_of(format)}, ": largest KL ", kl);
+        CHECK(kl <= 100 * u * u + rounding_divergence);
+    }
+    // A ring that has dropped tokens is a window.
+    llama_options o;
+    o.products = activations::exact;
+    o.kv = kv_format::fp32;
+    o.context = 64;
+    o.layout = kv_layout::ring;
+    o.kv_tokens = 16;
+    llama ring{backend{}, f.file, o};
+    std::vector<floats> expected;
+    for (auto const& r : conformance::naive_llama{f.file, 16}(tokens)) expected.push_back(to_float(r));
+    CHECK(largest_divergence(expected, logits_of(ring, tokens, 1)) <= rounding_divergence);
+}
+
+TEST_CASE("synthetic model: no scratch memory is added after the first chunk and the first token") {
+    model_file const f;
+    ts::workspace scratch;
+    llama_options o;
+    o.context = 256;
+    o.chunk = 64;
+    llama model{backend{{}, scratch}, f.file, o};
+    index_t const reserved = scratch.capacity();
+    auto const tokens = some_tokens(250);
+    model(std::span{tokens}.first(200));
+    for (std::size_t i = 200; i < 250; ++i) model(std::span{tokens}.subspan(i, 1));
+    CHECK(scratch.capacity() == reserved);
+}
+
+TEST_CASE("synthetic model: wrong calls are refused and change nothing") {
+    model_file const f;
+    llama_options o;
+    o.context = 8;
+    llama model{backend{}, f.file, o};
+    std::vector<token_id> const tokens = some_tokens(9);
+    CHECK_THROWS_AS(model.forward(tokens, 1), ts::shape_error);                           // more than a chunk
+    CHECK_THROWS_AS(model.forward({}, 0), ts::shape_error);                               // none
+    CHECK_THROWS_AS(model.forward(std::span{tokens}.first(2), 3), ts::shape_error);       // more rows than tokens
+    token_id const unknown[] = {1 << 20};
+    CHECK_THROWS_AS(model.forward(unknown, 1), ts::shape_error);
+    token_id const negative[] = {-1};
+    CHECK_THROWS_AS(model.forward(negative, 1), ts::shape_error);
+    CHECK(model.position() == 0);
+    model(std::span{tokens}.first(8));
+    CHECK_THROWS_AS(model(std::span{tokens}.first(1)), ts::shape_error); // beyond the context
+    CHECK(model.position() == 8);
+}
+
+TEST_CASE("damaged files are refused with a sentence") {
+    model_file const f;
+    std::size_t const size = f.bytes.size();
+    auto const load = [](std::vector<std::byte> const& bytes) {
+        ts::buffer<std::byte> aligned{static_cast<index_t>(bytes.size())};
+        if (!bytes.empty()) std::memcpy(aligned.data(), bytes.data(), bytes.size());
+        ts::gguf::file const file = ts::gguf::parse({aligned.data(), bytes.size()}, "damaged");
+        tokenizer const words{file};
+        llama_options o;
+        o.context = 16;
+        llama model{backend{}, file, o};
+        token_id const tokens[] = {1, 2, 3};
+        model(tokens);
+    };
+    SUBCASE("cut anywhere") {
+        for (std::size_t cut = 0; cut < size; cut += 1 + cut / 50) {
+            CAPTURE(cut);
+            CHECK_THROWS_AS(load({f.bytes.begin(), f.bytes.begin() + static_cast<std::ptrdiff_t>(cut)}), ts::format_error);
+        }
+    }
+    SUBCASE("a key or a tensor that is missing is named") {
+        for (std::string const name : {"llama.block_count", "llama.attention.head_count", "llama.context_length",
+                                       "llama.attention.layer_norm_rms_epsilon", "general.architecture",
+                                       "tokenizer.ggml.merges", "blk.1.attn_k.weight", "output_norm.weight"}) {
+            CAPTURE(name);
+            std::vector<std::byte> bytes = f.bytes;
+            auto const* const first = reinterpret_cast<std::byte const*>(name.data());
+            auto const at = std::search(bytes.begin(), bytes.end(), first, first + name.size());
+            REQUIRE(at != bytes.end());
+            *at = std::byte{'X'};
+            std::string what;
+            try {
+                load(bytes);
+            } catch (std::exception const& e) {
+                what = e.what();
+            }
+            CHECK(what.find(name) != std::string::npos);
+        }
+    }
+    SUBCASE("any byte of the head") {
+        std::size_t const head = f.file.tensors().front().offset;
+        ts::philox const random{11};
+        int refused = 0;
+        for (std::uint64_t i = 0; i < 400; ++i) {
+            std::vector<std::byte> bytes = f.bytes;
+            bytes[random.bits(2 * i) % head] ^= static_cast<std::byte>(1 + random.bits(2 * i + 1) % 255u);
+            try {
+                load(bytes);
+            } catch (std::exception const& e) {
+                ++refused;
+                CHECK(std::strlen(e.what()) > 10);
+            }
+        }
+        MESSAGE(refused, " of 400 were refused, the others still ran");
+    }
+}
+
+namespace {
+
+std::string model_path() {
+    char const* const named = std::getenv("TESSERA_TEST_MODEL");
+    return named != nullptr ? std::string{named} : default_model_path();
+}
+
+struct judgement {
+    double mean = 0;
+    double largest = 0;
+    std::size_t other_tokens = 0; ///< positions whose most probable token is another
+};
+
+judgement judge(ts::gguf::file const& file, conformance::greedy_judge const& reference, activations products,
+                kv_format kv) {
+    llama_options o;
+    o.products = products;
+    o.kv = kv;
+    o.context = 512;
+    llama model{backend{}, file, o};
+    judgement j;
+    std::size_t positions = 0;
+    for (std::size_t p = 0; p < reference.prompts().size(); ++p) {
+        auto const& prompt = reference.prompts()[p];
+        model.clear();
+        std::span<float const> logits = model(prompt.tokens);
+        for (std::size_t s = 0; s < reference.steps(); ++s, ++positions) {
+            double const kl = reference.divergence_at(p, s, logits);
+            j.mean += kl;
+            j.largest = std::max(j.largest, kl);
+            auto const best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+            j.other_tokens += best != prompt.continuation[s];
+            if (s + 1 < reference.steps()) logits = model({&prompt.continuation[s], 1});
+        }
+    }
+    j.mean /= static_cast<double>(positions);
+    MESSAGE("activations ", std::string{name_of(products)}, ", KV ", std::string{name_of(kv)}, ": mean KL ", j.mean, ", largest ", j.largest, ", ",
+            j.other_tokens, " of ", positions, " most probable tokens differ");
+    return j;
+}
+
+} // namespace
+
+TEST_CASE("SmolLM2-135M-Instruct against transformers") {
+    std::string const path = model_path();
+    std::FILE* const present = std::fopen(path.c_str(), "rb");
+    if (present == nullptr) {
+        MESSAGE("skipped: no model at ", path, " (set TESSERA_TEST_MODEL, or run examples/run.sh once)");
+        return;
+    }
+    std::fclose(present);
+    conformance::greedy_judge const reference{TESSERA_TEST_DATA "/model/greedy.bin"};
+    ts::mapped_file const bytes{path};
+    ts::gguf::file const file = ts::gguf::parse(bytes.bytes(), path);
+    tokenizer const words{file};
+    REQUIRE(words.size() == reference.vocabulary());
+
+    chat_template const chat = read_chat_template(file);
+    for (auto const& p : reference.prompts()) {
+        std::vector<message> const messages{{"user", p.message}};
+        CHECK(chat.render(messages) == p.rendered);
+        CHECK(chat.encode(words, messages) == p.tokens);
+    }
+
+    for (kv_format const kv : {kv_format::fp32, kv_format::fp16}) {
+        judgement const exact = judge(file, reference, activations::exact, kv);
+        CHECK(exact.largest <= 1e-4);
+        CHECK(exact.other_tokens == 0); // so the free-running continuation is the same
+    }
+    CHECK(judge(file, reference, activations::int8_per_group, kv_format::fp16).mean <= 5e-3);
+    judge(file, reference, activations::int8_per_token, kv_format::fp16); // not the default: reported only
+}
