@@ -148,6 +148,7 @@ inline std::uint64_t read_all(std::byte const* from, std::size_t bytes) {
 #if defined(__AVX512F__)
     __m512i sum[8] = {};
     for (std::size_t i = 0; i < bytes; i += 512)
+#pragma GCC unroll 8
         for (std::size_t j = 0; j < 8; ++j)
             sum[j] = _mm512_xor_si512(sum[j], _mm512_load_si512(from + i + 64 * j));
     for (std::size_t j = 1; j < 8; ++j) sum[0] = _mm512_xor_si512(sum[0], sum[j]);
@@ -157,6 +158,7 @@ inline std::uint64_t read_all(std::byte const* from, std::size_t bytes) {
 #elif defined(__AVX2__)
     __m256i sum[8] = {};
     for (std::size_t i = 0; i < bytes; i += 256)
+#pragma GCC unroll 8
         for (std::size_t j = 0; j < 8; ++j)
             sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256(reinterpret_cast<__m256i const*>(from + i + 32 * j)));
     for (std::size_t j = 1; j < 8; ++j) sum[0] = _mm256_xor_si256(sum[0], sum[j]);
@@ -246,8 +248,11 @@ void chain_loop(Register a, Register b, Register zero, std::size_t rounds, Step 
     for (std::size_t r = 0; r < rounds; ++r) {
         renew(a);
         renew(b);
+        // Without this, optimisation level 2 keeps the sums in memory and measures that.
+#pragma GCC unroll 12
         for (std::size_t i = 0; i < chains; ++i) sum[i] = step(a, b, sum[i]);
     }
+#pragma GCC unroll 12
     for (std::size_t i = 0; i < chains; ++i) renew(sum[i]);
 }
 
