@@ -143,6 +143,7 @@ configure() {
     preset=$1
     shift
     folder=$root/build/$preset
+    ! have ccache || set -- "$@" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
     if [ -e "$folder/CMakeCache.txt" ]; then
         if grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$folder/CMakeCache.txt"; then
             cmake --preset "$preset" -S "$root" "$@"

@@ -140,6 +140,8 @@ def rule_foreign(tree):
                 bad.append(f"{h.name}: includes <{s}> outside simd/")
             if s.startswith(("Eigen/", "unsupported/Eigen")) and h.folder != "linalg" and h.name != "interop/eigen.hpp":
                 bad.append(f"{h.name}: includes <{s}> outside linalg/ and interop/eigen.hpp")
+        if h.folder != "simd":
+            bad += h.grep(r"\b_mm(256|512)?_\w+ *\(|\b_tile_\w+ *\(|\b__m(128|256|512)[id]?\b")
     return bad
 
 
