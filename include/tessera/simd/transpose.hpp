@@ -58,21 +58,23 @@ TESSERA_FORCE_INLINE __m512 row_sums_16(__m512 const (&r)[16]) noexcept {
 
 } // namespace detail
 
-/// to[i * to_stride + j] = from[j * from_stride + i] for i, j < lanes<Arch>.
+/// to[i * to_stride + j] = factor * from[j * from_stride + i] for i, j < lanes<Arch>.
 template <class Arch>
-TESSERA_FORCE_INLINE void transpose(float const* from, index_t from_stride, float* to, index_t to_stride) noexcept {
+TESSERA_FORCE_INLINE void transpose(float const* from, index_t from_stride, float factor, float* to,
+                                    index_t to_stride) noexcept {
     constexpr index_t n = lanes<Arch>;
 #if defined(__AVX512F__)
     if constexpr (n == 16) {
         __m512 r[16];
         for (index_t i = 0; i < n; ++i) r[i] = _mm512_loadu_ps(from + i * from_stride);
         detail::transpose_16(r);
-        for (index_t i = 0; i < n; ++i) _mm512_storeu_ps(to + i * to_stride, r[i]);
+        for (index_t i = 0; i < n; ++i)
+            _mm512_storeu_ps(to + i * to_stride, _mm512_mul_ps(r[i], _mm512_set1_ps(factor)));
         return;
     }
 #endif
     for (index_t i = 0; i < n; ++i)
-        for (index_t j = 0; j < n; ++j) to[i * to_stride + j] = from[j * from_stride + i];
+        for (index_t j = 0; j < n; ++j) to[i * to_stride + j] = factor * from[j * from_stride + i];
 }
 
 /// The sum of each of lanes<Arch> registers, in one register; its order is a constant of the architecture.

@@ -281,10 +281,10 @@ private:
         float const before = maximum_[row];
         float const after = before < top ? top : before;
         floats const shift(after == minus_infinity ? 0.0f : after);
-        float const factor = softmax_weight(floats(before) - shift).get(0);
+        float const factor = simd::softmax_weight(floats(before) - shift).get(0);
         floats sum(0.0f);
         for (index_t i = 0; i < n; i += width) {
-            floats const p = softmax_weight(simd::load<Arch>(s + i) - shift);
+            floats const p = simd::softmax_weight(simd::load<Arch>(s + i) - shift);
             sum = sum + p;
             simd::store<Arch>(s + i, value_scales == nullptr
                                          ? p

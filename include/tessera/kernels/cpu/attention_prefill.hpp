@@ -31,7 +31,7 @@ struct prefill_scratch {
     float* scores;   // [tile::keys][tile::queries]
     float* keys;     // [tile::keys][key_dim]
     float* values;   // panels of [tile::keys][tile::rows]
-    float* row;      // [max(key_dim, value_dim)], then squares of width x width
+    float* square;   // [tile::width][tile::width]
 
     /// Tiles of a block: as many as keep queries and outputs in half of the second-level cache, at most 8.
     static index_t tiles(attention_shape const& s) noexcept {
@@ -49,8 +49,8 @@ struct prefill_scratch {
         r.factors = arena.template carve<float>(tile::queries);
         r.scores = arena.template carve<float>(tile::keys * tile::queries);
         r.keys = arena.template carve<float>(tile::keys * s.key_dim);
-        r.values = arena.template carve<float>(tile::keys * s.value_dim);
-        r.row = arena.template carve<float>(maximum(maximum(s.key_dim, s.value_dim), tile::width * tile::width));
+        r.values = arena.template carve<float>(tile::keys * s.value_dim + tile::width);
+        r.square = arena.template carve<float>(tile::width * tile::width);
         return r;
     }
 };
@@ -104,29 +104,33 @@ private:
 
     /// Transposes the queries of a tile, times the scale; nothing is seen yet.
     void start(index_t t) noexcept {
-        float* const square = s_.row;
         index_t const dim = a_.kv.key_dim;
         for (index_t m = 0; m < tile::vectors; ++m) {
             register_info const r = info(t, m);
-            for (index_t d0 = 0; d0 < dim; d0 += width) {
-                index_t const n = minimum(width, dim - d0);
-                for (index_t i = 0; i < width * width; ++i) square[i] = 0.0f;
-                for (index_t i = 0; i < r.count; ++i)
-                    read_row<Arch>(&a_.q(r.token + i, r.head, d0), a_.q.stride(2), n, a_.scale, square + i * width);
-                float* const to = queries(t) + d0 * tile::queries + m * width;
-                if (n == width) {
-                    simd::transpose<Arch>(square, width, to, tile::queries);
-                } else {
-                    for (index_t d = 0; d < n; ++d)
-                        for (index_t i = 0; i < width; ++i) to[d * tile::queries + i] = square[i * width + d];
-                }
-            }
+            for (index_t d0 = 0; d0 < dim; d0 += width)
+                load_queries(r, d0, minimum(width, dim - d0), queries(t) + d0 * tile::queries + m * width);
         }
         for (index_t i = 0; i < a_.kv.value_dim * tile::queries; ++i) outputs(t)[i] = 0.0f;
         for (index_t i = 0; i < tile::queries; ++i) {
             s_.maxima[t * tile::queries + i] = minus_infinity;
             s_.sums[t * tile::queries + i] = 0.0f;
         }
+    }
+
+    /// to[d * tile::queries + i] = scale * q(token + i, head, d0 + d) for n values of d; 0 for missing tokens.
+    void load_queries(register_info const& r, index_t d0, index_t n, float* to) const noexcept {
+        using query_type = typename decltype(a_.q)::value_type;
+        bool const whole = r.count == width && n == width;
+        if constexpr (std::is_same_v<query_type, float>)
+            if (whole && a_.q.stride(2) == 1)
+                return simd::transpose<Arch>(&a_.q(r.token, r.head, d0), a_.q.stride(0), a_.scale, to, tile::queries);
+        float* const square = s_.square;
+        for (index_t i = 0; i < r.count; ++i)
+            read_row<Arch>(&a_.q(r.token + i, r.head, d0), a_.q.stride(2), n, 1.0f, square + i * width);
+        if (whole) return simd::transpose<Arch>(square, width, a_.scale, to, tile::queries);
+        for (index_t d = 0; d < n; ++d)
+            for (index_t i = 0; i < width; ++i)
+                to[d * tile::queries + i] = i < r.count ? a_.scale * square[i * width + d] : 0.0f;
     }
 
     visibility visible(register_info const& r, index_t k0, index_t k1) const noexcept {
@@ -147,8 +151,8 @@ private:
 
     void stage(index_t k0, index_t k1) noexcept {
         index_t const slot = a_.kv.slot(k0);
-        keys_ = stage_keys<Arch>(a_.kv.keys, kv_head_, slot, k1 - k0, a_.kv.key_dim, s_.keys);
-        stage_values<Arch>(a_.kv.values, kv_head_, slot, k1 - k0, a_.kv.value_dim, s_.row, s_.values);
+        stage_keys<Arch>(a_.kv.keys, kv_head_, slot, k1 - k0, a_.kv.key_dim, s_.keys);
+        stage_values<Arch>(a_.kv.values, kv_head_, slot, k1 - k0, a_.kv.value_dim, s_.values);
         first_key_ = k0;
         staged_ = k1 - k0;
     }
@@ -171,81 +175,110 @@ private:
         if constexpr (has_mask<score_type>) trim(t, k0, k1);
         index_t const offset = k0 - first_key_;
         in_rows<Arch>(0, k1 - k0, [&](index_t k, auto n) noexcept {
-            score_rows<Arch, n>(queries(t), keys_.data + (offset + k) * keys_.stride, keys_.stride, a_.kv.key_dim,
+            score_rows<Arch, n>(queries(t), s_.keys + (offset + k) * a_.kv.key_dim, a_.kv.key_dim,
                                 s_.scores + k * tile::queries);
         });
-        for (index_t m = 0; m < tile::vectors; ++m) softmax(t, m, k0, k1);
+        for (index_t m = 0; m < tile::vectors; ++m)
+            if (has_transform<score_type> || see_[m] != visibility::full) adjust(t, m, k0, k1);
+        softmax(t, k1 - k0);
         in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto n) noexcept {
             value_rows<Arch, n>(s_.scores, s_.values + d * staged_ + offset * n, k1 - k0, s_.factors,
                                 outputs(t) + d * tile::queries);
         });
     }
 
-    /// Scores of one register's queries to weights; maxima, sums and the factor of what was there before.
-    void softmax(index_t t, index_t m, index_t k0, index_t k1) noexcept {
-        float* const s = s_.scores + m * width;
-        index_t const end = (k1 - k0) * tile::queries;
-        floats largest(minus_infinity);
-        if (see_[m] != visibility::full || has_transform<score_type>) adjust(t, m, k0, k1);
-        for (index_t i = 0; i < end; i += tile::queries) largest = max(largest, simd::load<Arch>(s + i));
-
-        float* const state_max = s_.maxima + t * tile::queries + m * width;
-        float* const state_sum = s_.sums + t * tile::queries + m * width;
-        floats const before = simd::load<Arch>(state_max);
-        floats const after = max(before, largest);
-        // A query that has seen nothing keeps -inf; 0 in its place makes every weight exp(-inf) = 0.
-        floats const shift = select(after == floats(minus_infinity), floats(0.0f), after);
-        floats const factor = softmax_weight(before - shift);
-        floats sum(0.0f);
-        for (index_t i = 0; i < end; i += tile::queries) {
-            floats const p = softmax_weight(simd::load<Arch>(s + i) - shift);
-            simd::store<Arch>(s + i, p);
-            sum = sum + p;
-        }
-        simd::store<Arch>(state_max, after);
-        simd::store<Arch>(state_sum, simd::fma(simd::load<Arch>(state_sum), factor, sum));
-        simd::store<Arch>(s_.factors + m * width, factor);
-    }
-
-    /// Applies the score functors, masks only where they hide something.
+    /// Applies the score functors to one register's queries, masks only where they hide something.
     void adjust(index_t t, index_t m, index_t k0, index_t k1) noexcept {
         register_info const r = info(t, m);
         float* s = s_.scores + m * width;
         coord<floats> at{a_.first_query() + r.token, a_.kv.first_position + k0, lane_index<Arch>(), floats(0.0f), r.head};
-        for (index_t k = k0; k < k1; ++k, ++at.first_key, s += tile::queries) {
-            floats const x = simd::load<Arch>(s);
-            simd::store<Arch>(s, see_[m] == visibility::full ? transformed(a_.score, x, at) : a_.score(x, at));
+        for (index_t first = k0; first < k1; first += width) {
+            index_t const last = minimum(first + width, k1);
+            visibility const seen = see_[m] == visibility::full ? see_[m] : visible(r, first, last);
+            if (seen == visibility::full && !has_transform<score_type>) {
+                at.first_key += last - first;
+                s += (last - first) * tile::queries;
+                continue;
+            }
+            for (index_t k = first; k < last; ++k, ++at.first_key, s += tile::queries) {
+                floats const x = simd::load<Arch>(s);
+                if (seen == visibility::none)
+                    simd::store<Arch>(s, floats(minus_infinity));
+                else
+                    simd::store<Arch>(s, seen == visibility::full ? transformed(a_.score, x, at) : a_.score(x, at));
+            }
         }
+    }
+
+    /// Scores of n keys to weights; maxima, sums and the factors of what was there before.
+    void softmax(index_t t, index_t n) noexcept {
+        constexpr int M = tile::vectors;
+        float const* const end = s_.scores + n * tile::queries;
+        floats shift[M];
+        unrolled<M>([&](auto m) noexcept { shift[m] = floats(minus_infinity); });
+        for (float const* s = s_.scores; s != end; s += tile::queries)
+            unrolled<M>([&](auto m) noexcept { shift[m] = max(shift[m], simd::load<Arch>(s + m * width)); });
+
+        float* const maxima = s_.maxima + t * tile::queries;
+        unrolled<M>([&](auto m) noexcept {
+            floats const before = simd::load<Arch>(maxima + m * width);
+            floats const after = max(before, shift[m]);
+            simd::store<Arch>(maxima + m * width, after);
+            // A query that has seen nothing keeps -inf; 0 in its place makes every weight exp(-inf) = 0.
+            shift[m] = select(after == floats(minus_infinity), floats(0.0f), after);
+            simd::store<Arch>(s_.factors + m * width, simd::softmax_weight(before - shift[m]));
+        });
+        floats sum[M];
+        unrolled<M>([&](auto m) noexcept { sum[m] = floats(0.0f); });
+        for (float* s = s_.scores; s != end; s += tile::queries)
+            unrolled<M>([&](auto m) noexcept {
+                floats const p = simd::softmax_weight(simd::load<Arch>(s + m * width) - shift[m]);
+                simd::store<Arch>(s + m * width, p);
+                sum[m] = sum[m] + p;
+            });
+        float* const sums = s_.sums + t * tile::queries;
+        unrolled<M>([&](auto m) noexcept {
+            simd::store<Arch>(sums + m * width, simd::fma(simd::load<Arch>(sums + m * width),
+                                                          simd::load<Arch>(s_.factors + m * width), sum[m]));
+        });
     }
 
     /// Divides by the sums, transposes back and writes.
     void finish(index_t t) noexcept {
         index_t const dim = a_.kv.value_dim;
-        float* const square = s_.row;
         for (index_t m = 0; m < tile::vectors; ++m) {
             register_info const r = info(t, m);
             float const* const sums = s_.sums + t * tile::queries + m * width;
             float const* const maxima = s_.maxima + t * tile::queries + m * width;
             floats const sum = simd::load<Arch>(sums);
             floats const inverse = select(sum == floats(0.0f), floats(0.0f), floats(1.0f) / sum);
-            for (index_t d0 = 0; d0 < dim; d0 += width) {
-                index_t const n = minimum(width, dim - d0);
-                float* const o = outputs(t) + d0 * tile::queries + m * width;
-                for (index_t d = 0; d < n; ++d)
-                    simd::store<Arch>(o + d * tile::queries, simd::load<Arch>(o + d * tile::queries) * inverse);
-                if (n == width) {
-                    simd::transpose<Arch>(o, tile::queries, square, width);
-                } else {
-                    for (index_t i = 0; i < width; ++i)
-                        for (index_t d = 0; d < n; ++d) square[i * width + d] = o[d * tile::queries + i];
-                }
-                for (index_t i = 0; i < r.count; ++i)
-                    write_row<Arch>(square + i * width, n, &a_.out(r.token + i, r.head, d0), a_.out.stride(2));
-            }
+            float* const o = outputs(t) + m * width;
+            for (index_t d = 0; d < dim; ++d)
+                simd::store<Arch>(o + d * tile::queries, simd::load<Arch>(o + d * tile::queries) * inverse);
+            for (index_t d0 = 0; d0 < dim; d0 += width)
+                store_outputs(r, d0, minimum(width, dim - d0), o + d0 * tile::queries);
             if (a_.log_sum_exp.data_handle() == nullptr) continue;
             for (index_t i = 0; i < r.count; ++i)
                 a_.set_log_sum_exp(r.head, r.token + i, sums[i] == 0.0f ? minus_infinity : maxima[i] + std::log(sums[i]));
         }
+    }
+
+    /// out(token + i, head, d0 + d) = o[d * tile::queries + i] for n values of d.
+    void store_outputs(register_info const& r, index_t d0, index_t n, float const* o) const noexcept {
+        using out_type = typename decltype(a_.out)::value_type;
+        bool const whole = r.count == width && n == width;
+        if constexpr (std::is_same_v<out_type, float>)
+            if (whole && a_.out.stride(2) == 1)
+                return simd::transpose<Arch>(o, tile::queries, 1.0f, &a_.out(r.token, r.head, d0), a_.out.stride(0));
+        float* const square = s_.square;
+        if (whole) {
+            simd::transpose<Arch>(o, tile::queries, 1.0f, square, width);
+        } else {
+            for (index_t i = 0; i < r.count; ++i)
+                for (index_t d = 0; d < n; ++d) square[i * width + d] = o[d * tile::queries + i];
+        }
+        for (index_t i = 0; i < r.count; ++i)
+            write_row<Arch>(square + i * width, n, &a_.out(r.token + i, r.head, d0), a_.out.stride(2));
     }
 
     Arguments const& a_;
@@ -257,7 +290,6 @@ private:
     index_t tiles_;
     visibility see_[tile::vectors] = {};
     visibility seen_ = visibility::none;
-    float_matrix keys_{};
     index_t first_key_ = 0;
     index_t staged_ = 0;
 };

@@ -10,8 +10,8 @@
 ///
 /// A tile is `vectors` registers of queries. Its arrays in memory are [d or key][vectors][lanes].
 
-#include "../../simd/math.hpp"
 #include "../../simd/memory.hpp"
+#include "../../simd/softmax_weight.hpp"
 #include "../../simd/transpose.hpp"
 #include "../../storage/kv_cache.hpp"
 #include "../score.hpp"
@@ -40,22 +40,29 @@ struct attention_tile {
     static constexpr index_t keys = 128;
 };
 
-/// s(key, query) for N keys: k(key, d) at k[key * stride + d].
+/// s(key, query) for N keys: k(key, d) at k[key * depth + d].
 template <class Arch, int N>
-void score_rows(float const* q, float const* k, index_t stride, index_t depth, float* s) noexcept {
+void score_rows(float const* q, float const* k, index_t depth, float* s) noexcept {
     using tile = attention_tile<Arch>;
     using floats = simd::floats<Arch>;
     constexpr int M = tile::vectors;
     floats sum[N][M];
     unrolled<N * M>([&](auto i) noexcept { sum[i / M][i % M] = floats(0.0f); });
-    for (index_t d = 0; d < depth; ++d, q += tile::queries) {
+    // The second argument makes three functions of it, each called once: then they are inlined.
+    auto const add = [&](index_t d, auto) noexcept {
         floats x[M];
-        unrolled<M>([&](auto m) noexcept { x[m] = simd::load<Arch>(q + m * tile::width); });
+        unrolled<M>([&](auto m) noexcept { x[m] = simd::load<Arch>(q + d * tile::queries + m * tile::width); });
         unrolled<N>([&](auto n) noexcept {
-            floats const b(k[n * stride + d]);
+            floats const b(k[n * depth + d]);
             unrolled<M>([&](auto m) noexcept { sum[n][m] = simd::fma(b, x[m], sum[n][m]); });
         });
+    };
+    index_t d = 0;
+    for (; d + 2 <= depth; d += 2) {
+        add(d, std::integral_constant<int, 0>{});
+        add(d + 1, std::integral_constant<int, 1>{});
     }
+    if (d < depth) add(d, std::integral_constant<int, 2>{});
     unrolled<N * M>([&](auto i) noexcept { simd::store<Arch>(s + i * tile::width, sum[i / M][i % M]); });
 }
 
@@ -71,14 +78,20 @@ void value_rows(float const* p, float const* v, index_t keys, float const* facto
         sum[i / M][i % M] =
             simd::load<Arch>(o + i * tile::width) * simd::load<Arch>(factor + i % M * tile::width);
     });
-    for (index_t k = 0; k < keys; ++k, p += tile::queries, v += N) {
+    auto const add = [&](index_t k, auto) noexcept {
         floats x[M];
-        unrolled<M>([&](auto m) noexcept { x[m] = simd::load<Arch>(p + m * tile::width); });
+        unrolled<M>([&](auto m) noexcept { x[m] = simd::load<Arch>(p + k * tile::queries + m * tile::width); });
         unrolled<N>([&](auto n) noexcept {
-            floats const b(v[n]);
+            floats const b(v[k * N + n]);
             unrolled<M>([&](auto m) noexcept { sum[n][m] = simd::fma(b, x[m], sum[n][m]); });
         });
+    };
+    index_t k = 0;
+    for (; k + 2 <= keys; k += 2) {
+        add(k, std::integral_constant<int, 0>{});
+        add(k + 1, std::integral_constant<int, 1>{});
     }
+    if (k < keys) add(k, std::integral_constant<int, 2>{});
     unrolled<N * M>([&](auto i) noexcept { simd::store<Arch>(o + i * tile::width, sum[i / M][i % M]); });
 }
 
@@ -94,7 +107,7 @@ TESSERA_FORCE_INLINE void in_rows(index_t first, index_t last, F const& f) noexc
 
 /// n elements as floats, times scale.
 template <class Arch, class T>
-void read_row(T const* from, index_t stride, index_t n, float scale, float* to) noexcept {
+TESSERA_FORCE_INLINE void read_row(T const* from, index_t stride, index_t n, float scale, float* to) noexcept {
     if (stride != 1) {
         for (index_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i * stride]) * scale;
         return;
@@ -119,44 +132,35 @@ void write_row(float const* from, index_t n, T* to, index_t stride) noexcept {
     if (i < n) simd::store_partial<Arch>(to + i, simd::load_partial<Arch>(from + i, n - i), n - i);
 }
 
-/// A matrix of floats somewhere: (keys, dim), rows `stride` apart.
-struct float_matrix {
-    float const* data;
-    index_t stride;
-};
-
-/// Keys of slots [first, first + n) as floats: where they are, or converted into `scratch`.
+/// Keys of slots [first, first + n) as floats: to[i * dim + d]. Float keys too: rows a power of two apart would share
+/// one set of the first-level cache.
 template <class Arch, class T>
-float_matrix stage_keys(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim,
-                        float* scratch) noexcept {
-    if constexpr (std::is_same_v<T, float>)
-        if (rows.dim_stride == 1 && rows.scales == nullptr) return {rows.row(head, first), rows.slot_stride};
+void stage_keys(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim, float* to) noexcept {
     for (index_t i = 0; i < n; ++i)
         read_row<Arch>(rows.row(head, first + i), rows.dim_stride, dim,
-                       rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i), scratch + i * dim);
-    return {scratch, dim};
+                       rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i), to + i * dim);
 }
 
-/// Values of slots [first, first + n) as floats in panels of tile::rows columns: v(i, d) at
-/// to[(d - d % rows) * n + i * min(rows, dim - (d - d % rows)) + d % rows].
+/// Values of slots [first, first + n) as floats in panels of tile::rows columns, the last one narrower:
+/// v(i, d0 + j) at to[d0 * n + i * N + j], N the width of the panel at d0. `to` has one register more than it needs: whole
+/// registers are written, and what is beyond a row's N floats is written over by the next row or panel.
 template <class Arch, class T>
-void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim, float* row,
+void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim,
                   float* to) noexcept {
-    constexpr index_t panel = attention_tile<Arch>::rows;
-    for (index_t i = 0; i < n; ++i) {
-        read_row<Arch>(rows.row(head, first + i), rows.dim_stride, dim,
-                       rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i), row);
-        index_t d = 0;
-        for (; d + panel <= dim; d += panel)
-            for (index_t j = 0; j < panel; ++j) to[d * n + i * panel + j] = row[d + j];
-        for (index_t j = d; j < dim; ++j) to[d * n + i * (dim - d) + j - d] = row[j];
+    using floats = simd::floats<Arch>;
+    constexpr index_t width = simd::lanes<Arch>;
+    for (index_t d = 0; d < dim; d += attention_tile<Arch>::rows) {
+        index_t const panel = minimum(attention_tile<Arch>::rows, dim - d);
+        bool const whole = rows.dim_stride == 1 && d + width <= dim;
+        for (index_t i = 0; i < n; ++i, to += panel) {
+            T const* const from = rows.row(head, first + i) + d * rows.dim_stride;
+            float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i);
+            if (whole)
+                simd::store<Arch>(to, simd::load<Arch>(from) * floats(scale));
+            else
+                read_row<Arch>(from, rows.dim_stride, panel, scale, to);
+        }
     }
-}
-
-/// exp(x) for x <= 0, and 0 where that is subnormal: products with subnormal numbers take a hundred times as long.
-template <class V>
-TESSERA_FORCE_INLINE V softmax_weight(V const& x) noexcept {
-    return select(x < V(-87.0f), V(0.0f), simd::exp(x));
 }
 
 /// 0, 1, 2, ...
