@@ -51,9 +51,10 @@ struct int8_rows {
         return ScaleGroup == 0 ? 1 : ceil_div(columns, maximum(ScaleGroup, 1));
     }
     static constexpr index_t blocks_of(index_t columns) noexcept { return ceil_div(columns, Block); }
-    /// Whole cache lines, so that kernels may read a vector at any block.
+    /// Whole cache lines, so that kernels may read a vector at any block; an odd number of them, so that rows which are
+    /// read together do not fall into one set of the cache.
     static constexpr index_t stride_of(index_t columns) noexcept {
-        return round_up(blocks_of(columns) * padded_block, 64);
+        return (round_up(blocks_of(columns) * padded_block, 64) / 64 | 1) * 64;
     }
     std::int8_t const* row(index_t m) const noexcept { return codes + m * stride_of(columns); }
     float scale(index_t m, index_t g) const noexcept { return scales[m * scales_of(columns) + g]; }

@@ -43,14 +43,14 @@ struct alignas(64) tile_configuration {
 };
 static_assert(sizeof(tile_configuration) == 64);
 
-/// Tiles 0 and 1: C; 2: A with Depth bytes a row; 3: B with Depth / 4 rows. A constant in memory, because g++ 12 believes
+/// Tiles 0 to 3: C; 4 and 5: A with Depth bytes a row; 6 and 7: B with Depth / 4 rows. A constant in memory, because g++ 12 believes
 /// that the instruction reads 8 bytes and would drop stores to the rest.
 template <int Depth>
 inline constexpr tile_configuration configuration_for = [] {
     tile_configuration c;
-    for (int t = 0; t < 4; ++t) {
-        c.column_bytes[t] = t == 2 ? Depth : 64;
-        c.rows[t] = t == 3 ? Depth / 4 : 16;
+    for (int t = 0; t < 8; ++t) {
+        c.column_bytes[t] = t == 4 || t == 5 ? Depth : 64;
+        c.rows[t] = t >= 6 ? Depth / 4 : 16;
     }
     return c;
 }();
@@ -68,17 +68,43 @@ public:
     amx_tiles& operator=(amx_tiles const&) = delete;
     ~amx_tiles() { _tile_release(); }
 
-    /// out (16, 16) = sum over steps of A B: A's rows `a_stride` bytes apart, a step Depth bytes on; B as rows of 64 bytes,
-    /// four columns of k each.
-    TESSERA_FORCE_INLINE void product(std::int8_t const* a, index_t a_stride, std::int8_t const* b, index_t steps,
-                                      std::int32_t* out) const noexcept {
+    /// One of four independent sums of tile products.
+    struct chain {
+        std::int8_t const* a; ///< 16 rows, moving on by Depth bytes a step
+        std::int8_t const* b; ///< rows of 64 bytes, four columns of k each, moving on by 16 Depth bytes a step
+        index_t steps;
+    };
+
+    /// out[t] (16, 16) = the sum of chain t; A's rows are a_stride bytes apart. Four chains, because a product takes 52
+    /// cycles and another can start every 16. steps do not grow from chain to chain.
+    TESSERA_FORCE_INLINE void products(chain const (&chains)[4], index_t a_stride, std::int32_t* out) const noexcept {
+        auto const stride = static_cast<long>(a_stride);
         _tile_zero(0);
-        for (index_t s = 0; s < steps; ++s) {
-            _tile_loadd(2, a + s * Depth, static_cast<long>(a_stride));
-            _tile_loadd(3, b + s * Depth * 16, 64);
-            _tile_dpbssd(0, 2, 3);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (index_t s = 0; s < chains[0].steps; ++s) {
+            index_t const at = s * Depth;
+            _tile_loadd(4, chains[0].a + at, stride);
+            _tile_loadd(6, chains[0].b + 16 * at, 64);
+            _tile_dpbssd(0, 4, 6);
+            if (s >= chains[1].steps) continue;
+            _tile_loadd(5, chains[1].a + at, stride);
+            _tile_loadd(7, chains[1].b + 16 * at, 64);
+            _tile_dpbssd(1, 5, 7);
+            if (s >= chains[2].steps) continue;
+            _tile_loadd(4, chains[2].a + at, stride);
+            _tile_loadd(6, chains[2].b + 16 * at, 64);
+            _tile_dpbssd(2, 4, 6);
+            if (s >= chains[3].steps) continue;
+            _tile_loadd(5, chains[3].a + at, stride);
+            _tile_loadd(7, chains[3].b + 16 * at, 64);
+            _tile_dpbssd(3, 5, 7);
         }
         _tile_stored(0, out, 64);
+        _tile_stored(1, out + 256, 64);
+        _tile_stored(2, out + 512, 64);
+        _tile_stored(3, out + 768, 64);
     }
 };
 

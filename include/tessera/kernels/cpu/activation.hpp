@@ -14,16 +14,16 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-template <class A>
-TESSERA_FORCE_INLINE xsimd::batch<float, A> activated(activation::silu, xsimd::batch<float, A> const& x) noexcept {
+template <class Floats>
+TESSERA_FORCE_INLINE Floats activated(activation::silu, Floats const& x) noexcept {
     return simd::silu(x);
 }
-template <class A>
-TESSERA_FORCE_INLINE xsimd::batch<float, A> activated(activation::gelu_erf, xsimd::batch<float, A> const& x) noexcept {
+template <class Floats>
+TESSERA_FORCE_INLINE Floats activated(activation::gelu_erf, Floats const& x) noexcept {
     return simd::gelu_erf(x);
 }
-template <class A>
-TESSERA_FORCE_INLINE xsimd::batch<float, A> activated(activation::gelu_tanh, xsimd::batch<float, A> const& x) noexcept {
+template <class Floats>
+TESSERA_FORCE_INLINE Floats activated(activation::gelu_tanh, Floats const& x) noexcept {
     return simd::gelu_tanh(x);
 }
 

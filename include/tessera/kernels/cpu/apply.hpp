@@ -130,14 +130,20 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
         weights const packed = shape(w);
         index_t const last = ceil_div(task.n1, R);
         for (index_t p = task.n0 / R; p < last;) {
+            if constexpr (has_tiles) {
+                if (uses_tiles(task.m1 - task.m0)) {
+                    // Placed panels follow each other in memory; a packed one is alone.
+                    index_t const count = is_placed ? minimum(detail::amx_shape<weights, form>::panels, last - p) : 1;
+                    tile_panels(packed, stage(w, packed, p, scratch), count, x, task, p, scratch + packed_bytes(w));
+                    p += count;
+                    continue;
+                }
+            }
             int const together = pairs(task) && p + 1 < last ? 2 : 1;
             std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
             if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
             if constexpr (is_integer_product) {
-                if (uses_tiles(task.m1 - task.m0))
-                    tile_panel(packed, panel[0], x, task, p, reinterpret_cast<std::int8_t*>(scratch + packed_bytes(w)));
-                else
-                    integer_panel(packed, panel[0], x, task, p);
+                integer_panel(packed, panel[0], x, task, p);
             } else if constexpr (is_dense) {
                 dense_panels<typename weights::element_type>(panel, together, x, task, p);
             } else if (task.m1 - task.m0 < detail::decode_once_rows) {
@@ -157,7 +163,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
 private:
     static constexpr bool has_tiles = [] {
 #if defined(__AMX_INT8__) && defined(__linux__)
-        if constexpr (is_integer_product && std::is_base_of_v<avx512_amx, Arch>) return detail::has_amx_product<weights, form>;
+        if constexpr (is_integer_product && std::is_base_of_v<avx512_amx, Arch>) return detail::amx_shape<weights, form>::is_served;
 #endif
         return false;
     }();
@@ -173,7 +179,7 @@ private:
     }
     static index_t decoded_bytes(operand const& w, index_t m) noexcept {
         if constexpr (has_tiles)
-            if (uses_tiles(m)) return detail::amx_unpacked_bytes<weights, form>(shape(w));
+            if (uses_tiles(m)) return detail::amx_shape<weights, form>::scratch_bytes(m);
         bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
         return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
     }
@@ -199,22 +205,16 @@ private:
             for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
         });
     }
-    /// Blocks of 16 rows; the last one starts early and adds only what is new.
-    static void tile_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task, index_t p,
-                           std::int8_t* unpacked) noexcept {
-        if constexpr (has_tiles) {
-            simd::amx_tiles<detail::amx_depth<weights, form>> const tiles;
-            detail::unpack_panel_amx<Arch, weights, form>(packed, data, unpacked);
-            for (index_t m = task.m0; m < task.m1; m += 16) {
-                index_t const first = minimum(m, task.m1 - 16);
-                simd::floats<Arch> result[16];
-                detail::product_block_amx<Arch>(tiles, packed, data, unpacked, x, first, result);
-                for (index_t i = m - first; i < 16; ++i) detail::add_to_task<Arch>(task, first + i, p * R, result[i]);
-            }
-        } else {
-            integer_panel(packed, data, x, task, p);
-            static_cast<void>(unpacked);
-        }
+    static void tile_panels([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,
+                            [[maybe_unused]] index_t count, [[maybe_unused]] form const& x,
+                            [[maybe_unused]] product_task const& task, [[maybe_unused]] index_t p,
+                            [[maybe_unused]] std::byte* scratch) noexcept {
+#if defined(__AMX_INT8__) && defined(__linux__)
+        detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch,
+                                         [&](index_t q, index_t m, simd::floats<Arch> const& value) noexcept {
+                                             detail::add_to_task<Arch>(task, m, (p + q) * R, value);
+                                         });
+#endif
     }
     static void coded_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
                             index_t p) noexcept {

@@ -2,120 +2,193 @@
 #pragma once
 
 /// @file
-/// Many int8 rows of x times a panel of 16 rows of coded weights, by matrix tiles. The formula, its order of additions
-/// and therefore its bits are those of product_int8.hpp; codes are unpacked once, less their zero, to signed bytes.
+/// Many int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and therefore
+/// its bits are those of product_int8.hpp.
 ///
-/// Per group of 32 columns and 16 x 16 results: one tile product (16 cycles), and for every row of x a load, a
-/// conversion, a product with x's scale and one or two multiply-adds: the vector units, at about 32 cycles, are the limit.
+/// Columns are taken in chunks: four panels' codes are unpacked, less their zero, to signed bytes (16 KiB, in the first-level
+/// cache), and every block of 16 rows of x is multiplied by them, four segments at a time. Per group of 32
+/// columns and 16 x 16 results: a tile product (16 cycles), and for every row a load, a conversion, a product with x's scale
+/// and one or two multiply-adds: the vector units, at 24 to 32 cycles, are the limit. They work on four segments while the
+/// tiles make the next four.
 
 #include "../../simd/amx.hpp"
 #include "product_int8.hpp"
 
 namespace tessera::inline TESSERA_ABI::detail {
 
+/// Constants of a pair of a placed format and a form of x.
+template <class Weights, class Form>
+struct amx_shape {
+    using source = typename Weights::source;
+    /// Columns of a segment, the unit of an integer sum.
+    static constexpr index_t segment = longest_segment<source, Form>;
+    /// Columns of one tile step.
+    static constexpr int depth = segment % 64 == 0 ? 64 : 32;
+    /// Columns of a chunk: whole groups, at least four segments and 256 columns.
+    static constexpr index_t chunk =
+        source::group == 0 ? 4 * segment : round_up(maximum(4 * segment, 256), maximum(source::group, 1));
+    /// Panels that share the reads of x: what the first-level cache holds of their chunks.
+    static constexpr index_t panels = 4;
+    /// Whether tiles serve this pair: codes less their zero fit a signed byte, and groups are whole segments and steps.
+    static constexpr bool is_served = Weights::layout::rows == 16 && source::group % 32 == 0 && segment % 32 == 0 &&
+                                      source::group % segment == 0 &&
+                                      (source::offset != offset_kind::zero_point || source::bits <= 7);
+    static constexpr index_t codes_bytes = chunk * 16;
+
+    /// Scratch: the unpacked codes of the panels; for m rows of each, the sums, and those of unfinished groups.
+    static constexpr index_t scratch_bytes(index_t m) noexcept {
+        return panels * (codes_bytes + round_up(m, 16) * 32 * static_cast<index_t>(sizeof(float)));
+    }
+};
+
 #if defined(__AMX_INT8__) && defined(__linux__)
 
-/// Columns of one tile step: 64 where segments divide by it.
-template <class Weights, class Form>
-inline constexpr int amx_depth = [] {
-    constexpr index_t scale = Form::scale_group == 0 ? 64 : Form::scale_group;
-    constexpr index_t group = Weights::source::group == 0 ? 64 : Weights::source::group;
-    return scale % 64 == 0 && group % 64 == 0 ? 64 : 32;
-}();
-
-/// Whether tiles serve this pair: codes less their zero fit a signed byte, and groups are whole steps.
-template <class Weights, class Form>
-inline constexpr bool has_amx_product =
-    Weights::layout::rows == 16 && Weights::source::group % 32 == 0 &&
-    (Weights::source::offset != offset_kind::zero_point || Weights::source::bits <= 7);
-
-/// Bytes of an unpacked panel: every group in whole steps.
-template <class Weights, class Form>
-index_t amx_unpacked_bytes(Weights const& w) noexcept {
-    return w.groups() * round_up(w.group(), amx_depth<Weights, Form>) * 16;
-}
-
-/// One panel as rows of 64 bytes: row q of a group holds columns 4 q .. 4 q + 3 of 16 rows of W, signed.
+/// Columns [first, last) of a panel as rows of 64 bytes: row q holds columns 4 q .. 4 q + 3 of its 16 rows, signed.
 template <class Arch, class Weights, class Form>
-void unpack_panel_amx(Weights const& w, std::byte const* record, std::int8_t* out) noexcept {
+void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, index_t last, std::int8_t* out) noexcept {
     using source = typename Weights::source;
-    index_t const padded = round_up(w.group(), amx_depth<Weights, Form>) * 16;
-    for (index_t g = 0; g < w.groups(); ++g, out += padded) {
+    std::int8_t* const end = out + round_up(last - first, amx_shape<Weights, Form>::depth) * 16;
+    while (first < last) {
+        index_t const g = first / w.group();
+        index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
+        std::byte const* const record = data + g * Weights::record_bytes(w.group());
+        std::byte const* codes = record + Weights::header_bytes +
+                                 (first - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
         __m512i zero = _mm512_set1_epi8(static_cast<char>(source::zero));
-        if constexpr (source::offset == offset_kind::zero_point) {
-            simd::ints<Arch> const z =
-                simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
-            zero = _mm512_mullo_epi32(z, _mm512_set1_epi32(0x01010101));
-        }
-        index_t const vectors = Weights::vectors(w.group_columns(g));
-        std::byte const* codes = record + Weights::header_bytes;
-        std::int8_t* to = out;
-        for (index_t v = 0; v < vectors; ++v, codes += 64) {
+        if constexpr (source::offset == offset_kind::zero_point)
+            zero = _mm512_mullo_epi32(
+                simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes)),
+                _mm512_set1_epi32(0x01010101));
+        for (index_t v = Weights::vectors(here); v > 0; --v, codes += 64) {
             simd::prefetch(codes + prefetch_distance);
             __m512i const word = _mm512_loadu_si512(codes);
             if constexpr (Weights::width == 4) {
                 __m512i const mask = _mm512_set1_epi8(15);
-                _mm512_store_si512(to, _mm512_sub_epi8(_mm512_and_si512(word, mask), zero));
-                _mm512_store_si512(to + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(word, 4), mask), zero));
-                to += 128;
+                _mm512_store_si512(out, _mm512_sub_epi8(_mm512_and_si512(word, mask), zero));
+                _mm512_store_si512(out + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(word, 4), mask), zero));
+                out += 128;
             } else {
-                _mm512_store_si512(to, _mm512_sub_epi8(word, zero));
-                to += 64;
+                _mm512_store_si512(out, _mm512_sub_epi8(word, zero));
+                out += 64;
             }
         }
-        for (; to < out + padded; to += 64) _mm512_store_si512(to, _mm512_setzero_si512());
-        record += Weights::record_bytes(w.group_columns(g));
+        first += here;
     }
+    for (; out < end; out += 64) _mm512_store_si512(out, _mm512_setzero_si512());
 }
 
-/// result[i][lane] for rows m .. m + 16 of x and the 16 rows of a panel that `unpack_panel_amx` unpacked to `codes`.
-template <class Arch, class Weights, class Form, class Tiles>
-void product_block_amx(Tiles const& tiles, Weights const& w, std::byte const* record, std::int8_t const* codes,
-                       Form const& x, index_t m, simd::floats<Arch> (&result)[16]) noexcept {
+/// The integer sums of up to four segments from column k of the chunk [first, last): sums[t] for segment t.
+template <class Shape, class Tiles>
+TESSERA_FORCE_INLINE void sum_segments_amx(Tiles const& tiles, std::int8_t const* x, index_t x_stride, index_t first,
+                                           index_t last, index_t k, std::int8_t const* codes, std::int32_t* sums) noexcept {
+    typename Tiles::chain chains[4];
+    for (index_t t = 0; t < 4; ++t) {
+        index_t const at = k + t * Shape::segment;
+        index_t const columns = maximum(0, minimum(Shape::segment, last - at));
+        chains[t] = {x + at, codes + (at - first) * 16, ceil_div(columns, Shape::depth)};
+    }
+    tiles.products(chains, x_stride, sums);
+}
+
+/// Adds the integer sums of the segment at column k to the float32 results of 16 rows of x from m. `total` holds the sums of
+/// a group of several segments.
+template <class Arch, class Weights, class Form>
+TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t k,
+                                          std::int32_t const* sum, simd::floats<Arch> (&result)[16], float* total) noexcept {
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
     constexpr bool token_scale = Form::scale_group == 0;
-    constexpr int depth = amx_depth<Weights, Form>;
-    alignas(64) std::int32_t sums[2][16 * 16];
-    index_t const x_stride = Form::stride_of(x.columns);
-    index_t const padded = round_up(w.group(), depth) * 16;
-    for (floats& r : result) r = floats(0.0f);
-    int turn = 0;
-    for (index_t g = 0; g < w.groups(); ++g, codes += padded) {
-        index_t const columns = w.group_columns(g);
-        constexpr index_t longest = longest_segment<source, Form>;
-        floats const scale = record_floats<Arch, Weights>(record);
-        floats total[16];
-        bool const one_segment = columns <= longest;
-        for (index_t k = 0; k < columns; k += longest) {
-            index_t const first = g * w.group() + k;
-            std::int32_t* const sum = sums[turn ^= 1];
-            tiles.product(x.row(m) + first, x_stride, codes + k * 16, ceil_div(minimum(longest, columns - k), depth), sum);
+    constexpr bool is_group = source::group == amx_shape<Weights, Form>::segment;
+    index_t const g = source::group == 0 ? 0 : k / maximum(source::group, 1);
+    index_t const group_end = g * w.group() + w.group_columns(g);
+    bool const starts = is_group || k == g * w.group();
+    bool const ends = is_group || k + amx_shape<Weights, Form>::segment >= group_end;
+    index_t const scales_stride = Form::scales_of(x.columns);
+    float const* const x_scale = x.scales + m * scales_stride + (token_scale ? 0 : k / maximum(Form::scale_group, 1));
+    std::byte const* const record = data + g * Weights::record_bytes(w.group());
+    floats const scale = record_floats<Arch, Weights>(record);
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i) {
-                floats const f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * i));
-                floats const before = k == 0 ? floats(0.0f) : total[i];
-                if constexpr (token_scale) {
-                    total[i] = before + f;
-                } else {
-                    floats const x_scale(x.scale(m + i, first / maximum(Form::scale_group, 1)));
-                    total[i] = k == 0 ? f * x_scale : xsimd::fma(f, x_scale, before);
-                }
-                if (one_segment) result[i] = xsimd::fma(total[i], scale, result[i]);
-            }
+    for (int r = 0; r < 16; ++r) {
+        floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
+        if constexpr (!token_scale) {
+            floats const s(x_scale[r * scales_stride]);
+            f = starts ? f * s : xsimd::fma(f, s, floats::load_aligned(total + 16 * r));
+        } else if (!starts) {
+            f = f + floats::load_aligned(total + 16 * r);
         }
-        if (!one_segment)
-            for (int i = 0; i < 16; ++i) result[i] = xsimd::fma(total[i], scale, result[i]);
-        if constexpr (source::offset == offset_kind::minimum) {
-            floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i)
-                result[i] = xsimd::fma(offset, floats(x.scaled_sum(m + i, g * w.group(), columns)), result[i]);
-        }
-        record += Weights::record_bytes(columns);
+        if (ends)
+            result[r] = xsimd::fma(f, scale, result[r]);
+        else
+            f.store_aligned(total + 16 * r);
     }
-    if constexpr (token_scale)
-        for (int i = 0; i < 16; ++i) result[i] = result[i] * floats(x.scale(m + i, 0));
+    if constexpr (source::offset == offset_kind::minimum) {
+        if (!ends) return;
+        floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+        float const* const x_sum = x.scaled_sums + m * Form::blocks_of(x.columns) + g * w.group() / Form::block;
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; ++r)
+            if constexpr (source::group == Form::block)
+                result[r] = xsimd::fma(offset, floats(x_sum[r * Form::blocks_of(x.columns)]), result[r]);
+            else
+                result[r] = xsimd::fma(offset, floats(x.scaled_sum(m + r, g * w.group(), w.group_columns(g))), result[r]);
+    }
+}
+
+/// Adds what columns [first, last), a chunk, give for 16 rows of x from m. `part`: 16 x 16 sums, then 16 x 16 sums of the
+/// unfinished group.
+template <class Arch, class Weights, class Form, class Tiles>
+void product_block_amx(Tiles const& tiles, Weights const& w, std::byte const* data, std::int8_t const* codes, Form const& x,
+                       index_t m, index_t first, index_t last, float* part) noexcept {
+    using shape = amx_shape<Weights, Form>;
+    using floats = simd::floats<Arch>;
+    constexpr index_t four = 4 * shape::segment;
+    alignas(64) std::int32_t sums[2][1024];
+    floats result[16];
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) result[r] = floats::load_aligned(part + 16 * r);
+    sum_segments_amx<shape>(tiles, x.row(m), Form::stride_of(x.columns), first, last, first, codes, sums[0]);
+    int turn = 0;
+    for (index_t k = first; k < last; k += four, turn ^= 1) {
+        if (k + four < last)
+            sum_segments_amx<shape>(tiles, x.row(m), Form::stride_of(x.columns), first, last, k + four, codes, sums[turn ^ 1]);
+        for (index_t t = 0; t < 4 && k + t * shape::segment < last; ++t)
+            add_segment_amx<Arch>(w, data, x, m, k + t * shape::segment, sums[turn] + t * 256, result, part + 256);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) result[r].store_aligned(part + 16 * r);
+}
+
+/// `count` panels, panel_bytes apart, by rows [m0, m1) of x, at least 16: emit(panel, m, value). The last block of 16 rows
+/// starts early; what it has in common with the one before is computed twice and emitted once.
+template <class Arch, class Weights, class Form, class Emit>
+void product_panels_amx(Weights const& w, std::byte const* data, index_t count, Form const& x, index_t m0, index_t m1,
+                        std::byte* scratch, Emit const& emit) noexcept {
+    using shape = amx_shape<Weights, Form>;
+    using floats = simd::floats<Arch>;
+    simd::amx_tiles<shape::depth> const tiles;
+    auto* const codes = reinterpret_cast<std::int8_t*>(scratch);
+    auto* const parts = reinterpret_cast<float*>(scratch + shape::panels * shape::codes_bytes);
+    index_t const blocks = ceil_div(m1 - m0, 16);
+    auto const part = [&](index_t b, index_t q) { return parts + (b * count + q) * 512; };
+    for (index_t i = 0; i < blocks * count * 512; i += 16) floats(0.0f).store_aligned(parts + i);
+    for (index_t first = 0; first < w.cols(); first += shape::chunk) {
+        index_t const last = minimum(first + shape::chunk, w.cols());
+        for (index_t q = 0; q < count; ++q)
+            unpack_chunk_amx<Arch, Weights, Form>(w, data + q * w.panel_bytes(), first, last, codes + q * shape::codes_bytes);
+        for (index_t b = 0; b < blocks; ++b)
+            for (index_t q = 0; q < count; ++q)
+                product_block_amx<Arch>(tiles, w, data + q * w.panel_bytes(), codes + q * shape::codes_bytes, x,
+                                        minimum(m0 + 16 * b, m1 - 16), first, last, part(b, q));
+    }
+    for (index_t m = m0; m < m1; ++m) {
+        index_t const b = (m - m0) / 16;
+        index_t const row = m - minimum(m0 + 16 * b, m1 - 16);
+        for (index_t q = 0; q < count; ++q) {
+            floats value = floats::load_aligned(part(b, q) + row * 16);
+            if constexpr (Form::scale_group == 0) value = value * floats(x.scale(m, 0));
+            emit(q, m, value);
+        }
+    }
 }
 
 #endif

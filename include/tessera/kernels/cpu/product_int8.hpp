@@ -22,8 +22,9 @@
 
 namespace tessera::inline TESSERA_ABI::detail {
 
-/// Columns after which an integer sum moves to float: 255 * 127 * 32768 < 2^31.
-inline constexpr index_t longest_integer_sum = 32768;
+/// Columns after which an integer sum moves to float. 32 bits would hold 65536 of 255 * 127; 128 is what suits a tile
+/// product, and both give the same bits only if both convert at the same columns.
+inline constexpr index_t longest_integer_sum = 128;
 
 /// Columns of a segment: a constant, so that loops over grouped formats have constant lengths.
 template <class Source, class Form>

@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// rope on the CPU. All heads of a token share its cosines and sines: a register of them is made once and used for every
-/// head.
+/// rope on the CPU, head by head: memory is walked in order, and all heads of a token find its cosines and sines in the
+/// first-level cache.
 
 #include "../../core/view.hpp"
 #include "../../simd/math.hpp"
@@ -27,40 +27,44 @@ struct token_heads {
 
 template <class Arch, class X, class Y>
 void rope_token(rope_halves, token_heads<X, Y> const& at, float const* cosine, float const* sine, index_t pairs) noexcept {
-    simd::for_each<Arch>(pairs, [&](index_t i, index_t count) noexcept {
-        auto const c = simd::load_partial<Arch>(cosine + i, count);
-        auto const s = simd::load_partial<Arch>(sine + i, count);
-        for (index_t h = 0; h < at.heads; ++h) {
-            X const* const x = at.x + h * at.x_stride + i;
-            Y* const y = at.y + h * at.y_stride + i;
-            auto const a = simd::load_partial<Arch>(x, count);
-            auto const b = simd::load_partial<Arch>(x + pairs, count);
-            simd::store_partial<Arch>(y, simd::fnma(b, s, a * c), count);
-            simd::store_partial<Arch>(y + pairs, simd::fma(a, s, b * c), count);
-        }
-    });
+    for (index_t h = 0; h < at.heads; ++h) {
+        X const* const x = at.x + h * at.x_stride;
+        Y* const y = at.y + h * at.y_stride;
+        simd::for_each<Arch>(pairs, [&](index_t i, index_t count) noexcept {
+            auto const c = simd::load_partial<Arch>(cosine + i, count);
+            auto const s = simd::load_partial<Arch>(sine + i, count);
+            auto const a = simd::load_partial<Arch>(x + i, count);
+            auto const b = simd::load_partial<Arch>(x + pairs + i, count);
+            simd::store_partial<Arch>(y + i, simd::fnma(b, s, a * c), count);
+            simd::store_partial<Arch>(y + pairs + i, simd::fma(a, s, b * c), count);
+        });
+    }
 }
 
+/// With c c ... and -s s ... in memory, y = x c + (x with neighbours exchanged) s. Registers hold whole pairs.
 template <class Arch, class X, class Y>
 void rope_token(rope_interleaved, token_heads<X, Y> const& at, float const* cosine, float const* sine,
                 index_t pairs) noexcept {
-    simd::for_each<Arch>(2 * pairs, [&](index_t i, index_t count) noexcept {
-        // c c ... and -s s ...: then y = x c + (x with neighbours exchanged) s. A register holds whole pairs.
-        alignas(64) float c_lane[simd::lanes<Arch>] = {};
-        alignas(64) float s_lane[simd::lanes<Arch>] = {};
-        for (index_t k = 0; k < count; k += 2) {
-            c_lane[k] = c_lane[k + 1] = cosine[(i + k) / 2];
-            s_lane[k] = -sine[(i + k) / 2];
-            s_lane[k + 1] = sine[(i + k) / 2];
+    constexpr index_t most = 64; // pairs whose doubled cosines and sines are kept, 1 KiB: those of most models at once
+    alignas(64) float c[2 * most];
+    alignas(64) float s[2 * most];
+    for (index_t first = 0; first < pairs; first += most) {
+        index_t const size = minimum(most, pairs - first);
+        for (index_t i = 0; i < size; ++i) {
+            c[2 * i] = c[2 * i + 1] = cosine[first + i];
+            s[2 * i] = -sine[first + i];
+            s[2 * i + 1] = sine[first + i];
         }
-        auto const c = simd::floats<Arch>::load_aligned(c_lane);
-        auto const s = simd::floats<Arch>::load_aligned(s_lane);
         for (index_t h = 0; h < at.heads; ++h) {
-            auto const v = simd::load_partial<Arch>(at.x + h * at.x_stride + i, count);
-            simd::store_partial<Arch>(at.y + h * at.y_stride + i, simd::fma(simd::exchange_neighbours(v), s, v * c),
-                                      count);
+            X const* const x = at.x + h * at.x_stride + 2 * first;
+            Y* const y = at.y + h * at.y_stride + 2 * first;
+            simd::for_each<Arch>(2 * size, [&](index_t i, index_t count) noexcept {
+                auto const v = simd::load_partial<Arch>(x + i, count);
+                auto const other = simd::exchange_neighbours(v) * simd::load_partial<Arch>(s + i, count);
+                simd::store_partial<Arch>(y + i, simd::fma(v, simd::load_partial<Arch>(c + i, count), other), count);
+            });
         }
-    });
+    }
 }
 
 } // namespace detail
