@@ -6,8 +6,7 @@
 /// tile registers to a process that asks once; `amx_is_allowed` asks. Elsewhere, and where it is refused, it answers no
 /// and callers take their dot-product path, which gives the same bits.
 
-#include "../core/arch.hpp"
-#include "../core/types.hpp"
+#include "arch_map.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -107,6 +106,23 @@ public:
         _tile_stored(3, out + 768, 64);
     }
 };
+
+/// One vector of panel codes (64 bytes, 16 rows) as rows of B: signed bytes code - zero, `zero` one number per row of W. With
+/// 4-bit codes two rows of 64 bytes are written, else one; returns the end.
+template <class Arch, int Width>
+TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, ints<Arch> const& zero, std::int8_t* out) noexcept {
+    __m512i const four_zeros = _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101));
+    __m512i const word = _mm512_loadu_si512(codes);
+    if constexpr (Width == 8) {
+        _mm512_store_si512(out, _mm512_sub_epi8(word, four_zeros));
+        return out + 64;
+    } else {
+        __m512i const mask = _mm512_set1_epi8(15);
+        _mm512_store_si512(out, _mm512_sub_epi8(_mm512_and_si512(word, mask), four_zeros));
+        _mm512_store_si512(out + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(word, 4), mask), four_zeros));
+        return out + 128;
+    }
+}
 
 #else
 

@@ -112,4 +112,19 @@ TESSERA_FORCE_INLINE ints<Arch> dot4(ints<Arch> acc, ints<Arch> u, ints<Arch> s)
     return detail::dot4<Bits, Arch>(Arch{}, acc, u, s);
 }
 
+/// What dot4 is made of on an architecture, as compiled.
+template <class Arch>
+inline constexpr char const* dot4_name = [] {
+#if defined(__AVX512VNNI__)
+    if (std::is_base_of_v<avx512_vnni, Arch>) return "vpdpbusd (512 bits)";
+#endif
+#if defined(__AVXVNNI__)
+    if (std::is_base_of_v<avx2_vnni, Arch>) return "vpdpbusd (256 bits)";
+#endif
+    if (std::is_base_of_v<avx512, Arch>) return "vpmaddubsw or vpmaddwd (512 bits)";
+    if (std::is_base_of_v<avx2, Arch>) return "vpmaddubsw or vpmaddwd (256 bits)";
+    if (std::is_base_of_v<sse2, Arch>) return "pmaddwd";
+    return "scalar products";
+}();
+
 } // namespace tessera::inline TESSERA_ABI::simd

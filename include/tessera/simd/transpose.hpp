@@ -38,20 +38,27 @@ TESSERA_FORCE_INLINE void transpose_16(__m512 (&r)[16]) noexcept {
     }
 }
 
-/// Halves, quarters, then within 128-bit lanes: 30 shuffles and 15 additions.
-TESSERA_FORCE_INLINE __m512 row_sums_16(__m512 const (&r)[16]) noexcept {
+/// a, b, c, d: the sums of four rows' quarters, 128 bits each.
+TESSERA_FORCE_INLINE __m512 quarter_sums(__m512 a, __m512 b, __m512 c, __m512 d) noexcept {
     constexpr __mmask16 every = 0xffff;
-    auto const halves = [](__m512 a, __m512 b) noexcept { // a0+a2 a1+a3 b0+b2 b1+b3, 128 bits each
-        return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, a, b, 0x44), _mm512_maskz_shuffle_f32x4(every, a, b, 0xee));
+    auto const halves = [](__m512 x, __m512 y) noexcept { // x0+x2 x1+x3 y0+y2 y1+y3
+        return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, x, y, 0x44), _mm512_maskz_shuffle_f32x4(every, x, y, 0xee));
     };
-    __m512 q[4]; // q[i]: rows i, i + 4, i + 8, i + 12, 128 bits each
-    for (int i = 0; i < 4; ++i) {
-        __m512 const x = halves(r[i], r[i + 4]);
-        __m512 const y = halves(r[i + 8], r[i + 12]);
-        q[i] = _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, x, y, 0x88), _mm512_maskz_shuffle_f32x4(every, x, y, 0xdd));
-    }
-    __m512 const u = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, q[0], q[1]), _mm512_maskz_unpackhi_ps(every, q[0], q[1]));
-    __m512 const w = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, q[2], q[3]), _mm512_maskz_unpackhi_ps(every, q[2], q[3]));
+    __m512 const x = halves(a, b);
+    __m512 const y = halves(c, d);
+    return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(every, x, y, 0x88), _mm512_maskz_shuffle_f32x4(every, x, y, 0xdd));
+}
+
+/// The sums of r[0] ... r[15]: quarters, then within 128-bit lanes; 30 shuffles. No loops, so that `r` stays in registers.
+template <class Rows>
+TESSERA_FORCE_INLINE __m512 row_sums_16(Rows const& r) noexcept {
+    constexpr __mmask16 every = 0xffff;
+    __m512 const a = quarter_sums(r[0], r[4], r[8], r[12]);
+    __m512 const b = quarter_sums(r[1], r[5], r[9], r[13]);
+    __m512 const c = quarter_sums(r[2], r[6], r[10], r[14]);
+    __m512 const d = quarter_sums(r[3], r[7], r[11], r[15]);
+    __m512 const u = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, a, b), _mm512_maskz_unpackhi_ps(every, a, b));
+    __m512 const w = _mm512_add_ps(_mm512_maskz_unpacklo_ps(every, c, d), _mm512_maskz_unpackhi_ps(every, c, d));
     return _mm512_add_ps(_mm512_maskz_shuffle_ps(every, u, w, 0x44), _mm512_maskz_shuffle_ps(every, u, w, 0xee));
 }
 #endif
@@ -81,11 +88,7 @@ TESSERA_FORCE_INLINE void transpose(float const* from, index_t from_stride, floa
 template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> row_sums(floats<Arch> (&rows)[lanes<Arch>]) noexcept {
 #if defined(__AVX512F__)
-    if constexpr (lanes<Arch> == 16) { // xsimd 8.1's haddp is wrong for AVX-512
-        __m512 r[16];
-        for (int i = 0; i < 16; ++i) r[i] = rows[i];
-        return detail::row_sums_16(r);
-    }
+    if constexpr (lanes<Arch> == 16) return detail::row_sums_16(rows); // xsimd 8.1's haddp is wrong for AVX-512
 #endif
     return xsimd::haddp(rows);
 }

@@ -54,27 +54,16 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
         std::byte const* const record = data + g * Weights::record_bytes(w.group());
         std::byte const* codes = record + Weights::header_bytes +
                                  (first - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
-        __m512i zero = _mm512_set1_epi8(static_cast<char>(source::zero));
+        simd::ints<Arch> zero(source::zero);
         if constexpr (source::offset == offset_kind::zero_point)
-            zero = _mm512_mullo_epi32(
-                simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes)),
-                _mm512_set1_epi32(0x01010101));
+            zero = simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
         for (index_t v = Weights::vectors(here); v > 0; --v, codes += 64) {
             simd::prefetch(codes + prefetch_distance);
-            __m512i const word = _mm512_loadu_si512(codes);
-            if constexpr (Weights::width == 4) {
-                __m512i const mask = _mm512_set1_epi8(15);
-                _mm512_store_si512(out, _mm512_sub_epi8(_mm512_and_si512(word, mask), zero));
-                _mm512_store_si512(out + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(word, 4), mask), zero));
-                out += 128;
-            } else {
-                _mm512_store_si512(out, _mm512_sub_epi8(word, zero));
-                out += 64;
-            }
+            out = simd::unpack_signed<Arch, Weights::width>(codes, zero, out);
         }
         first += here;
     }
-    for (; out < end; out += 64) _mm512_store_si512(out, _mm512_setzero_si512());
+    for (; out < end; ++out) *out = 0;
 }
 
 /// The integer sums of up to four segments from column k of the chunk [first, last): sums[t] for segment t.

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `describe(exec, op, m)`: what a product with m rows of x runs: instruction set, layout, and the inner loop chosen. For
+/// people, and for tests that prove that the selected instructions really run.
+///
+///     avx512_amx: int4 codes, panel<16, 4>, int8 tiles
+///
+/// The text of a sum or a product names its terms in parentheses.
+
+#include "../kernels/cpu/decode.hpp"
+#include "linear_operator.hpp"
+
+#include <string>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+template <class Storage>
+std::string storage_name() {
+    if constexpr (is_dense_panel<Storage>) {
+        return storage_name<typename Storage::storage>();
+    } else if constexpr (dense_storage<Storage>) {
+        using element = typename Storage::value_type;
+        if constexpr (std::is_same_v<element, float>)
+            return fp32::name;
+        else
+            return element::name;
+    } else if constexpr (requires { typename Storage::layout; }) {
+        return storage_name<typename Storage::storage>();
+    } else {
+        return Storage::format::name;
+    }
+}
+
+template <class Arch, class Parallel, class Storage, class Preparation>
+std::string describe_term(cpu<Arch, Parallel> const&, linear<Storage, Preparation> const&, index_t m) {
+    using term = kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>>;
+    std::string const depth = term::is_dense ? "1" : "4";
+    std::string text = storage_name<Storage>() + (term::is_dense ? "" : " codes") + ", panel<" + std::to_string(term::R) +
+                       ", " + depth + ">" + (term::is_placed ? "" : " packed on the fly") + ", ";
+    if (term::is_integer_product)
+        return text + (term::uses_tiles(m) ? "int8 tiles" : simd::dot4_name<Arch>);
+    if (term::is_dense) return text + "float multiply-add";
+    return text + (m < decode_once_rows ? "float multiply-add on decoded registers" : "float multiply-add on decoded panels");
+}
+template <class Exec, class A, class B>
+std::string describe_term(Exec const& exec, sum<A, B> const& s, index_t m) {
+    return "(" + describe_term(exec, s.first(), m) + ") + (" + describe_term(exec, s.second(), m) + ")";
+}
+template <class Exec, class A, class B>
+std::string describe_term(Exec const& exec, product<A, B> const& p, index_t m) {
+    return "(" + describe_term(exec, p.first(), m) + ") * (" + describe_term(exec, p.second(), m) + ")";
+}
+template <class Exec, class A>
+std::string describe_term(Exec const& exec, scaled_operator<A> const& s, index_t m) {
+    return "scaled " + describe_term(exec, s.inner(), m);
+}
+template <class Exec, class A>
+std::string describe_term(Exec const&, transposed_operator<A> const&, index_t) {
+    return "transposed, decoded by rows";
+}
+template <class Exec, class A>
+std::string describe_term(Exec const& exec, row_slice<A> const& s, index_t m) {
+    return "rows of " + describe_term(exec, s.inner(), m);
+}
+template <class Exec, class A>
+std::string describe_term(Exec const& exec, column_slice<A> const& s, index_t m) {
+    return "columns of " + describe_term(exec, s.inner(), m);
+}
+
+} // namespace detail
+
+/// See the file comment.
+template <class Arch, class Parallel, linear_operator Op>
+std::string describe(cpu<Arch, Parallel> const& exec, Op const& w, index_t m) {
+    return std::string{Arch::name} + ": " + detail::describe_term(exec, w, m);
+}
+template <linear_operator Op>
+std::string describe(reference const&, Op const&, index_t) {
+    return "reference";
+}
+
+} // namespace tessera::inline TESSERA_ABI
