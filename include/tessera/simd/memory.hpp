@@ -122,7 +122,7 @@ TESSERA_FORCE_INLINE floats<Arch> load_partial(T const* p, index_t n) noexcept {
 #endif
     if constexpr (sizeof(T) == 4) {
         alignas(64) float lane[lanes<Arch>] = {};
-        std::memcpy(lane, p, static_cast<std::size_t>(n) * sizeof(float));
+        if (n > 0) std::memcpy(lane, p, static_cast<std::size_t>(n) * sizeof(float));
         return floats<Arch>::load_aligned(lane);
     } else {
         return detail::load_by_element<Arch>(p, n);
@@ -141,7 +141,7 @@ TESSERA_FORCE_INLINE void store_partial(float* p, floats<Arch> const& v, index_t
 #endif
     alignas(64) float lane[lanes<Arch>];
     v.store_aligned(lane);
-    std::memcpy(p, lane, static_cast<std::size_t>(n) * sizeof(float));
+    if (n > 0) std::memcpy(p, lane, static_cast<std::size_t>(n) * sizeof(float));
 }
 
 /// Rounds to fp16, nearest even.
