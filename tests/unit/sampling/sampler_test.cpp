@@ -35,7 +35,9 @@ std::vector<std::pair<index_t, double>> allowed(std::vector<float> const& logits
     float const top = *std::max_element(logits.begin(), logits.end());
     for (std::size_t i = 0; i < logits.size(); ++i)
         p.emplace_back(static_cast<index_t>(i), std::exp((double{logits[i]} - double{top}) / double{o.temperature}));
-    std::stable_sort(p.begin(), p.end(), [](auto const& a, auto const& b) { return a.second > b.second; });
+    std::sort(p.begin(), p.end(), [](auto const& a, auto const& b) {
+        return a.second != b.second ? a.second > b.second : a.first < b.first;
+    });
     if (o.top_k > 0 && o.top_k < static_cast<index_t>(p.size())) p.resize(static_cast<std::size_t>(o.top_k));
     auto const total = [&] {
         double s = 0;
