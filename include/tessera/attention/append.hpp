@@ -13,23 +13,6 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// The bytes between the lowest and the highest element of a view.
-struct byte_range {
-    void const* first;
-    index_t bytes;
-};
-template <class T>
-byte_range bytes_of(tensor_view<T, 3> const& v) noexcept {
-    if (v.empty()) return {v.data_handle(), 0};
-    index_t lowest = 0;
-    index_t highest = 0;
-    for (std::size_t r = 0; r < 3; ++r) {
-        index_t const reach = v.stride(r) * (v.extent(r) - 1);
-        (reach < 0 ? lowest : highest) += reach;
-    }
-    return {v.data_handle() + lowest, (highest - lowest + 1) * static_cast<index_t>(sizeof(T))};
-}
-
 /// Tokens [first, last) of x into the slots of the cache.
 template <class Exec, class Cache, class X, class Element>
 void append_rows(Cache const& kv, tensor_view<X const, 3> const& x, kv_rows<Element> const& to, index_t first,
@@ -64,7 +47,7 @@ void append(Exec const& exec, kv_cache<key<KeyFormat>, value<ValueFormat>, Layou
     check::not_null("append", "v", values.data_handle(), values.size());
     if constexpr (std::is_same_v<Layout, contiguous>)
         check::within("append", "tokens of k", n, 0, kv.capacity() - kv.tokens());
-    for (auto const& x : {detail::bytes_of(keys), detail::bytes_of(values)}) {
+    for (auto const& x : {spanned_bytes(keys), spanned_bytes(values)}) {
         check::no_overlap("append", "k or v", x.first, x.bytes, "the keys of the cache", kv.key_rows().data,
                           kv.capacity() * kv.kv_heads() * kv.key_dim() * index_t{sizeof(*kv.key_rows().data)});
         check::no_overlap("append", "k or v", x.first, x.bytes, "the values of the cache", kv.value_rows().data,

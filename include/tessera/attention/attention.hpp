@@ -68,7 +68,7 @@ byte_range kv_bytes(kv_rows<T const> const& rows, kv_view<K, V> const& kv, index
     index_t const sizes[] = {slots, kv.kv_heads, dim};
     index_t const strides[] = {rows.slot_stride, rows.head_stride, rows.dim_stride};
     using rows_view = tensor_view<T const, 3>;
-    return bytes_of(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});
+    return spanned_bytes(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});
 }
 
 template <class Q, class K, class V, class O>
@@ -85,8 +85,8 @@ void check_attention(tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv, 
     check::equal(name, "head_dim of out", out.extent(2), kv.value_dim, "head_dim of the values");
     check::not_null(name, "q", q.data_handle(), q.size());
     check::not_null(name, "out", out.data_handle(), out.size());
-    auto const to = bytes_of(out);
-    auto const from = bytes_of(q);
+    auto const to = spanned_bytes(out);
+    auto const from = spanned_bytes(q);
     auto const keys = kv_bytes(kv.keys, kv, kv.key_dim);
     auto const values = kv_bytes(kv.values, kv, kv.value_dim);
     check::no_overlap(name, "q", from.first, from.bytes, "out", to.first, to.bytes);

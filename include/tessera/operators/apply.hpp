@@ -86,7 +86,9 @@ void apply(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k
     auto const values = detail::activations("apply", x);
     check::equal("apply", "columns of x", x.extent(1), w.cols(), "columns of the operator");
     matrix_view<Y> const out = detail::results(y, x.extent(0), w.rows());
-    check::no_overlap("apply", "x", x.data_handle(), span_bytes(values), "y", y.data_handle(), span_bytes(out));
+    auto const from = spanned_bytes(values);
+    auto const to = spanned_bytes(out);
+    check::no_overlap("apply", "x", from.first, from.bytes, "y", to.first, to.bytes);
     detail::check_epilogue("apply", finish, x.extent(0), w.rows());
     if constexpr (std::is_same_v<Exec, reference>) {
         detail::apply_reference(exec, w, values, out, finish);
@@ -107,7 +109,8 @@ void apply(Exec const& exec, Op const& w, prepared_rows<Forms> const& x, // (m, 
     detail::require_backend<Exec>();
     check::equal("apply", "columns of x", x.columns, w.cols(), "columns of the operator");
     matrix_view<Y> const out = detail::results(y, x.rows, w.rows());
-    check::no_overlap("apply", "x", x.source, x.source_bytes, "y", y.data_handle(), span_bytes(out));
+    auto const to = spanned_bytes(out);
+    check::no_overlap("apply", "x", x.source.first, x.source.bytes, "y", to.first, to.bytes);
     detail::check_epilogue("apply", finish, x.rows, w.rows());
     workspace_scope scope{exec.scratch()};
     detail::apply_prepared(exec, scope, w, x, out, finish);

@@ -24,8 +24,7 @@ struct prepared_rows {
     input_set<Forms> inputs;
     index_t rows = 0;    ///< m
     index_t columns = 0; ///< k
-    void const* source = nullptr; ///< x's data and extent in bytes: y must not overlap it
-    index_t source_bytes = 0;
+    byte_range source{nullptr, 0}; ///< x's bytes: y must not overlap them
 };
 
 namespace detail {
@@ -53,7 +52,7 @@ matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T
 
 template <class Forms, class Exec, class X, class Arena>
 prepared_rows<Forms> plan_rows(X const& x, Arena& arena) {
-    return {input_set<Forms>::template plan<Exec>(x, arena), x.extent(0), x.extent(1), x.data_handle(), span_bytes(x)};
+    return {input_set<Forms>::template plan<Exec>(x, arena), x.extent(0), x.extent(1), spanned_bytes(x)};
 }
 
 } // namespace detail

@@ -46,25 +46,6 @@ constexpr auto as_rows(V&& v) noexcept {
     }
 }
 
-/// The bytes that a view spans, strides of either sign.
-struct byte_range {
-    void const* first;
-    index_t bytes;
-};
-
-template <class T>
-byte_range spanned(matrix_view<T> const& v) noexcept {
-    if (v.empty()) return {v.data_handle(), 0};
-    index_t low = 0;
-    index_t high = 0;
-    for (std::size_t r = 0; r < 2; ++r) {
-        index_t const last = (v.extent(r) - 1) * v.stride(r);
-        low += minimum(last, 0);
-        high += maximum(last, 0);
-    }
-    return {v.data_handle() + low, (high - low + 1) * index_t{sizeof(T)}};
-}
-
 template <overflow Beyond, class Exec, class X, class Y>
 void convert_checked(Exec const& exec, matrix_view<X const> const& x, matrix_view<Y> const& y) {
     check::equal("convert", "rows of y", y.extent(0), x.extent(0), "rows of x");
@@ -75,8 +56,8 @@ void convert_checked(Exec const& exec, matrix_view<X const> const& x, matrix_vie
         if (!y.empty() && y.extent(r) > 1 && y.stride(r) == 0)
             raise_unequal("convert", r == 0 ? "distance of the rows of y" : "distance of the columns of y", 0, 1,
                           "or more: elements of an output are apart");
-    byte_range const from = spanned(x);
-    byte_range const to = spanned(y);
+    byte_range const from = spanned_bytes(x);
+    byte_range const to = spanned_bytes(y);
     check::no_overlap("convert", "x", from.first, from.bytes, "y", to.first, to.bytes);
     kernel<op::convert, Exec, conversion<X, Y, Beyond>>::run(exec, x, y);
 }

@@ -51,6 +51,11 @@ struct arch_map<neon64> {
     using type = xsimd::neon64;
 };
 
+#if defined(__AVX512F__)
+/// For zero-masked forms of conversions: the unmasked ones of g++ 12 start from a register that it warns of.
+inline constexpr __mmask16 every_lane = 0xffff;
+#endif
+
 } // namespace detail
 
 /// A register of T for the architecture; `floats<Arch>` and `ints<Arch>` have the same number of lanes.

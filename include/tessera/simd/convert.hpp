@@ -25,10 +25,7 @@ namespace tessera::inline TESSERA_ABI::simd {
 
 namespace detail {
 
-// The unmasked 512-bit intrinsics behind xsimd's operators make GCC 12 warn of an uninitialised register.
-#if defined(__AVX512F__)
-inline constexpr __mmask16 every_lane = 0xffff;
-#endif
+// The unmasked 512-bit intrinsics behind xsimd's operators make GCC 12 warn of an uninitialised register: `every_lane`.
 
 template <int N, class A>
 TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> shift_left(xsimd::batch<std::int32_t, A> const& v) noexcept {

@@ -31,9 +31,6 @@ TESSERA_FORCE_INLINE void store(float* p, floats<Arch> const& v) noexcept {
 namespace detail {
 
 #if defined(__AVX512F__)
-/// The unmasked forms of some intrinsics of GCC 12 warn of an uninitialised register.
-inline constexpr __mmask16 every_lane = 0xffff;
-
 TESSERA_FORCE_INLINE __m512 widen_bf16(__m256i codes) noexcept {
     return _mm512_castsi512_ps(
         _mm512_maskz_slli_epi32(every_lane, _mm512_maskz_cvtepu16_epi32(every_lane, codes), 16));

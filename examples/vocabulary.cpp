@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+//
+// The whole vocabulary in one page: the five families of the library, and the one line that chooses the machine. What is
+// built runs; what is planned (include/tessera/planned.hpp) is named, so that the words fit together from the start.
+//
+// Output:
+//     quantised base + adapter: 16 outputs, all finite
+//     attention over an int8 cache: 8 tokens in the cache, all finite
+
+#include <tessera/tessera.hpp>
+
+#include <cmath>
+#include <cstdio>
+
+namespace ts = tessera;
+using backend = ts::cpu<>; // the only line that changes: ts::reference, later ts::cuda<90>
+
+namespace {
+
+template <class T>
+char const* verdict(T const& x) {
+    for (ts::index_t i = 0; i < x.size(); ++i)
+        if (!std::isfinite(x.data()[i])) return "some not finite";
+    return "all finite";
+}
+
+// The planned half of the vocabulary: types, and what they will be made of.
+using outliers = ts::linear<ts::csr<ts::fp16>>;
+using pruned = ts::n_of_m<2, 4, ts::int8>;
+using router = ts::top_k_router<ts::matrix_view<float const>, ts::softmax_gate>;
+using experts = ts::moe<router, ts::linear<ts::quantized<ts::int4_g128>>>;
+using adapted = ts::dora<ts::linear<ts::quantized<ts::nf4_g64>>, ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>;
+static_assert(!ts::is_built<ts::csr<ts::fp16>> && !ts::is_built<pruned> && !ts::is_built<router> && !ts::is_built<experts>);
+static_assert(!ts::is_built<adapted> && !ts::is_built<ts::paged<16>> && !ts::is_built<ts::any_operator<backend>>);
+static_assert(ts::is_built<ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>);
+
+} // namespace
+
+int main() {
+    backend const exec;
+    ts::philox const random{1};
+    auto const fill = [&](auto& t) {
+        for (ts::index_t i = 0; i < t.size(); ++i) t.data()[i] = random.normal(static_cast<std::uint64_t>(i));
+    };
+
+    // Quantizers and low-rank adapters: W = quantised + low rank, multiplied in one pass.
+    ts::matrix<float> w{16, 128}, b{16, 4}, a{4, 128}, x{2, 128}, y{2, 16};
+    fill(w), fill(b), fill(a), fill(x);
+    auto const q = ts::quantize<ts::int4_g128>(w);                                  // w (n, k)
+    auto const adapter = ts::low_rank{b, a, /*scale=*/16.f / 4};                    // b (n, r), a (r, k)
+    auto const layer = ts::place(exec, ts::linear{q, ts::int8_per_token{}} + adapter);
+    ts::apply(exec, layer, x, y);                                                   // y (m, n) = x (m, k) layerᵀ
+    std::printf("quantised base + adapter: %d outputs, %s\n", static_cast<int>(y.extent(1)), verdict(y));
+
+    // Tiled attention over a quantised cache, with a score of functors.
+    ts::tensor<float, 3> query{8, 4, 32}, k{8, 2, 32}, v{8, 2, 32}, out{8, 4, 32};  // (tokens, heads, head_dim)
+    fill(query), fill(k), fill(v);
+    ts::kv_cache<ts::key<ts::int8_per_token>, ts::value<ts::fp16>, ts::contiguous> kv{64, 2, 32};
+    ts::append(exec, kv, k.view(), v.view());                                       // quantises on write
+    auto const score = ts::scaled{1.f / std::sqrt(32.f)} | ts::soft_cap{30.f} | ts::causal | ts::window{1024};
+    ts::attention(exec, query.view(), kv.view(), out.view(), score);
+    std::printf("attention over an int8 cache: %d tokens in the cache, %s\n", static_cast<int>(kv.tokens()), verdict(out));
+}

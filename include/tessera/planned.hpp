@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Names that are settled but not built yet, so that all five families share one vocabulary from the start. Each is
+/// declared here until its header takes it over; `is_built<T>` says which side of that line a type is on, and making an
+/// object of a planned type fails with a sentence.
+
+#include "core/types.hpp"
+
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// The body of a planned template: cannot be made, says so.
+template <class... T>
+struct planned {
+    planned() { static_assert(always_false<T...>, "tessera: this type is planned and not built yet"); }
+};
+
+} // namespace detail
+
+/// Sparse storage: compressed rows of values in `Format`.
+template <class Format>
+class csr : detail::planned<Format> {};
+/// Sparse storage: N of every M consecutive weights of a row.
+template <index_t N, index_t M, class Format>
+class n_of_m : detail::planned<Format> {};
+
+/// Routing: the k experts of largest gate.
+template <class Weight, class Gate>
+class top_k_router : detail::planned<Weight, Gate> {};
+/// Softmax over the experts; sigmoid of each.
+struct softmax_gate {};
+struct sigmoid_gate {};
+/// A router and an indexed family of operators.
+template <class Router, class Expert>
+class moe : detail::planned<Router, Expert> {};
+
+/// Adapter: magnitude times the direction of base + low rank (DoRA).
+template <class Base, class LowRank>
+class dora : detail::planned<Base, LowRank> {};
+
+/// KV cache layout: pages of N tokens, shared between sequences.
+template <index_t N>
+class paged : detail::planned<paged<N>> {};
+
+/// An operator whose format is known at run time.
+template <class Exec>
+class any_operator : detail::planned<Exec> {};
+
+/// False for the types of this file.
+template <class T>
+inline constexpr bool is_built = true;
+template <class F>
+inline constexpr bool is_built<csr<F>> = false;
+template <index_t N, index_t M, class F>
+inline constexpr bool is_built<n_of_m<N, M, F>> = false;
+template <class W, class G>
+inline constexpr bool is_built<top_k_router<W, G>> = false;
+template <class R, class E>
+inline constexpr bool is_built<moe<R, E>> = false;
+template <class B, class L>
+inline constexpr bool is_built<dora<B, L>> = false;
+template <index_t N>
+inline constexpr bool is_built<paged<N>> = false;
+template <class E>
+inline constexpr bool is_built<any_operator<E>> = false;
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Everything but the leaves (interop, Eigen). A program that uses one family includes that family's header instead and
+/// compiles faster; README.md beside this file says where what is.
+
+#include "attention/append.hpp"
+#include "attention/attention.hpp"
+#include "core/thread_pool.hpp"
+#include "nn/activation.hpp"
+#include "nn/embedding.hpp"
+#include "nn/norm.hpp"
+#include "nn/rope.hpp"
+#include "nn/softmax.hpp"
+#include "numerics/fp6_fp4.hpp"
+#include "numerics/fp8.hpp"
+#include "numerics/limits.hpp"
+#include "operators/apply.hpp"
+#include "operators/describe.hpp"
+#include "operators/place.hpp"
+#include "planned.hpp"
+#include "quant/convert.hpp"
+#include "quant/quantize.hpp"
+#include "sampling/sampler.hpp"
+#include "version.hpp"
