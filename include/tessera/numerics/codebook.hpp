@@ -24,6 +24,37 @@ struct codebook {
     static_assert(size >= 2 && size <= 256 && (size & (size - 1)) == 0,
                   "tessera: codebook<Table>: Table::values needs 2, 4, ... or 256 floats");
 
+private:
+    struct table {
+        float values[size];
+    };
+    static constexpr table copied() noexcept {
+        table t{};
+        for (int i = 0; i < size; ++i) t.values[i] = Table::values[i];
+        return t;
+    }
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr float value_of(std::uint32_t code) noexcept {
+#if defined(__CUDA_ARCH__)
+        constexpr table local = copied(); // device code cannot index a static array of the host
+        return local.values[code];
+#else
+        return Table::values[code];
+#endif
+    }
+
+    /// Exact: the sum of two floats whose exponents differ by less than 29 is a double, and so is twice a float.
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr bool takes_upper(double low, double high, bool upper_wins_ties,
+                                                                        double target, rounding mode,
+                                                                        std::uint32_t random) noexcept {
+        bool const upper_is_larger = low + high > 0;
+        if (mode == rounding::toward_zero) return !upper_is_larger;
+        if (mode == rounding::stochastic)
+            return (target - low) * 0x1p32 + random * (high - low) >= (high - low) * 0x1p32;
+        if (2 * target == low + high) return mode == rounding::half_away ? upper_is_larger : upper_wins_ties;
+        return 2 * target > low + high;
+    }
+
+public:
     static constexpr int bits = detail::bit_width(size) - 1;
     static constexpr char const* name = Table::name;
     static constexpr bool is_integer = false;
@@ -34,7 +65,7 @@ struct codebook {
     }();
 
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr float decode(std::uint32_t code) noexcept {
-        return Table::values[code & (size - 1u)];
+        return value_of(code & (size - 1u));
     }
 
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr std::uint32_t encode(float x,
@@ -43,29 +74,16 @@ struct codebook {
                                                                             std::uint32_t random = 0) noexcept {
         double const target = x == x ? static_cast<double>(x) : 0.0;
         // The neighbours: the largest value not above the target, the smallest not below it, each of lowest code.
-        int below = -1;
-        int above = -1;
-        for (int i = 0; i < size; ++i) {
-            float const value = Table::values[i];
-            if (value <= target && (below < 0 || value > Table::values[below])) below = i;
-            if (value >= target && (above < 0 || value < Table::values[above])) above = i;
+        constexpr auto none = static_cast<std::uint32_t>(size);
+        std::uint32_t below = none;
+        std::uint32_t above = none;
+        for (std::uint32_t code = 0; code < none; ++code) {
+            float const value = value_of(code);
+            if (value <= target && (below == none || value > value_of(below))) below = code;
+            if (value >= target && (above == none || value < value_of(above))) above = code;
         }
-        if (below < 0 || above < 0 || below == above) return static_cast<std::uint32_t>(below < 0 ? above : below);
-        return static_cast<std::uint32_t>(takes_upper(below, above, target, mode, random) ? above : below);
-    }
-
-private:
-    /// Exact: the sum of two floats whose exponents differ by less than 29 is a double, and so is twice a float.
-    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr bool takes_upper(int below, int above, double target,
-                                                                        rounding mode, std::uint32_t random) noexcept {
-        double const low = Table::values[below];
-        double const high = Table::values[above];
-        bool const upper_is_larger = low + high > 0;
-        if (mode == rounding::toward_zero) return !upper_is_larger;
-        if (mode == rounding::stochastic)
-            return (target - low) * 0x1p32 + random * (high - low) >= (high - low) * 0x1p32;
-        if (2 * target == low + high) return mode == rounding::half_away ? upper_is_larger : above < below;
-        return 2 * target > low + high;
+        if (below == none || above == none || below == above) return below == none ? above : below;
+        return takes_upper(value_of(below), value_of(above), above < below, target, mode, random) ? above : below;
     }
 };
 
