@@ -2,6 +2,7 @@
 #include "nn_support.hpp"
 
 #include <tessera/nn/embedding.hpp>
+#include <tessera/operators/place.hpp>
 #include <tessera/storage/tensor.hpp>
 
 using namespace nn_test;
@@ -40,7 +41,19 @@ void check_blocks(index_t n) {
     for (index_t i = 0; i < vocabulary; ++i)
         ts::encode_row<Format>(&w.view()(i, 0), n, blocks.data() + i * n / Format::block_size);
     ts::blocked<Format> const table{blocks.data(), vocabulary, n};
-    check_table(table, n, [&](index_t i, index_t k) { return table(i, k); });
+    auto const value = [&](index_t i, index_t k) { return table(i, k); };
+    check_table(table, n, value);
+    // A placed table, as the output head of a model with tied embeddings has it.
+    std::int32_t const ids[] = {22, 0, 7, 16, 15};
+    for_each_cpu([&](auto const& exec) {
+        CAPTURE(name_of(exec));
+        auto const placed = ts::place(exec, ts::linear{table});
+        guarded<float> y(5, n, 2);
+        ts::embedding(exec, placed.view(), ts::vector_view<std::int32_t const>{ids, 5}, y.view());
+        check_close(y.view(), [&](index_t t, index_t k) { return value(index_t{ids[t]}, k); },
+                    [](index_t, index_t) { return 0.0; });
+        CHECK(y.is_intact());
+    });
 }
 
 } // namespace
