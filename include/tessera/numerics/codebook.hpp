@@ -28,14 +28,14 @@ private:
     struct table {
         float values[size];
     };
-    static constexpr table copied() noexcept {
+    static constexpr table copied = [] {
         table t{};
         for (int i = 0; i < size; ++i) t.values[i] = Table::values[i];
         return t;
-    }
+    }();
     [[nodiscard]] TESSERA_HOST_DEVICE static constexpr float value_of(std::uint32_t code) noexcept {
 #if defined(__CUDA_ARCH__)
-        constexpr table local = copied(); // device code cannot index a static array of the host
+        constexpr table local = copied; // device code cannot index a static array of the host
         return local.values[code];
 #else
         return Table::values[code];
