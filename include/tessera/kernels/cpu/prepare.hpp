@@ -8,7 +8,7 @@
 ///
 ///     scale = a / 127        code = round_half_even(x * (127 / a))
 ///
-/// in float32. a = 0 gives scale 0 and codes 0. A NaN or infinity in the group gives scale NaN and codes 0, so the rows
+/// in float32. a = 0 gives scale 0 and codes 0, and so does a below 127 / 2^128 = 3.7e-37, where 127 / a is not finite. A NaN or infinity in the group gives scale NaN and codes 0, so the rows
 /// of y that depend on it are NaN (the card of integer activations, contract 4).
 
 #include "../../core/exec.hpp"
@@ -93,6 +93,7 @@ void encode_int8_row(index_t columns, index_t longest, Span const& span, std::in
                      std::int32_t* sums, float* scaled_sums) noexcept {
     index_t const scale_group = Form::scale_group == 0 ? maximum(columns, 1) : Form::scale_group;
     float inverse = 0;
+    if (columns == 0 && Form::scale_group == 0) scales[0] = 0.0f; // the row's scale is read, whatever its length
     for (index_t b = 0; b < Form::blocks_of(columns); ++b) {
         index_t const first = b * Form::block;
         index_t const n = minimum(Form::block, columns - first);

@@ -20,17 +20,21 @@
 #include "../../storage/prepacked.hpp"
 #include "../forms.hpp"
 
+#include <numeric>
+
 namespace tessera::inline TESSERA_ABI::detail {
 
 /// Columns after which an integer sum moves to float. 32 bits would hold 65536 of 255 * 127; 128 is what suits a tile
 /// product, and both give the same bits only if both convert at the same columns.
 inline constexpr index_t longest_integer_sum = 128;
 
-/// Columns of a segment: a constant, so that loops over grouped formats have constant lengths.
+/// Columns of a segment: a constant, so that loops over grouped formats have constant lengths. It lies in one group of the
+/// weights and under one scale of x. Groups that are no multiple of 32 have one sum each (`int8_rows`), so one segment.
 template <class Source, class Form>
 inline constexpr index_t longest_segment = [] {
-    index_t const under_one_scale = Form::scale_group == 0 ? longest_integer_sum : minimum(longest_integer_sum, Form::scale_group);
-    return Source::group == 0 ? under_one_scale : minimum(under_one_scale, Source::group);
+    if (Source::group % 32 != 0) return Source::group;
+    if (Form::scale_group == 0) return Source::group == 0 ? longest_integer_sum : minimum(longest_integer_sum, Source::group);
+    return std::gcd(longest_integer_sum, std::gcd(Form::scale_group, Source::group));
 }();
 
 /// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.

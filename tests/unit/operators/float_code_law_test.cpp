@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+// The law of stored matrices for codes that are no integers: a codebook, fp8 in blocks of rows and columns, and 4-bit floats
+// with 8-bit scales.
+
+#include "operator_laws.hpp"
+
+#include <tessera/numerics/fp6_fp4.hpp>
+#include <tessera/numerics/fp8.hpp>
+
+using namespace tessera_test;
+
+TEST_CASE("nf4 in groups of 64") { report_law<scheme_storage<ts::nf4_g64>, ts::as_is>("as_is"); }
+
+TEST_CASE("e4m3fn in blocks of 2 by 40") {
+    report_law<scheme_storage<ts::scheme<ts::e4m3fn, ts::block<2, 40>>>, ts::as_is>("as_is");
+}
+
+TEST_CASE("e2m1 in groups of 16 with e4m3fn scales") {
+    report_law<scheme_storage<ts::scheme<ts::e2m1, ts::group<16>, ts::e4m3fn>>, ts::as_is>("as_is");
+}
