@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The bounds are those of simd/math.hpp, measured there over all 2^32 floats; here every 65,537th and what lies around the
-// special points. The case marked skip() is the whole sweep.
+// The bounds are those of simd/math.hpp, measured over all 2^32 floats (the case marked skip() with `stride` 1, which takes
+// an hour); here every 65,537th and what lies around the special points.
 #include "simd_support.hpp"
 
 #include <tessera/simd/math.hpp>
@@ -137,10 +137,11 @@ TEST_CASE("elementary functions are within their stated bounds") {
     for_each_arch([&](auto arch) { sweep<decltype(arch)>(x); });
 }
 
-TEST_CASE("elementary functions over all floats" * doctest::skip()) {
+TEST_CASE("elementary functions over every 31st float" * doctest::skip()) {
+    constexpr std::uint64_t stride = 31;
     for (std::uint64_t part = 0; part < 256; ++part) {
         std::vector<float> x;
-        for (std::uint64_t bits = part << 24; bits < (part + 1) << 24; ++bits)
+        for (std::uint64_t bits = part << 24; bits < (part + 1) << 24; bits += stride)
             x.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
         for_each_arch([&](auto arch) { sweep<decltype(arch)>(x); });
     }
