@@ -99,6 +99,7 @@ private:
     hyperparameters sizes_;
     llama_options options_;
     embedding_table table_;
+    ts::memory_arena arena_; // the placed weights, in the order of their use
     std::vector<layer> layers_;
     std::vector<float> norm_;
     projection<Exec> head_;
@@ -119,7 +120,8 @@ llama(Exec const&, ts::gguf::file const&, llama_options const& = {}) -> llama<Ex
 template <class Exec>
 class llama<Exec>::loader {
 public:
-    loader(Exec const& exec, ts::gguf::file const& file, activations how) : exec_{exec}, file_{file}, how_{how} {}
+    loader(Exec const& exec, ts::gguf::file const& file, activations how, ts::memory_arena& arena)
+        : exec_{exec}, file_{file}, how_{how}, arena_{arena} {}
 
     ts::gguf::tensor_entry const& matrix(std::string const& name, index_t rows, index_t columns) {
         ts::gguf::tensor_entry const& t = file_.tensor(name);
@@ -148,7 +150,7 @@ public:
     projection<Exec> stack(index_t columns, std::initializer_list<part> parts) {
         std::vector<ts::gguf::tensor_entry const*> tensors;
         for (part const& p : parts) tensors.push_back(&matrix(p.name, p.rows, columns));
-        return projection<Exec>{exec_, tensors, how_};
+        return projection<Exec>{exec_, tensors, how_, arena_};
     }
 
     /// A tensor that nobody asked for means something that is not done here.
@@ -163,6 +165,7 @@ private:
     Exec const& exec_;
     ts::gguf::file const& file_;
     activations how_;
+    ts::memory_arena& arena_;
     std::set<std::string_view> used_;
 };
 
@@ -177,7 +180,7 @@ llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options c
     ts::check::within("llama", "chunk", options_.chunk, 1, 1 << 16);
     options_.chunk = ts::minimum(options_.chunk, options_.kv_tokens);
 
-    loader load{exec_, file, options_.products};
+    loader load{exec_, file, options_.products, arena_};
     auto const& embedding = load.matrix("token_embd.weight", -1, s.width);
     table_ = embedding_table{embedding};
     index_t const q_rows = s.heads * s.head_dim;

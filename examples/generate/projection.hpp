@@ -60,7 +60,7 @@ decltype(auto) with_storage(ts::gguf::tensor_entry const& t, F&& f) {
 template <class Op>
 struct in_file {
     Op op;
-    in_file(ts::reference const&, Op const& w) : op{w} {}
+    in_file(ts::reference const&, Op const& w, ts::memory_arena*) : op{w} {}
     Op view() const noexcept { return op; }
     static index_t bytes() noexcept { return 0; }
 };
@@ -90,10 +90,10 @@ using weights = typename joined<
     held_blocks<Exec, ts::q8_0>>::type;
 
 template <class Exec>
-weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activations how) {
+weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activations how, ts::memory_arena& arena) {
     return with_storage(t, [&]<class Storage>(Storage const& w) -> weights<Exec> {
         auto const as = [&]<class P>(P) -> weights<Exec> {
-            return weights<Exec>{std::in_place_type<held<Exec, ts::linear<Storage, P>>>, exec, ts::linear<Storage, P>{w}};
+            return weights<Exec>{std::in_place_type<held<Exec, ts::linear<Storage, P>>>, exec, ts::linear<Storage, P>{w}, &arena};
         };
         if constexpr (ts::coded_storage<Storage>) {
             if (how == activations::int8_per_token) return as(ts::int8_per_token{});
@@ -111,12 +111,14 @@ template <class Exec>
 class projection {
 public:
     projection() = default;
-    projection(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how) {
+    /// The weights are placed in `arena`, which must outlive the projection.
+    projection(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
+               ts::memory_arena& arena) {
         for (std::size_t i = 0; i < tensors.size();) {
             std::size_t end = i + 1;
             if constexpr (!std::is_same_v<Exec, ts::reference>)
                 while (end < tensors.size() && tensors[end]->type == tensors[i]->type) ++end;
-            add(exec, tensors.subspan(i, end - i), how);
+            add(exec, tensors.subspan(i, end - i), how, arena);
             i = end;
         }
     }
@@ -155,7 +157,8 @@ private:
         detail::weights<Exec> weights;
     };
 
-    void add(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how) {
+    void add(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
+             ts::memory_arena& arena) {
         ts::gguf::tensor_entry stacked = *tensors[0];
         ts::buffer<std::byte> bytes; // of all of them, until they are placed
         if (tensors.size() > 1) {
@@ -171,7 +174,7 @@ private:
             }
             stacked.bytes = {bytes.data(), static_cast<std::size_t>(size)};
         }
-        parts_.push_back({rows_, rows_ + stacked.rows(), detail::hold(exec, stacked, how)});
+        parts_.push_back({rows_, rows_ + stacked.rows(), detail::hold(exec, stacked, how, arena)});
         rows_ += stacked.rows();
     }
 

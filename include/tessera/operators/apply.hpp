@@ -130,15 +130,17 @@ void apply(Exec const& exec, Op const& w, tensor<X, 2> const& x, tensor<Y, 2>& y
 template <execution_policy Exec, linear_operator Op, class X, class EX, class LX, class AX>
 index_t workspace_bytes(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x) {
     detail::require_backend<Exec>();
+    auto const values = detail::activations("workspace_bytes", x);
+    check::equal("workspace_bytes", "columns of x", x.extent(1), w.cols(), "columns of the operator");
     workspace_sizer sizer;
     if constexpr (!std::is_same_v<Exec, reference>) {
-        auto const prepared = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(
-            detail::activations("workspace_bytes", x), sizer);
+        auto const prepared = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(values, sizer);
         static_cast<void>(kernel<op::apply, Exec, Op>::plan(exec, w, prepared.rows, sizer));
         static_cast<void>(detail::plan_run(exec, w, prepared.rows, sizer));
     } else {
-        // Rows of doubles; the nested terms of an operator need at most as much again each.
-        sizer.carve<double>(16 * (w.cols() + w.rows()));
+        sizer.carve<double>(w.cols());
+        sizer.carve<double>(w.rows());
+        kernel<op::apply, reference, Op>::plan(w, sizer);
     }
     return sizer.bytes();
 }

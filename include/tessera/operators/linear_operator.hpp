@@ -21,6 +21,7 @@
 
 #include <concepts>
 #include <type_traits>
+#include <utility>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -186,8 +187,8 @@ public:
     low_rank(B const& b, A const& a, float scale = 1.0f)
         : detail::low_rank_operator<B, A>{scale, product<B, A>{b, a}} {}
     template <class W, class V>
-        requires(!linear_operator<W> && !linear_operator<V>)
-    low_rank(W const& b, V const& a, float scale = 1.0f) : low_rank{B{b}, A{a}, scale} {}
+        requires(!linear_operator<std::remove_cvref_t<W>> && !linear_operator<std::remove_cvref_t<V>>)
+    low_rank(W&& b, V&& a, float scale = 1.0f) : low_rank{B{std::forward<W>(b)}, A{std::forward<V>(a)}, scale} {}
 
     constexpr index_t rank() const noexcept { return this->inner().first().cols(); }
     constexpr B const& b() const noexcept { return this->inner().first(); }

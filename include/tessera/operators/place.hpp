@@ -32,8 +32,8 @@ class placed<cpu<Arch, Parallel>, linear<Storage, Preparation>> {
 public:
     using operator_type = linear<weights, Preparation>;
 
-    placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w)
-        : panels_{w.rows(), w.cols()} {
+    placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w, memory_arena* arena = nullptr)
+        : panels_{w.rows(), w.cols(), arena} {
         weights const packed = panels_.view();
         std::byte* const data = panels_.data();
         // Each panel is written, and its pages first touched, by the thread that packs it.
@@ -60,7 +60,8 @@ private:
 template <class Exec, class A, class B>
 class placed<Exec, sum<A, B>> {
 public:
-    placed(Exec const& exec, sum<A, B> const& s) : a_{exec, s.first()}, b_{exec, s.second()} {}
+    placed(Exec const& exec, sum<A, B> const& s, memory_arena* arena = nullptr)
+        : a_{exec, s.first(), arena}, b_{exec, s.second(), arena} {}
     auto view() const& { return a_.view() + b_.view(); }
     void view() const&& = delete;
     index_t bytes() const noexcept { return a_.bytes() + b_.bytes(); }
@@ -73,7 +74,8 @@ private:
 template <class Exec, class A, class B>
 class placed<Exec, product<A, B>> {
 public:
-    placed(Exec const& exec, product<A, B> const& p) : a_{exec, p.first()}, b_{exec, p.second()} {}
+    placed(Exec const& exec, product<A, B> const& p, memory_arena* arena = nullptr)
+        : a_{exec, p.first(), arena}, b_{exec, p.second(), arena} {}
     auto view() const& { return a_.view() * b_.view(); }
     void view() const&& = delete;
     index_t bytes() const noexcept { return a_.bytes() + b_.bytes(); }
@@ -86,7 +88,8 @@ private:
 template <class Exec, class A>
 class placed<Exec, scaled_operator<A>> {
 public:
-    placed(Exec const& exec, scaled_operator<A> const& s) : inner_{exec, s.inner()}, factor_{s.factor()} {}
+    placed(Exec const& exec, scaled_operator<A> const& s, memory_arena* arena = nullptr)
+        : inner_{exec, s.inner(), arena}, factor_{s.factor()} {}
     auto view() const& { return factor_ * inner_.view(); }
     void view() const&& = delete;
     index_t bytes() const noexcept { return inner_.bytes(); }
@@ -99,13 +102,15 @@ private:
 template <class Exec, class B, class A>
 class placed<Exec, low_rank<B, A>> : public placed<Exec, scaled_operator<product<B, A>>> {
 public:
-    placed(Exec const& exec, low_rank<B, A> const& w) : placed<Exec, scaled_operator<product<B, A>>>{exec, w} {}
+    placed(Exec const& exec, low_rank<B, A> const& w, memory_arena* arena = nullptr)
+        : placed<Exec, scaled_operator<product<B, A>>>{exec, w, arena} {}
 };
 
 template <class Exec, class A>
 class placed<Exec, transposed_operator<A>> {
 public:
-    placed(Exec const& exec, transposed_operator<A> const& t) : inner_{exec, t.inner()} {}
+    placed(Exec const& exec, transposed_operator<A> const& t, memory_arena* arena = nullptr)
+        : inner_{exec, t.inner(), arena} {}
     auto view() const& { return transposed(inner_.view()); }
     void view() const&& = delete;
     index_t bytes() const noexcept { return inner_.bytes(); }
@@ -117,8 +122,8 @@ private:
 template <class Exec, class A>
 class placed<Exec, row_slice<A>> {
 public:
-    placed(Exec const& exec, row_slice<A> const& s)
-        : inner_{exec, s.inner()}, first_{s.first()}, last_{s.first() + s.rows()} {}
+    placed(Exec const& exec, row_slice<A> const& s, memory_arena* arena = nullptr)
+        : inner_{exec, s.inner(), arena}, first_{s.first()}, last_{s.first() + s.rows()} {}
     auto view() const& { return rows(inner_.view(), first_, last_); }
     void view() const&& = delete;
     index_t bytes() const noexcept { return inner_.bytes(); }
@@ -132,8 +137,8 @@ private:
 template <class Exec, class A>
 class placed<Exec, column_slice<A>> {
 public:
-    placed(Exec const& exec, column_slice<A> const& s)
-        : inner_{exec, s.inner()}, first_{s.first()}, last_{s.first() + s.cols()} {}
+    placed(Exec const& exec, column_slice<A> const& s, memory_arena* arena = nullptr)
+        : inner_{exec, s.inner(), arena}, first_{s.first()}, last_{s.first() + s.cols()} {}
     auto view() const& { return columns(inner_.view(), first_, last_); }
     void view() const&& = delete;
     index_t bytes() const noexcept { return inner_.bytes(); }
@@ -149,6 +154,14 @@ template <execution_policy Exec, linear_operator Op>
     requires detail::is_cpu<Exec>
 placed<Exec, Op> place(Exec const& exec, Op const& w) {
     return {exec, w};
+}
+
+/// The same, in an arena that must outlive the result: operands of one model, placed in the order of their use, are read as
+/// one stream, across their ends.
+template <execution_policy Exec, linear_operator Op>
+    requires detail::is_cpu<Exec>
+placed<Exec, Op> place(Exec const& exec, Op const& w, memory_arena& arena) {
+    return {exec, w, &arena};
 }
 
 } // namespace tessera::inline TESSERA_ABI

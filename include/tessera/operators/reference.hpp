@@ -2,7 +2,8 @@
 #pragma once
 
 /// @file
-/// The definition of every operator of the algebra: `row` adds factor * (x Wᵀ) to y for one row of x, in double.
+/// The definition of every operator of the algebra: `row` adds factor * (x Wᵀ) to y for one row of x, in double; `plan`
+/// counts what it carves.
 
 #include "../kernels/ref/apply.hpp"
 #include "linear_operator.hpp"
@@ -11,6 +12,10 @@ namespace tessera::inline TESSERA_ABI {
 
 template <class A, class B>
 struct kernel<op::apply, reference, sum<A, B>> {
+    static void plan(sum<A, B> const& s, workspace_sizer& sizer) noexcept {
+        kernel<op::apply, reference, A>::plan(s.first(), sizer);
+        kernel<op::apply, reference, B>::plan(s.second(), sizer);
+    }
     static void row(sum<A, B> const& s, double const* x, double* y, double factor, workspace& arena) {
         kernel<op::apply, reference, A>::row(s.first(), x, y, factor, arena);
         kernel<op::apply, reference, B>::row(s.second(), x, y, factor, arena);
@@ -19,6 +24,11 @@ struct kernel<op::apply, reference, sum<A, B>> {
 
 template <class A, class B>
 struct kernel<op::apply, reference, product<A, B>> {
+    static void plan(product<A, B> const& p, workspace_sizer& sizer) noexcept {
+        sizer.carve<double>(p.second().rows());
+        kernel<op::apply, reference, B>::plan(p.second(), sizer);
+        kernel<op::apply, reference, A>::plan(p.first(), sizer);
+    }
     static void row(product<A, B> const& p, double const* x, double* y, double factor, workspace& arena) {
         workspace_scope scope{arena};
         double* const u = scope.carve<double>(p.second().rows());
@@ -30,6 +40,9 @@ struct kernel<op::apply, reference, product<A, B>> {
 
 template <class A>
 struct kernel<op::apply, reference, scaled_operator<A>> {
+    static void plan(scaled_operator<A> const& s, workspace_sizer& sizer) noexcept {
+        kernel<op::apply, reference, A>::plan(s.inner(), sizer);
+    }
     static void row(scaled_operator<A> const& s, double const* x, double* y, double factor, workspace& arena) {
         kernel<op::apply, reference, A>::row(s.inner(), x, y, factor * static_cast<double>(s.factor()), arena);
     }
@@ -40,6 +53,7 @@ struct kernel<op::apply, reference, low_rank<B, A>> : kernel<op::apply, referenc
 
 template <class Storage, class Preparation>
 struct kernel<op::apply, reference, transposed_operator<linear<Storage, Preparation>>> {
+    static void plan(transposed_operator<linear<Storage, Preparation>> const&, workspace_sizer&) noexcept {}
     static void row(transposed_operator<linear<Storage, Preparation>> const& t, double const* x, double* y, double factor,
                     workspace&) {
         auto const& w = t.inner();
@@ -54,6 +68,10 @@ struct kernel<op::apply, reference, transposed_operator<linear<Storage, Preparat
 
 template <class A>
 struct kernel<op::apply, reference, row_slice<A>> {
+    static void plan(row_slice<A> const& s, workspace_sizer& sizer) noexcept {
+        sizer.carve<double>(s.inner().rows());
+        kernel<op::apply, reference, A>::plan(s.inner(), sizer);
+    }
     static void row(row_slice<A> const& s, double const* x, double* y, double factor, workspace& arena) {
         workspace_scope scope{arena};
         double* const whole = scope.carve<double>(s.inner().rows());
@@ -65,6 +83,10 @@ struct kernel<op::apply, reference, row_slice<A>> {
 
 template <class A>
 struct kernel<op::apply, reference, column_slice<A>> {
+    static void plan(column_slice<A> const& s, workspace_sizer& sizer) noexcept {
+        sizer.carve<double>(s.inner().cols());
+        kernel<op::apply, reference, A>::plan(s.inner(), sizer);
+    }
     static void row(column_slice<A> const& s, double const* x, double* y, double factor, workspace& arena) {
         workspace_scope scope{arena};
         double* const wide = scope.carve<double>(s.inner().cols());

@@ -128,22 +128,26 @@ private:
     index_t cols_ = 0;
 };
 
-/// Owner of placed storage.
+/// Owner of placed storage, or of a place in an arena.
 template <class Layout, class Storage>
 class prepacked_tensor {
 public:
     using view_type = prepacked<Layout, Storage>;
 
     prepacked_tensor() noexcept = default;
-    prepacked_tensor(index_t n, index_t k) : data_{view_type{nullptr, n, k}.bytes()}, rows_{n}, cols_{k} {}
+    /// @param arena where the data goes; null: memory of its own.
+    prepacked_tensor(index_t n, index_t k, memory_arena* arena = nullptr)
+        : own_{arena == nullptr ? view_type{nullptr, n, k}.bytes() : 0},
+          data_{arena == nullptr ? own_.data() : arena->allocate(view_type{nullptr, n, k}.bytes())}, rows_{n}, cols_{k} {}
 
-    std::byte* data() noexcept { return data_.data(); }
-    index_t bytes() const noexcept { return data_.bytes(); }
-    view_type view() const& noexcept { return {data_.data(), rows_, cols_}; }
+    std::byte* data() noexcept { return data_; }
+    index_t bytes() const noexcept { return view().bytes(); }
+    view_type view() const& noexcept { return {data_, rows_, cols_}; }
     void view() const&& = delete;
 
 private:
-    buffer<std::byte> data_;
+    buffer<std::byte> own_;
+    std::byte* data_ = nullptr; // a moved-from owner is destroyed or assigned to, nothing else
     index_t rows_ = 0;
     index_t cols_ = 0;
 };

@@ -44,7 +44,7 @@ public:
     quantized(std::uint8_t const* codes, scale_type const* scales, std::uint8_t const* zero_points, index_t n, index_t k)
         : codes_{codes}, scales_{scales}, zero_points_{zero_points}, rows_{n}, cols_{k} {
         check::within("quantized", "rows", n, 0, index_t{1} << 48);
-        check::within("quantized", "columns", k, 0, index_t{1} << 48);
+        check::within("quantized", "columns", k, 0, minimum(index_t{1} << 48, (index_t{1} << 56) / maximum(n, 1)));
         check::not_null("quantized", "codes", codes, n * k);
         check::not_null("quantized", "scales", scales, scale_rows() * scale_columns());
         if (Scheme::is_affine) check::not_null("quantized", "zero points", zero_points, scale_rows() * scale_columns());
@@ -116,7 +116,7 @@ public:
 
     quantized_tensor(index_t n, index_t k) : rows_{n}, cols_{k} {
         check::within("quantized_tensor", "rows", n, 0, index_t{1} << 48);
-        check::within("quantized_tensor", "columns", k, 0, index_t{1} << 48);
+        check::within("quantized_tensor", "columns", k, 0, minimum(index_t{1} << 48, (index_t{1} << 56) / maximum(n, 1)));
         codes_ = buffer<std::uint8_t>{n * bitpack::bytes(k, view_type::bits)};
         scales_ = buffer<scale_type>{view_type::scale_rows(n) * view_type::scale_columns(k)};
         if (Scheme::is_affine) zero_points_ = buffer<std::uint8_t>{scales_.size()};
