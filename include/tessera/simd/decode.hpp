@@ -23,6 +23,15 @@ TESSERA_FORCE_INLINE void prefetch(void const* p) noexcept {
 #endif
 }
 
+/// The same into the second-level cache: for streams whose next lines would fill the first level's few miss buffers.
+TESSERA_FORCE_INLINE void prefetch_level_2(void const* p) noexcept {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1);
+#else
+    __builtin_prefetch(p, 0, 2);
+#endif
+}
+
 /// The value of every unsigned code of a format, for `look_up`. Padded to 16 so that 4-bit look-ups stay inside.
 template <class Source>
 struct value_table {

@@ -39,7 +39,8 @@ struct cache_stream {
 
     TESSERA_FORCE_INLINE void prefetch(index_t i) const noexcept {
         auto const* const p = reinterpret_cast<char const*>(data + i * stride);
-        for (index_t b = 0; b < dim * static_cast<index_t>(sizeof(T)); b += config::cache_line) simd::prefetch(p + b);
+        for (index_t b = 0; b < dim * static_cast<index_t>(sizeof(T)); b += config::cache_line)
+            simd::prefetch_level_2(p + b);
     }
 };
 
@@ -59,18 +60,17 @@ void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k,
         });
         floats sum[width];
         unrolled<static_cast<int>(width)>([&](auto l) noexcept { sum[l] = floats(0.0f); });
-        auto const add = [&](index_t d, auto const& read) noexcept {
-            floats x[R];
-            unrolled<R>([&](auto r) noexcept { x[r] = simd::load<Arch>(q + r * q_stride + d); });
-            unrolled<N>([&](auto j) noexcept {
-                floats const y = read(row[j] + d);
-                unrolled<R>([&](auto r) noexcept { sum[r * N + j] = simd::fma(x[r], y, sum[r * N + j]); });
+        for (index_t d = 0; d < k.dim; d += width) {
+            floats y[N];
+            if (d + width <= k.dim)
+                unrolled<N>([&](auto j) noexcept { y[j] = simd::load<Arch>(row[j] + d); });
+            else
+                unrolled<N>([&](auto j) noexcept { y[j] = simd::load_partial<Arch>(row[j] + d, k.dim - d); });
+            unrolled<R>([&](auto r) noexcept {
+                floats const x = simd::load<Arch>(q + r * q_stride + d);
+                unrolled<N>([&](auto j) noexcept { sum[r * N + j] = simd::fma(x, y[j], sum[r * N + j]); });
             });
-        };
-        index_t d = 0;
-        for (; d + width <= k.dim; d += width) add(d, [](Key const* p) noexcept { return simd::load<Arch>(p); });
-        if (d < k.dim)
-            add(d, [&](Key const* p) noexcept { return simd::load_partial<Arch>(p, k.dim - d); });
+        }
         alignas(64) float total[width];
         simd::row_sums<Arch>(sum).store_aligned(total);
         unrolled<R>([&](auto r) noexcept {

@@ -151,12 +151,13 @@ void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, ind
     constexpr index_t width = simd::lanes<Arch>;
     for (index_t d = 0; d < dim; d += attention_tile<Arch>::rows) {
         index_t const panel = minimum(attention_tile<Arch>::rows, dim - d);
-        bool const whole = rows.dim_stride == 1 && d + width <= dim;
+        bool const whole = rows.dim_stride == 1 && d + round_up(panel, width) <= dim;
         for (index_t i = 0; i < n; ++i, to += panel) {
             T const* const from = rows.row(head, first + i) + d * rows.dim_stride;
             float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i);
             if (whole)
-                simd::store<Arch>(to, simd::load<Arch>(from) * floats(scale));
+                for (index_t j = 0; j < panel; j += width)
+                    simd::store<Arch>(to + j, simd::load<Arch>(from + j) * floats(scale));
             else
                 read_row<Arch>(from, rows.dim_stride, panel, scale, to);
         }

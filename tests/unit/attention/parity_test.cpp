@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// Every instruction set against the reference, over shapes around registers, tiles and parts.
+
+#include "attention_support.hpp"
+
+#include <doctest/doctest.h>
+
+#include <utility>
+
+namespace {
+
+using namespace attention_tests;
+
+struct shape {
+    index_t queries, keys, heads, kv_heads, key_dim, value_dim;
+};
+
+template <class Format, class Score>
+void check_shape(shape const& s, Score const& score) {
+    using cache = ts::kv_cache<ts::key<Format>, ts::value<Format>>;
+    CAPTURE(s.queries);
+    CAPTURE(s.keys);
+    CAPTURE(s.heads);
+    CAPTURE(s.key_dim);
+    CAPTURE(s.value_dim);
+    cache kv{s.keys, s.kv_heads, s.key_dim, s.value_dim};
+    ts::append(ts::reference{}, kv, random_tensor(s.keys, s.kv_heads, s.key_dim, 1),
+               random_tensor(s.keys, s.kv_heads, s.value_dim, 2));
+    auto const q = random_tensor(s.queries, s.heads, s.key_dim, 3);
+    ts::tensor<float, 3> expected(s.queries, s.heads, s.value_dim);
+    ts::matrix<float> expected_lse(s.heads, s.queries);
+    ts::attention(ts::reference{}, q, kv, expected, score, expected_lse);
+    double const scale = 1 / std::sqrt(static_cast<double>(ts::maximum(s.key_dim, 1)));
+    for_each_arch([&](auto const& exec) {
+        ts::tensor<float, 3> out(s.queries, s.heads, s.value_dim);
+        ts::matrix<float> lse(s.heads, s.queries);
+        ts::attention(exec, q, kv, out, score, lse);
+        CHECK(agrees<typename cache::key_element, typename cache::value_element, float>(
+            q.view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(), std::as_const(lse).view(),
+            std::as_const(expected_lse).view(), scale));
+    });
+}
+
+} // namespace
+
+TEST_CASE("attention: tokens around registers, tiles and parts") {
+    for (index_t const queries : {0, 1, 2, 4, 5, 15, 16, 17, 33, 49})
+        for (index_t const keys : {0, 1, 7, 64, 65, 129}) check_shape<float>({queries, keys, 4, 2, 16, 16}, ts::causal);
+    for (index_t const queries : {1, 3, 97})
+        for (index_t const keys : {127, 128, 1023, 1025, 2050}) check_shape<float>({queries, keys, 2, 1, 8, 8}, ts::causal);
+}
+
+TEST_CASE("attention: head dimensions and group sizes") {
+    for (index_t const dim : {0, 1, 3, 7, 8, 9, 15, 17, 40, 59, 64, 72, 111, 128})
+        for (index_t const queries : {1, 21}) check_shape<float>({queries, 37, 3, 3, dim, ts::maximum(dim, 1)}, ts::full);
+    for (index_t const group : {1, 2, 3, 4, 5, 7, 8, 13})
+        for (index_t const queries : {1, 2, 19}) check_shape<float>({queries, 70, 2 * group, 2, 24, 40}, ts::causal);
+    check_shape<float>({1, 30, 2, 2, 64, 13}, ts::causal);
+    check_shape<float>({35, 30, 2, 2, 13, 64}, ts::causal);
+    check_shape<float>({20, 20, 2, 2, 576, 512}, ts::causal);
+}
+
+TEST_CASE("attention: formats of the cache") {
+    for (index_t const queries : {1, 3, 40})
+        for (index_t const dim : {5, 64, 77}) {
+            check_shape<ts::fp32>({queries, 150, 4, 2, dim, dim}, ts::causal);
+            check_shape<ts::fp16>({queries, 150, 4, 2, dim, dim}, ts::causal);
+            check_shape<ts::bf16>({queries, 150, 4, 2, dim, dim}, ts::causal);
+            check_shape<ts::int8_per_token>({queries, 150, 4, 2, dim, dim}, ts::causal);
+        }
+}
+
+TEST_CASE("attention: scores") {
+    for (index_t const queries : {1, 4, 50}) {
+        check_shape<float>({queries, 200, 2, 1, 32, 32}, ts::window{20});
+        check_shape<float>({queries, 200, 2, 1, 32, 32}, ts::causal | ts::window{129});
+        check_shape<float>({queries, 200, 2, 1, 32, 32}, ts::soft_cap{5.0f} | ts::causal);
+        check_shape<float>({queries, 200, 2, 1, 32, 32},
+                           ts::causal | [](auto s, auto at) noexcept { return s - decltype(s)(0.01f) * at.distance(); });
+    }
+}
+
+TEST_CASE("attention: elements and strides of q, k, v and out") {
+    // Everything in one (tokens, 3 heads, 2 dim) array, used at an offset and with every second column.
+    index_t const tokens = 45;
+    index_t const dim = 21;
+    auto const all = random_tensor(tokens, 4, 2 * dim, 5);
+    auto const part = [&](index_t first, index_t last) {
+        auto const heads = ts::slice(all.view(), ts::all, ts::range{first, last}, ts::range{1, 2 * dim});
+        using view = ts::tensor_view<float const, 3>;
+        index_t const strides[] = {heads.stride(0), heads.stride(1), 2};
+        return view{heads.data_handle(), view::mapping_type{ts::dynamic_extents<3>{tokens, last - first, dim}, strides}};
+    };
+    auto const q = part(0, 2);
+    auto const k = part(2, 3);
+    auto const v = part(3, 4);
+    ts::tensor<float, 3> expected(tokens, 2, dim);
+    ts::matrix<float> expected_lse(2, tokens);
+    ts::attention(ts::reference{}, q, k, v, expected, ts::causal, expected_lse);
+    for_each_arch([&](auto const& exec) {
+        for (index_t const queries : {index_t{2}, tokens}) {
+            auto const tail = ts::slice(q, ts::range{tokens - queries, tokens}, ts::all, ts::all);
+            ts::tensor<ts::fp16, 3> half(queries, 2, dim);
+            ts::tensor<float, 3> wide(queries, 2, 2 * dim);
+            ts::matrix<float> lse(2, queries);
+            auto const columns = ts::slice(wide.view(), ts::all, ts::all, ts::range{dim, 2 * dim});
+            ts::attention(exec, tail, k, v, half, ts::causal);
+            ts::attention(exec, tail, k, v, columns, ts::causal, lse);
+            auto const expected_tail = ts::slice(expected.view(), ts::range{tokens - queries, tokens}, ts::all, ts::all);
+            auto const lse_tail = ts::columns(expected_lse.view(), tokens - queries, tokens);
+            double const scale = 1 / std::sqrt(static_cast<double>(dim));
+            CHECK(agrees<float, float, float>(tail, ts::kv_view{k, v}, columns, expected_tail, lse.view(), lse_tail, scale));
+            CHECK(agrees<float, float, ts::fp16>(tail, ts::kv_view{k, v}, half.view(), expected_tail, lse.view(), lse_tail,
+                                                 scale));
+            bool untouched = true;
+            for (index_t i = 0; i < queries; ++i)
+                for (index_t d = 0; d < dim; ++d) untouched = untouched && wide(i, 1, d) == 0.0f;
+            CHECK(untouched);
+        }
+    });
+    // Queries in fp16 and bf16 are exact in float.
+    auto const half = random_tensor<ts::fp16>(20, 2, 16, 6);
+    auto const brain = random_tensor<ts::bf16>(20, 2, 16, 6);
+    auto const keys = random_tensor(20, 2, 16, 7);
+    for_each_arch([&](auto const& exec) {
+        auto const same = [&](auto const& x) {
+            ts::tensor<float, 3> wide(20, 2, 16), a(20, 2, 16), b(20, 2, 16);
+            for (index_t i = 0; i < x.size(); ++i) wide.data()[i] = static_cast<float>(x.data()[i]);
+            ts::attention(exec, x, keys, keys, a);
+            ts::attention(exec, wide, keys, keys, b);
+            return equal_bits(a, b);
+        };
+        CHECK(same(half));
+        CHECK(same(brain));
+    });
+}
