@@ -13,7 +13,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
     # GCC 12 reports its own AVX-512 intrinsics (`__m512 __Y = __Y;`, GCC bug 105593) and the growth of std::string and
     # std::vector (bug 105651 and its like) wherever they are inlined. 13 does not; CI compiles with clang as well.
     list(APPEND tessera_warnings -Wno-uninitialized -Wno-maybe-uninitialized -Wno-restrict -Wno-array-bounds
-         -Wno-stringop-overflow)
+         -Wno-stringop-overflow -Wno-stringop-overread)
 endif()
 set(tessera_machine "")
 if(TESSERA_MARCH)
