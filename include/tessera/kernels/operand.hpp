@@ -30,6 +30,14 @@ constexpr index_t storage_columns(Storage const& w) noexcept {
         return w.cols();
 }
 
+/// Owns the memory that an operator would refer to.
+template <class T>
+inline constexpr bool is_owner = false;
+template <class T, std::size_t Rank>
+inline constexpr bool is_owner<tensor<T, Rank>> = true;
+template <class Scheme>
+inline constexpr bool is_owner<quantized_tensor<Scheme>> = true;
+
 } // namespace detail
 
 /// W as an operator: y = x Wᵀ with x prepared as `Preparation`.
@@ -46,7 +54,17 @@ public:
     using is_linear_operator = void;
 
     constexpr linear() noexcept = default;
-    constexpr explicit linear(Storage const& w, Preparation = {}) noexcept : storage_{w} {}
+    /// Throws shape_error where the matrix is not empty but has no data.
+    constexpr explicit linear(Storage const& w, Preparation = {}) : storage_{w} {
+        if constexpr (dense_storage<Storage>)
+            check::not_null("linear", "the matrix", w.data_handle(), w.size());
+        else if constexpr (requires { w.panels(); })
+            check::not_null("linear", "placed data", w.data(), w.bytes());
+    }
+    /// The operator would outlive what it refers to.
+    template <class Owner>
+        requires detail::is_owner<std::remove_cv_t<Owner>>
+    explicit linear(Owner&&, Preparation = {}) = delete;
 
     constexpr index_t rows() const noexcept { return detail::storage_rows(storage_); }
     constexpr index_t cols() const noexcept { return detail::storage_columns(storage_); }
@@ -107,13 +125,6 @@ template <class Layout, class Storage>
 struct as_storage<prepacked<Layout, Storage>> {
     using type = prepacked<Layout, Storage>;
 };
-
-template <class T>
-inline constexpr bool is_owner = false;
-template <class T, std::size_t Rank>
-inline constexpr bool is_owner<tensor<T, Rank>> = true;
-template <class Scheme>
-inline constexpr bool is_owner<quantized_tensor<Scheme>> = true;
 
 } // namespace detail
 

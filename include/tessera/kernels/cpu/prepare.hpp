@@ -8,8 +8,9 @@
 ///
 ///     scale = a / 127        code = round_half_even(x * (127 / a))
 ///
-/// in float32. a = 0 gives scale 0 and codes 0, and so does a below 127 / 2^128 = 3.7e-37, where 127 / a is not finite. A NaN or infinity in the group gives scale NaN and codes 0, so the rows
-/// of y that depend on it are NaN (the card of integer activations, contract 4).
+/// in float32. a = 0 gives scale 0 and codes 0, and so does a below 127 / 2^128 = 3.7e-37, where 127 / a is not finite. A NaN
+/// or infinity in the group gives scale NaN and codes 0, so the rows of y that depend on it are NaN (the card of integer
+/// activations, contract 4).
 
 #include "../../core/exec.hpp"
 #include "../../core/view.hpp"
