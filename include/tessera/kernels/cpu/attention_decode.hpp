@@ -36,18 +36,29 @@ struct cache_stream {
     index_t stride;
     index_t dim;
     float const* scales; ///< or null
+};
+
+/// The bytes of rows that are wanted soon; none by default.
+struct cache_ahead {
+    char const* data = nullptr;
+    index_t stride = 0;
+    index_t bytes = 0;
+
+    cache_ahead() noexcept = default;
+    template <class T>
+    cache_ahead(cache_stream<T> const& s, index_t first) noexcept
+        : data{reinterpret_cast<char const*>(s.data + first * s.stride)},
+          stride{s.stride * static_cast<index_t>(sizeof(T))}, bytes{s.dim * static_cast<index_t>(sizeof(T))} {}
 
     TESSERA_FORCE_INLINE void prefetch(index_t i) const noexcept {
-        auto const* const p = reinterpret_cast<char const*>(data + i * stride);
-        for (index_t b = 0; b < dim * static_cast<index_t>(sizeof(T)); b += config::cache_line)
-            simd::prefetch_level_2(p + b);
+        for (index_t b = 0; b < bytes; b += config::cache_line) simd::prefetch_level_2(data + i * stride + b);
     }
 };
 
 /// s[r * decode_tile::keys + i] = q(r) . k(i) for R rows; reads N keys at a time, so that R N sums fill one register.
-template <class Arch, int R, class Key, class Ahead>
+template <class Arch, int R, class Key>
 void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k, index_t n, float* s,
-                   Ahead const& ahead) noexcept {
+                   cache_ahead const& ahead) noexcept {
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
     constexpr int padded = R == 3 ? 4 : R;
@@ -56,7 +67,7 @@ void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k,
         Key const* row[N];
         unrolled<N>([&](auto j) noexcept {
             row[j] = k.data + minimum(i + j, n - 1) * k.stride; // the sums of rows beyond the last are not used
-            ahead(minimum(i + j, n - 1));
+            ahead.prefetch(minimum(i + j, n - 1));
         });
         floats sum[width];
         unrolled<static_cast<int>(width)>([&](auto l) noexcept { sum[l] = floats(0.0f); });
@@ -81,9 +92,9 @@ void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k,
 
 /// o(r, d) = o(r, d) * factor(r) + sum of p(r, i) v(i, d), for R rows and M registers of d from d0 on; the last register
 /// has `last` lanes.
-template <class Arch, int R, int M, class Value, class Ahead>
+template <class Arch, int R, int M, class Value>
 void decode_values(float const* p, cache_stream<Value> const& v, index_t n, index_t d0, index_t last,
-                   float const* factor, float* o, index_t o_stride, Ahead const& ahead) noexcept {
+                   float const* factor, float* o, index_t o_stride, cache_ahead const& ahead) noexcept {
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
     floats sum[R][M];
@@ -91,7 +102,7 @@ void decode_values(float const* p, cache_stream<Value> const& v, index_t n, inde
         sum[i / M][i % M] = simd::load<Arch>(o + i / M * o_stride + d0 + i % M * width) * floats(factor[i / M]);
     });
     for (index_t i = 0; i < n; ++i) {
-        ahead(i);
+        ahead.prefetch(i);
         Value const* const row = v.data + i * v.stride + d0;
         floats x[M];
         unrolled<M>([&](auto m) noexcept {
@@ -206,14 +217,14 @@ private:
         bool const keys_contiguous = a_.kv.keys.dim_stride == 1;
         bool const values_contiguous = a_.kv.values.dim_stride == 1;
         if (keys_contiguous)
-            scores(keys, n, [&](index_t i) noexcept { values.prefetch(i); });
+            scores(keys, n, cache_ahead{values, 0});
         else
-            scores(staged(a_.kv.keys, keys, n, s_.keys), n, [](index_t) noexcept {});
+            scores(staged(a_.kv.keys, keys, n, s_.keys), n, cache_ahead{});
         for (index_t r = 0; r < rows_; ++r) softmax(r, k0, n, keys.scales, values.scales);
         if (values_contiguous)
-            sums(values, n, [&](index_t i) noexcept { keys.prefetch(i + n); });
+            sums(values, n, cache_ahead{keys, n});
         else
-            sums(staged(a_.kv.values, values, n, s_.values), n, [](index_t) noexcept {});
+            sums(staged(a_.kv.values, values, n, s_.values), n, cache_ahead{});
     }
 
     /// Calls f(first row, R constant) for all rows, at most tile::rows at a time.
@@ -226,35 +237,28 @@ private:
         });
     }
 
-    template <class Key, class Ahead>
-    void scores(cache_stream<Key> const& k, index_t n, Ahead const& ahead) noexcept {
+    template <class Key>
+    void scores(cache_stream<Key> const& k, index_t n, cache_ahead const& ahead) noexcept {
         in_row_groups([&](index_t r, auto R) noexcept {
-            float const* const q = s_.queries + r * q_stride_;
-            float* const s = s_.scores + r * tile::keys;
-            if (r == 0)
-                decode_scores<Arch, R>(q, q_stride_, k, n, s, ahead);
-            else
-                decode_scores<Arch, R>(q, q_stride_, k, n, s, [](index_t) noexcept {});
+            decode_scores<Arch, R>(s_.queries + r * q_stride_, q_stride_, k, n, s_.scores + r * tile::keys,
+                                   r == 0 ? ahead : cache_ahead{});
         });
     }
 
-    template <class Value, class Ahead>
-    void sums(cache_stream<Value> const& v, index_t n, Ahead const& ahead) noexcept {
+    template <class Value>
+    void sums(cache_stream<Value> const& v, index_t n, cache_ahead const& ahead) noexcept {
         constexpr index_t chunk = tile::vectors * width;
         in_row_groups([&](index_t r, auto R) noexcept {
             float const* const p = s_.scores + r * tile::keys;
             float const* const factor = s_.factors + r;
             float* const o = output_ + r * stride_;
-            auto const nothing = [](index_t) noexcept {};
             index_t d = 0;
-            for (; d + chunk <= v.dim; d += chunk) {
-                if (r == 0 && d == 0)
-                    decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, ahead);
-                else
-                    decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, nothing);
-            }
+            for (; d + chunk <= v.dim; d += chunk)
+                decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_,
+                                                      r == 0 && d == 0 ? ahead : cache_ahead{});
             for (; d < v.dim; d += width)
-                decode_values<Arch, R, 1>(p, v, n, d, minimum(width, v.dim - d), factor, o, stride_, nothing);
+                decode_values<Arch, R, 1>(p, v, n, d, minimum(width, v.dim - d), factor, o, stride_,
+                                          r == 0 && d == 0 ? ahead : cache_ahead{});
         });
     }
 

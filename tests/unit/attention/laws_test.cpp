@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+// Laws of attention: parts merge to the whole, bits do not depend on threads, rows that see nothing are zero, bad calls
+// are refused before anything is written.
+
+#include "attention_support.hpp"
+
+#include <tessera/core/thread_pool.hpp>
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace attention_tests;
+
+std::string message_of(auto const& call) {
+    try {
+        call();
+    } catch (ts::shape_error const& e) {
+        return e.what();
+    }
+    return "no error";
+}
+
+bool contains(std::string const& text, char const* part) { return text.find(part) != std::string::npos; }
+
+} // namespace
+
+TEST_CASE("attention_state: merging is associative and has a neutral element") {
+    // Scores 1, 3, 2 with values 1, 0, 4: output 1.068944, log-sum-exp 3.407606, whatever the grouping.
+    float const scores[] = {1, 3, 2};
+    float const values[] = {1, 0, 4};
+    float storage[4];
+    auto const state = [&](int i) {
+        storage[i] = values[i];
+        return ts::attention_state{&storage[i], 1, scores[i], 1};
+    };
+    auto const check = [](ts::attention_state const& s) {
+        CHECK(s.output[0] / s.sum == doctest::Approx(1.068944).epsilon(1e-6));
+        CHECK(s.maximum + std::log(s.sum) == doctest::Approx(3.407606).epsilon(1e-6));
+    };
+    storage[3] = 0;
+    ts::attention_state left{&storage[3], 1};
+    for (int const i : {0, 1, 2}) ts::merge(left, state(i));
+    check(left);
+    auto right = state(1);
+    ts::merge(right, state(2));
+    auto whole = state(0);
+    ts::merge(whole, right);
+    check(whole);
+    float nothing = 0;
+    ts::merge(whole, ts::attention_state{&nothing, 1});
+    check(whole);
+    storage[3] = 0;
+    ts::attention_state empty{&storage[3], 1};
+    ts::merge(empty, ts::attention_state{&nothing, 1});
+    CHECK(empty.sum == 0.0f);
+    CHECK(empty.maximum == ts::minus_infinity);
+}
+
+TEST_CASE("attention over parts of the keys, merged, is attention over all of them") {
+    index_t const keys = 300;
+    auto const q = random_tensor(20, 4, 32, 1);
+    auto const k = random_tensor(keys, 2, 32, 2);
+    auto const v = random_tensor(keys, 2, 24, 3);
+    for_each_arch([&](auto const& exec) {
+        ts::tensor<float, 3> whole(20, 4, 24);
+        ts::matrix<float> whole_lse(4, 20);
+        ts::attention(exec, q, k, v, whole, ts::full, whole_lse);
+        ts::tensor<float, 3> merged(20, 4, 24);
+        std::vector<ts::attention_state> states;
+        for (index_t i = 0; i < 20 * 4; ++i) states.push_back({merged.data() + i * 24, 24});
+        for (index_t first = 0; first < keys; first += 110) {
+            index_t const last = ts::minimum(first + 110, keys);
+            ts::tensor<float, 3> part(20, 4, 24);
+            ts::matrix<float> lse(4, 20);
+            ts::attention(exec, q, ts::slice(k.view(), ts::range{first, last}, ts::all, ts::all),
+                          ts::slice(v.view(), ts::range{first, last}, ts::all, ts::all), part, ts::full, lse);
+            for (index_t i = 0; i < 20; ++i)
+                for (index_t h = 0; h < 4; ++h)
+                    ts::merge(states[static_cast<std::size_t>(i * 4 + h)],
+                              ts::attention_state{&part(i, h, 0), 24, lse(h, i), 1.0f});
+        }
+        double worst = 0;
+        for (index_t i = 0; i < 20; ++i)
+            for (index_t h = 0; h < 4; ++h)
+                for (index_t d = 0; d < 24; ++d)
+                    worst = std::max(worst, std::fabs(double{merged(i, h, d)} / double{states[static_cast<std::size_t>(i * 4 + h)].sum} -
+                                                      double{whole(i, h, d)}));
+        bound const b = bound_of<float, float>(q.view(), ts::kv_view{k.view(), v.view()}, 0, 0, 1 / std::sqrt(32.0));
+        CHECK(worst <= 4 * b.out);
+    });
+}
+
+TEST_CASE("attention gives the same bits on any number of threads") {
+    auto const check = [](index_t queries, index_t keys) {
+        auto const q = random_tensor(queries, 6, 40, 1);
+        auto const k = random_tensor(keys, 2, 40, 2);
+        ts::tensor<float, 3> expected(queries, 6, 40);
+        ts::attention(ts::cpu{ts::serial{}}, q, k, k, expected, ts::causal);
+        for (int const count : {1, 2, 3}) {
+            ts::thread_pool pool{count};
+            ts::tensor<float, 3> out(queries, 6, 40);
+            ts::attention(ts::cpu{ts::threads{pool}}, q, k, k, out, ts::causal);
+            CHECK(equal_bits(out, expected));
+#if defined(_OPENMP)
+            ts::tensor<float, 3> other(queries, 6, 40);
+            ts::attention(ts::cpu{ts::openmp{count}}, q, k, k, other, ts::causal);
+            CHECK(equal_bits(other, expected));
+#endif
+        }
+    };
+    check(1, 3000);
+    check(300, 500);
+}
+
+TEST_CASE("attention: queries that see nothing are zero, with a log-sum-exp of minus infinity") {
+    auto const check = [](auto const& exec) {
+        for (index_t const queries : {3, 40})
+            for (index_t const keys : {0, 2}) {
+                auto const q = random_tensor(queries, 2, 16, 1);
+                auto const k = random_tensor(keys, 1, 16, 2);
+                ts::tensor<float, 3> out(queries, 2, 16);
+                ts::matrix<float> lse(2, queries);
+                for (index_t i = 0; i < out.size(); ++i) out.data()[i] = 7.0f;
+                ts::attention(exec, q, k, k, out, ts::causal, lse);
+                bool correct = true;
+                for (index_t i = 0; i < queries - keys; ++i)
+                    for (index_t h = 0; h < 2; ++h) {
+                        correct = correct && lse(h, i) == ts::minus_infinity;
+                        for (index_t d = 0; d < 16; ++d) correct = correct && out(i, h, d) == 0.0f;
+                    }
+                for (index_t i = queries - keys; i < queries; ++i) correct = correct && std::isfinite(lse(1, i));
+                CHECK(correct);
+            }
+    };
+    check(ts::reference{});
+    for_each_arch(check);
+}
+
+TEST_CASE("attention: one-hot and equal rows, large logits, NaN where it belongs") {
+    auto const check = [](auto const& exec) {
+        for (index_t const queries : {1, 20}) {
+            index_t const keys = 50;
+            ts::tensor<float, 3> q(queries, 1, 8), k(keys, 1, 8), out(queries, 1, 8);
+            auto const v = random_tensor(keys, 1, 8, 3);
+            ts::attention(exec, q, k, v, out, ts::full); // all scores 0: the mean
+            double mean = 0;
+            for (index_t t = 0; t < keys; ++t) mean += double{v(t, 0, 5)} / keys;
+            CHECK(std::fabs(double{out(0, 0, 5)} - mean) <= ts::gamma(keys + 30, 0x1p-24) * 4.0);
+            for (index_t i = 0; i < queries; ++i) q(i, 0, 0) = 1e4f;
+            k(17, 0, 0) = 1e4f;
+            k(18, 0, 0) = -1e4f;
+            ts::attention(exec, q, k, v, out, ts::full);
+            CHECK(std::fabs(out(0, 0, 5) - v(17, 0, 5)) <= 0x1p-22f * std::fabs(v(17, 0, 5)));
+            q(queries - 1, 0, 3) = std::numeric_limits<float>::quiet_NaN();
+            ts::attention(exec, q, k, v, out, ts::full);
+            CHECK(std::isnan(out(queries - 1, 0, 5)));
+            if (queries > 1) CHECK(out(0, 0, 5) == out(1, 0, 5));
+        }
+    };
+    check(ts::reference{});
+    for_each_arch(check);
+}
+
+TEST_CASE("attention allocates nothing after reserve(workspace_bytes)") {
+    for (index_t const queries : {1, 64}) {
+        ts::workspace memory;
+        ts::cpu const exec{ts::serial{}, memory};
+        auto const q = random_tensor(queries, 4, 33, 1);
+        auto const k = random_tensor(200, 2, 33, 2);
+        ts::tensor<float, 3> out(queries, 4, 33);
+        index_t const bytes = ts::workspace_bytes(exec, ts::attention_shape{queries, 4, 2, 33, 33, 200});
+        exec.reserve(bytes);
+        index_t const before = memory.capacity();
+        ts::attention(exec, q, k, k, out, ts::causal);
+        CHECK(bytes > 0);
+        CHECK(memory.capacity() == before);
+    }
+}
+
+TEST_CASE("attention refuses bad calls with a sentence and writes nothing") {
+    ts::cpu const exec{ts::serial{}};
+    ts::tensor<float, 3> q(3, 4, 8), k(5, 2, 8), v(5, 2, 6), out(3, 4, 6);
+    out(0, 0, 0) = 7.0f;
+    auto const message = [&](auto const& query, auto const& keys, auto const& values, auto& to) {
+        return message_of([&] { ts::attention(exec, query, keys, values, to, ts::causal); });
+    };
+    ts::tensor<float, 3> const narrow(3, 4, 7), odd(3, 3, 8), few(4, 2, 6);
+    ts::tensor<float, 3> wide(3, 4, 8), short_out(2, 4, 6);
+    CHECK(message(narrow, k, v, out) == "tessera: attention: head_dim of q is 7, expected 8 (head_dim of the keys)");
+    CHECK(message(odd, k, v, out) == "tessera: attention: heads of q is 3, expected a multiple of 2");
+    CHECK(contains(message(q, k, few, out), "tokens of v is 4, expected 5"));
+    CHECK(contains(message(q, k, v, wide), "head_dim of out is 8, expected 6"));
+    CHECK(contains(message(q, k, v, short_out), "tokens of out is 2, expected 3"));
+    CHECK(contains(message(q, k, k, q), "overlaps out"));
+    ts::matrix<float> lse(3, 3);
+    CHECK(contains(message_of([&] { ts::attention(exec, q, k, v, out, ts::causal, lse); }),
+                   "rows of log_sum_exp is 3, expected 4"));
+    ts::tensor_view<float, 3> const null{nullptr, 3, 4, 6};
+    CHECK(contains(message_of([&] { ts::attention(exec, q, k, v, null, ts::causal); }), "out is null"));
+    CHECK(out(0, 0, 0) == 7.0f);
+}
