@@ -139,11 +139,11 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
                     continue;
                 }
             }
-            int const together = pairs(task) && p + 1 < last ? 2 : 1;
+            int const together = pairs(packed, task) && p + 1 < last ? 2 : 1;
             std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
             if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
             if constexpr (is_integer_product) {
-                integer_panel(packed, panel[0], x, task, p);
+                integer_panels(packed, panel, together, x, task, p);
             } else if constexpr (is_dense) {
                 dense_panels<typename weights::element_type>(panel, together, x, task, p);
             } else if (task.m1 - task.m0 < detail::decode_once_rows) {
@@ -183,9 +183,14 @@ private:
         bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
         return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
     }
-    /// Float products take two panels at a time where that fills the registers.
-    static bool pairs(product_task const& task) noexcept {
-        return !is_integer_product && (is_dense || task.m1 - task.m0 >= detail::decode_once_rows);
+    /// Rows of x with which integer products take two panels at a time: as long as memory, not arithmetic, is the limit.
+    static constexpr int integer_pair_rows = 2;
+    /// Two panels at a time: float products where that fills the registers, integer ones for two streams of memory, if the
+    /// panels are so long that prefetching across their ends does not matter.
+    static bool pairs(weights const& packed, product_task const& task) noexcept {
+        index_t const m = task.m1 - task.m0;
+        if (is_integer_product) return m <= integer_pair_rows && packed.panel_bytes() >= 8 * detail::prefetch_distance;
+        return is_dense || m >= detail::decode_once_rows;
     }
     static std::byte const* stage(operand const& w, weights const& packed, index_t p, std::byte* scratch) noexcept {
         if constexpr (is_placed) {
@@ -197,12 +202,21 @@ private:
         }
     }
 
-    static void integer_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
-                              index_t p) noexcept {
-        detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-            simd::floats<Arch> result[MR];
-            detail::product_panel_int8<Arch, weights, form, MR>(packed, data, x, m, result);
-            for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
+    static void integer_panels(weights const& packed, std::byte const* const (&data)[2], int together, form const& x,
+                               product_task const& task, index_t p) noexcept {
+        if (together == 2)
+            integer_block<2, integer_pair_rows>(packed, {data[0], data[1]}, x, task, p);
+        else
+            integer_block<1, detail::row_block<Arch>>(packed, {data[0]}, x, task, p);
+    }
+    template <int NP, int Rows>
+    static void integer_block(weights const& packed, std::byte const* const (&data)[NP], form const& x,
+                              product_task const& task, index_t p) noexcept {
+        detail::for_row_blocks<Rows>(task.m0, task.m1, [&]<int MR>(index_t m) {
+            simd::floats<Arch> result[NP][MR];
+            detail::product_panels_int8<Arch, weights, form, MR, NP>(packed, data, x, m, result);
+            for (int q = 0; q < NP; ++q)
+                for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[q][i]);
         });
     }
     static void tile_panels([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,

@@ -72,70 +72,78 @@ TESSERA_FORCE_INLINE simd::floats<Arch> record_floats(std::byte const* p) noexce
     return simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(p));
 }
 
-/// Rows m0 .. m0 + MR of x by panel data `record`; result[m] has one lane per row of the panel.
+/// Adds group g of a panel, at `record`, for rows m0 .. m0 + MR of x; result[m] has one lane per row of the panel.
 template <class Arch, class Weights, class Form, int MR>
-void product_panel_int8(Weights const& w, std::byte const* record, Form const& x, index_t m0,
-                        simd::floats<Arch> (&result)[MR]) noexcept {
+TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* record, index_t g, Form const& x, index_t m0,
+                                         std::int8_t const* const (&row)[MR], simd::floats<Arch> (&result)[MR]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
-    constexpr bool token_scale = Form::scale_group == 0;
+    constexpr index_t longest = longest_segment<source, Form>;
+    index_t const columns = w.group_columns(g);
+    std::byte const* codes = record + Weights::header_bytes;
+    floats total[MR];
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) total[m] = floats(0.0f);
+    for (index_t k = 0; k < columns; k += longest) {
+        index_t const here = minimum(longest, columns - k);
+        index_t const first_block = (g * w.group() + k) / Form::block;
+        ints sum[MR];
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            std::int32_t of_x = 0;
+            for (index_t b = 0; b < ceil_div(here, Form::block); ++b) of_x += x.row_sums(m0 + m)[first_block + b];
+            if constexpr (source::offset == offset_kind::zero_point)
+                sum[m] = ints(0) - simd::load_zero_points<Arch>(
+                                       reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes)) * ints(of_x);
+            else
+                sum[m] = ints(-source::zero * of_x);
+        }
+        index_t const vectors = Weights::vectors(here);
+        dot_vectors<Arch, Weights, MR>(codes, vectors, row, first_block * Form::padded_block, sum);
+        codes += vectors * Weights::vector_bytes;
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            floats const f = xsimd::to_float(sum[m]);
+            if constexpr (Form::scale_group == 0)
+                total[m] = total[m] + f;
+            else
+                total[m] = xsimd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
+        }
+    }
+    floats const scale = record_floats<Arch, Weights>(record);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(total[m], scale, result[m]);
+    if constexpr (source::offset == offset_kind::minimum) {
+        floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m)
+            result[m] = xsimd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
+    }
+}
+
+/// Rows m0 .. m0 + MR of x by NP panels: result[p][m] has one lane per row of panel p. Two panels are two streams of memory,
+/// which DRAM serves faster than one.
+template <class Arch, class Weights, class Form, int MR, int NP>
+void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], Form const& x, index_t m0,
+                         simd::floats<Arch> (&result)[NP][MR]) noexcept {
+    using floats = simd::floats<Arch>;
     std::int8_t const* row[MR];
-    std::int32_t const* block_sum[MR];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
         row[m] = x.row(m0 + m);
-        block_sum[m] = x.row_sums(m0 + m);
-        result[m] = floats(0.0f);
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) result[p][m] = floats(0.0f);
     }
-    for (index_t g = 0; g < w.groups(); ++g) {
-        index_t const columns = w.group_columns(g);
-        std::byte const* codes = record + Weights::header_bytes;
-        floats total[MR];
+    index_t offset = 0;
+    for (index_t g = 0; g < w.groups(); ++g, offset += Weights::record_bytes(w.group()))
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) add_group_int8<Arch, Weights, Form, MR>(w, panel[p] + offset, g, x, m0, row, result[p]);
+    if constexpr (Form::scale_group == 0)
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) total[m] = floats(0.0f);
-        constexpr index_t longest = longest_segment<source, Form>;
-        for (index_t k = 0; k < columns; k += longest) {
-            index_t const here = minimum(longest, columns - k);
-            index_t const first_block = (g * w.group() + k) / Form::block;
-            index_t const blocks = ceil_div(here, Form::block);
-            ints sum[MR];
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) {
-                std::int32_t of_x = 0;
-                for (index_t b = 0; b < blocks; ++b) of_x += block_sum[m][first_block + b];
-                if constexpr (source::offset == offset_kind::zero_point)
-                    sum[m] = ints(0) - simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(
-                                           record + Weights::scale_bytes)) * ints(of_x);
-                else
-                    sum[m] = ints(-source::zero * of_x);
-            }
-            index_t const vectors = Weights::vectors(here);
-            dot_vectors<Arch, Weights, MR>(codes, vectors, row, first_block * Form::padded_block, sum);
-            codes += vectors * Weights::vector_bytes;
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) {
-                floats const f = xsimd::to_float(sum[m]);
-                if constexpr (token_scale)
-                    total[m] = total[m] + f;
-                else
-                    total[m] = xsimd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
-            }
-        }
-        floats const scale = record_floats<Arch, Weights>(record);
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(total[m], scale, result[m]);
-        if constexpr (source::offset == offset_kind::minimum) {
-            floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m)
-                result[m] = xsimd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
-        }
-        record = codes;
-    }
-    if constexpr (token_scale)
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) result[m] = result[m] * floats(x.scale(m0 + m, 0));
+        for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) result[p][m] = result[p][m] * floats(x.scale(m0 + m, 0));
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail
