@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// Codes that stand for a table's values do not go into integer dot products.
+// expect: tessera: an int8 preparation needs a format with integer codes; use as_is with this one
+#include <tessera/operators/apply.hpp>
+
+namespace ts = tessera;
+
+#if defined(TESSERA_EXPECT_FAIL)
+using preparation = ts::int8_per_token;
+#else
+using preparation = ts::as_is;
+#endif
+
+void multiply(ts::quantized<ts::nf4_g64> w, ts::matrix_view<float const> x, ts::matrix_view<float> y) {
+    ts::apply(ts::cpu<ts::native_arch, ts::serial>{}, ts::linear{w, preparation{}}, x, y);
+}
