@@ -15,6 +15,9 @@
 #include "prepare.hpp"
 #include "reference.hpp"
 
+#include <cstddef>
+#include <cstring>
+
 namespace tessera::inline TESSERA_ABI {
 
 /// Something that owns the memory of an operator: `view()` is the operator.
@@ -41,6 +44,10 @@ void finish_tile(product_task const& task, matrix_view<Y> const& y, Epilogue con
         float const* const row = task.accumulator + (m - task.m0) * task.stride - task.n0;
         if (contiguous) {
             Y* const out = y.data_handle() + m * y.stride(0);
+            if constexpr (std::is_same_v<Epilogue, no_epilogue> && std::is_same_v<Y, float>) {
+                std::memcpy(out + task.n0, row + task.n0, static_cast<std::size_t>(task.n1 - task.n0) * sizeof(float));
+                continue;
+            }
             for (index_t n = task.n0; n < task.n1; ++n) out[n] = static_cast<Y>(finish(row[n], m, n));
         } else {
             for (index_t n = task.n0; n < task.n1; ++n) y(m, n) = static_cast<Y>(finish(row[n], m, n));

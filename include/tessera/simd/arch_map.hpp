@@ -8,6 +8,8 @@
 #include "../core/arch.hpp"
 #include "../core/types.hpp"
 
+#include <type_traits>
+
 // g++ 12 takes the undefined registers of its own AVX-512 header for a mistake (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -134,6 +136,15 @@ TESSERA_FORCE_INLINE T reduce_add(xsimd::batch<T, A> const& v) noexcept {
 /// The largest lane.
 template <class T, class A>
 TESSERA_FORCE_INLINE T reduce_max(xsimd::batch<T, A> const& v) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float> && xsimd::batch<T, A>::size == 16) {
+        __m256 const half = _mm256_max_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(
+                                                                         0xff, _mm512_castps_pd(v), 1)));
+        __m128 const four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+        __m128 const two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+    }
+#endif
     alignas(64) T lane[xsimd::batch<T, A>::size];
     v.store_aligned(lane);
     T result = lane[0];
