@@ -17,7 +17,7 @@ double ulp(double y) {
 }
 
 /// The bounds of nn/activation.hpp for float output.
-double bound(ts::activation::silu, double x, double y, bool) { return 3.3 * ulp(y) + std::abs(x) * 0x1p-149; }
+double bound(ts::activation::silu, double x, double y, bool) { return 3.5 * ulp(y) + std::abs(x) * 0x1p-149; }
 double bound(ts::activation::gelu_erf, double x, double y, bool has_fma) {
     return (8.0 + (has_fma ? 0 : 0.5 * x * x)) * ulp(y) + std::abs(x) * 0x1p-148;
 }
