@@ -163,9 +163,9 @@ public:
     kv_cache(index_t capacity, index_t kv_heads, index_t key_dim, index_t value_dim)
         : capacity_{checked("capacity", capacity)}, kv_heads_{checked("kv_heads", kv_heads)},
           key_dim_{checked("key_dim", key_dim)}, value_dim_{checked("value_dim", value_dim)},
-          keys_{capacity * kv_heads * key_dim}, values_{capacity * kv_heads * value_dim},
-          key_scales_{key_format::has_scale ? capacity * kv_heads : 0},
-          value_scales_{value_format::has_scale ? capacity * kv_heads : 0} {}
+          keys_{elements(capacity, kv_heads, key_dim)}, values_{elements(capacity, kv_heads, value_dim)},
+          key_scales_{elements(capacity, kv_heads, key_format::has_scale ? 1 : 0)},
+          value_scales_{elements(capacity, kv_heads, value_format::has_scale ? 1 : 0)} {}
 
     index_t tokens() const noexcept { return tokens_; }
     index_t capacity() const noexcept { return capacity_; }
@@ -224,9 +224,16 @@ public:
     }
 
 private:
+    static constexpr index_t most = index_t{1} << 48; ///< elements of a side, and each of its extents
+
     static index_t checked(char const* argument, index_t n) {
-        check::within("kv_cache", argument, n, 0, index_t{1} << 40);
+        check::within("kv_cache", argument, n, 0, most);
         return n;
+    }
+    static index_t elements(index_t tokens, index_t heads, index_t dim) {
+        check::within("kv_cache", "kv_heads", heads, 0, most / maximum(dim, 1));
+        check::within("kv_cache", "capacity", tokens, 0, most / (maximum(heads, 1) * maximum(dim, 1)));
+        return tokens * heads * dim;
     }
 
     index_t capacity_ = 0;

@@ -131,5 +131,7 @@ TEST_CASE("kv_cache: bad calls are refused") {
           "tessera: append: head_dim of v is 7, expected 8 (value_dim of the cache)");
     CHECK(message_of([] { ts::kv_cache<ts::key<float>, ts::value<float>> bad{-1, 1, 1}; }).find("capacity is -1") !=
           std::string::npos);
+    CHECK(message_of([] { ts::kv_cache<ts::key<float>, ts::value<float>> bad{index_t{1} << 40, 1 << 20, 1 << 20}; }) ==
+          "tessera: kv_cache: capacity is 1099511627776, expected 0 to 256");
     CHECK(kv.tokens() == 0);
 }
