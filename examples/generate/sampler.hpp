@@ -73,11 +73,19 @@ private:
     static token_id argmax(std::span<float const> logits) {
         float best = -std::numeric_limits<float>::infinity();
         token_id at = -1;
-        for (std::size_t i = 0; i < logits.size(); ++i)
-            if (logits[i] > best) {
-                best = logits[i];
-                at = static_cast<token_id>(i);
-            }
+        // Most blocks hold nothing better, which a loop without a branch finds out many times faster.
+        constexpr std::size_t block = 256;
+        for (std::size_t first = 0; first < logits.size(); first += block) {
+            auto const here = logits.subspan(first, std::min(block, logits.size() - first));
+            int better = 0;
+            for (float const x : here) better |= x > best;
+            if (better == 0) continue;
+            for (std::size_t i = 0; i < here.size(); ++i)
+                if (here[i] > best) {
+                    best = here[i];
+                    at = static_cast<token_id>(first + i);
+                }
+        }
         if (at < 0)
             tessera::detail::raise<tessera::shape_error>("sampler: none of " + std::to_string(logits.size()) +
                                                          " logits is a number above minus infinity");
