@@ -37,7 +37,7 @@ struct llama_options {
     kv_layout layout = kv_layout::contiguous;
     index_t kv_tokens = 0; ///< room in the KV cache; 0: for the whole context
     index_t context = 0;   ///< positions; 0: what the model was trained for
-    index_t chunk = 128;   ///< most tokens that run together: their activations stay in the second-level cache
+    index_t chunk = 256;   ///< most tokens that run together: their activations stay in the second-level cache
 };
 
 /// The model, its KV cache and its buffers; the file's bytes must outlive it.

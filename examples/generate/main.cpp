@@ -128,7 +128,7 @@ void measure(llama<backend>& model, bench_sizes const& sizes) {
         if (n == 0) return;
         std::vector<double> rates;
         stopwatch whole;
-        for (int run = 0; run < 21 && (run < 6 || whole.seconds() < 5) && interrupted == 0; ++run) {
+        for (int run = 0; run < 21 && (run < 6 || whole.seconds() < 4) && interrupted == 0; ++run) {
             model.clear();
             stopwatch watch;
             for (index_t i = 0; i < n; i += at_once)

@@ -43,7 +43,7 @@ struct options {
     activations products = activations::int8_per_group;
     bool read = false;
     bool synthetic = false;
-    index_t chunk = 128;
+    index_t chunk = 256;
     std::optional<bench_sizes> bench;
     bool help = false;
 };
@@ -70,7 +70,7 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
   --kv FORMAT        of the KV cache: fp32, fp16 (default), bf16, int8
   --exact            float32 activations; default: int8 with a scale for 32 values, in integer dot products
   --activations WHAT exact, int8-per-token or int8-per-group (default)
-  --chunk N          most prompt tokens that run together (128)
+  --chunk N          most prompt tokens that run together (256)
   --bench P,N        measure: P prompt tokens, then N tokens one by one, each from an empty context
   --help
 )";
