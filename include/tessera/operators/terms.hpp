@@ -40,7 +40,10 @@ void run_product(Exec const& exec, Op const& op, index_t m, Inputs const& inputs
                  run_scratch const& s, Finish const& finish) noexcept {
     index_t const across = ceil_div(op.rows(), s.tile.n);
     index_t const down = ceil_div(m, s.tile.m);
-    parallel_for(exec.parallel(), across * down, 1, [&](index_t first, index_t last, index_t worker) noexcept {
+    // With few rows of x the operand streams by once: a worker takes tiles that follow each other, so that what it fetches
+    // ahead of one is the next. Which worker makes a tile changes nothing in it.
+    index_t const together = m > 16 ? 1 : ceil_div(across * down, s.workers);
+    parallel_for(exec.parallel(), across * down, together, [&](index_t first, index_t last, index_t worker) noexcept {
         for (index_t t = first; t < last; ++t) {
             // Tiles of the same columns follow each other: their weights are still in the cache.
             index_t const n0 = t / down * s.tile.n;
