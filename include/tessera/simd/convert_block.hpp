@@ -188,7 +188,7 @@ TESSERA_FORCE_INLINE floats<Arch> load_half([[maybe_unused]] fp16 const* p) noex
 
 template <class Arch>
 TESSERA_FORCE_INLINE void store_half([[maybe_unused]] fp16* p, [[maybe_unused]] floats<Arch> const& v) noexcept {
-    constexpr int nearest = 0;
+    [[maybe_unused]] constexpr int nearest = 0;
 #if defined(__AVX512F__)
     if constexpr (is_512<Arch>)
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(all_16, v, nearest));

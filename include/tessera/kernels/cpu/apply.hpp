@@ -41,7 +41,7 @@ TESSERA_FORCE_INLINE void add_to_task(product_task const& task, index_t m, index
     float* const row = task.accumulator + (m - task.m0) * task.stride;
     if (first >= task.n0 && first + simd::lanes<Arch> <= task.n1) {
         float* const p = row + (first - task.n0);
-        simd::store<Arch>(p, xsimd::fma(floats(task.factor), value, simd::load<Arch>(p)));
+        simd::store<Arch>(p, simd::fma(floats(task.factor), value, simd::load<Arch>(p)));
         return;
     }
     alignas(64) float lane[simd::lanes<Arch>];

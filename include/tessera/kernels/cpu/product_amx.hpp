@@ -101,12 +101,12 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
         floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
         if constexpr (!token_scale) {
             floats const s(x_scale[r * scales_stride]);
-            f = starts ? f * s : xsimd::fma(f, s, floats::load_aligned(total + 16 * r));
+            f = starts ? f * s : simd::fma(f, s, floats::load_aligned(total + 16 * r));
         } else if (!starts) {
             f = f + floats::load_aligned(total + 16 * r);
         }
         if (ends)
-            result[r] = xsimd::fma(f, scale, result[r]);
+            result[r] = simd::fma(f, scale, result[r]);
         else
             f.store_aligned(total + 16 * r);
     }
@@ -117,9 +117,9 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
 #pragma GCC unroll 16
         for (int r = 0; r < 16; ++r)
             if constexpr (source::group == Form::block)
-                result[r] = xsimd::fma(offset, floats(x_sum[r * Form::blocks_of(x.columns)]), result[r]);
+                result[r] = simd::fma(offset, floats(x_sum[r * Form::blocks_of(x.columns)]), result[r]);
             else
-                result[r] = xsimd::fma(offset, floats(x.scaled_sum(m + r, g * w.group(), w.group_columns(g))), result[r]);
+                result[r] = simd::fma(offset, floats(x.scaled_sum(m + r, g * w.group(), w.group_columns(g))), result[r]);
     }
 }
 

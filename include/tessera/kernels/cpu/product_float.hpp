@@ -30,7 +30,7 @@ TESSERA_FORCE_INLINE void multiply_vector(std::byte const* codes, index_t column
         int const shift = c % 4 * 8 + c / 4 * 4;
         floats const value = simd::column_values<Arch, typename Weights::source, Weights::width>(word, shift);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) sum[m] = xsimd::fma(value, floats(x[m][offset + c]), sum[m]);
+        for (int m = 0; m < MR; ++m) sum[m] = simd::fma(value, floats(x[m][offset + c]), sum[m]);
     }
 }
 
@@ -63,17 +63,17 @@ void product_panel_float(Weights const& w, std::byte const* record, Form const& 
         }
         floats const scale = record_floats<Arch, Weights>(record);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(sum[m], scale, result[m]);
+        for (int m = 0; m < MR; ++m) result[m] = simd::fma(sum[m], scale, result[m]);
         if constexpr (source::offset == offset_kind::minimum) {
             floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
 #pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
+            for (int m = 0; m < MR; ++m) result[m] = simd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
         }
         if constexpr (source::offset == offset_kind::zero_point) {
             auto const zero = simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
             floats const offset = floats(0.0f) - scale * xsimd::to_float(zero);
 #pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
+            for (int m = 0; m < MR; ++m) result[m] = simd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
         }
         record = codes;
     }
@@ -101,7 +101,7 @@ void decode_panel(Weights const& w, std::byte const* record, float* out) noexcep
             for (int c = 0; c < here; ++c, out += simd::lanes<Arch>) {
                 floats value = simd::column_values<Arch, source, Weights::width>(word, c % 4 * 8 + c / 4 * 4);
                 if constexpr (source::offset == offset_kind::zero_point) value = value - offset;
-                value = source::offset == offset_kind::minimum ? xsimd::fma(value, scale, offset) : value * scale;
+                value = source::offset == offset_kind::minimum ? simd::fma(value, scale, offset) : value * scale;
                 simd::store<Arch>(out, value);
             }
         }
@@ -134,7 +134,7 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
             for (int m = 0; m < MR; ++m) {
                 floats const a(x[m][k + u]);
 #pragma GCC unroll 8
-                for (int p = 0; p < NP; ++p) sum[u][m][p] = xsimd::fma(a, b[p], sum[u][m][p]);
+                for (int p = 0; p < NP; ++p) sum[u][m][p] = simd::fma(a, b[p], sum[u][m][p]);
             }
         }
     }
@@ -143,7 +143,7 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
         for (int p = 0; p < NP; ++p) {
             floats const b = simd::load<Arch>(w[p] + k * stride);
 #pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) sum[0][m][p] = xsimd::fma(floats(x[m][k]), b, sum[0][m][p]);
+            for (int m = 0; m < MR; ++m) sum[0][m][p] = simd::fma(floats(x[m][k]), b, sum[0][m][p]);
         }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)

@@ -108,17 +108,17 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* reco
             if constexpr (Form::scale_group == 0)
                 total[m] = total[m] + f;
             else
-                total[m] = xsimd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
+                total[m] = simd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
         }
     }
     floats const scale = record_floats<Arch, Weights>(record);
 #pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) result[m] = xsimd::fma(total[m], scale, result[m]);
+    for (int m = 0; m < MR; ++m) result[m] = simd::fma(total[m], scale, result[m]);
     if constexpr (source::offset == offset_kind::minimum) {
         floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m)
-            result[m] = xsimd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
+            result[m] = simd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
     }
 }
 
