@@ -11,6 +11,7 @@
 #include "../core/types.hpp"
 #include "../numerics/half.hpp"
 #include "../storage/blocked.hpp"
+#include "foreign.hpp"
 
 #include <bit>
 #include <cstddef>
@@ -120,19 +121,9 @@ inline constexpr tensor_type type_for<q4_1> = tensor_type::q4_1;
 template <>
 inline constexpr tensor_type type_for<q8_0> = tensor_type::q8_0;
 
-/// A name from a file, safe to print: quoted, other than printable ASCII as \xNN, cut after 64 bytes.
-inline std::string quoted(std::string_view name) {
-    constexpr char const* digits = "0123456789abcdef";
-    std::string out = "'";
-    for (std::size_t i = 0; i < name.size() && i < 64; ++i) {
-        auto const c = static_cast<unsigned char>(name[i]);
-        if (c >= 0x20 && c < 0x7f && c != '\'' && c != '\\')
-            out += static_cast<char>(c);
-        else
-            (out += "\\x") += {digits[c >> 4], digits[c & 15]};
-    }
-    return out += name.size() > 64 ? "...'" : "'";
-}
+using tessera::detail::append_bytes;
+using tessera::detail::quoted;
+using tessera::detail::save_file;
 
 } // namespace detail
 

@@ -20,13 +20,9 @@
 #include "../core/view.hpp"
 
 #include <array>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 #include <span>
 #include <string>
-#include <system_error>
 #include <type_traits>
 #include <vector>
 
@@ -133,7 +129,7 @@ public:
         head.insert(head.end(), metadata_.begin(), metadata_.end());
         for (tensor_record const& t : tensors_) {
             append(head, static_cast<std::uint64_t>(t.name.size()));
-            append_bytes(head, std::as_bytes(std::span{t.name}));
+            detail::append_bytes(head, std::as_bytes(std::span{t.name}));
             append(head, static_cast<std::uint32_t>(t.dims.size()));
             for (index_t const d : t.dims) append(head, static_cast<std::uint64_t>(d));
             append(head, static_cast<std::uint32_t>(t.type));
@@ -151,24 +147,13 @@ public:
     /// The file in memory.
     std::vector<std::byte> bytes() const {
         std::vector<std::byte> out;
-        write([&](std::span<std::byte const> part) { append_bytes(out, part); });
+        write([&](std::span<std::byte const> part) { detail::append_bytes(out, part); });
         return out;
     }
 
     /// @throws format_error naming the path and the system's reason.
     void save(std::string const& path) const {
-        std::FILE* const out = std::fopen(path.c_str(), "wb");
-        int error = out == nullptr ? errno : 0;
-        if (out != nullptr) {
-            write([&](std::span<std::byte const> part) {
-                if (error == 0 && !part.empty() && std::fwrite(part.data(), 1, part.size(), out) != part.size())
-                    error = errno;
-            });
-            if (std::fclose(out) != 0 && error == 0) error = errno;
-        }
-        if (error != 0)
-            detail::raise<format_error>("tessera: gguf: " + path + ": cannot write: " +
-                                        std::generic_category().message(error));
+        detail::save_file("gguf", path, [&](auto const& sink) { write(sink); });
     }
 
 private:
@@ -191,21 +176,14 @@ private:
         return static_cast<std::size_t>(w.size()) * sizeof(typename View::value_type);
     }
 
-    static void append_bytes(std::vector<std::byte>& out, std::span<std::byte const> bytes) {
-        // Not vector::insert: GCC 12 warns, wrongly, that its copy may overflow.
-        std::size_t const at = out.size();
-        out.resize(at + bytes.size());
-        if (!bytes.empty()) std::memcpy(out.data() + at, bytes.data(), bytes.size());
-    }
-
     template <class T>
     static void append(std::vector<std::byte>& out, T value) {
-        append_bytes(out, std::as_bytes(std::span{&value, 1}));
+        detail::append_bytes(out, std::as_bytes(std::span{&value, 1}));
     }
 
     void append_string(std::string_view s) {
         append(metadata_, static_cast<std::uint64_t>(s.size()));
-        append_bytes(metadata_, std::as_bytes(std::span{s}));
+        detail::append_bytes(metadata_, std::as_bytes(std::span{s}));
     }
 
     static void check_name(char const* what, std::string_view name) {
