@@ -32,7 +32,7 @@ namespace generate {
 using token_id = std::int32_t;
 
 struct llama_options {
-    activations products = activations::int8_per_group; ///< with quantised weights
+    activations products = activations::automatic; ///< with quantised weights
     kv_format kv = kv_format::fp16;
     kv_layout layout = kv_layout::contiguous;
     index_t kv_tokens = 0; ///< room in the KV cache; 0: for the whole context

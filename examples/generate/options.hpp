@@ -40,7 +40,7 @@ struct options {
     sampling choice;
     int threads = 0; ///< 0: what OpenMP says
     kv_format kv = kv_format::fp16;
-    activations products = activations::int8_per_group;
+    activations products = activations::automatic;
     bool read = false;
     bool synthetic = false;
     index_t chunk = 256;
@@ -68,8 +68,9 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
 
   --threads N        default: as many as OpenMP takes
   --kv FORMAT        of the KV cache: fp32, fp16 (default), bf16, int8
-  --exact            float32 activations; default: int8 with a scale for 32 values, in integer dot products
-  --activations WHAT exact, int8-per-token or int8-per-group (default)
+  --exact            float32 activations
+  --activations WHAT exact, int8-per-token, int8-per-group (one scale for 32 values) or automatic (default: int8-per-group,
+                     and bf16 for prompts where the processor has bf16 tiles)
   --chunk N          most prompt tokens that run together (256)
   --bench P,N        measure: P prompt tokens, then N tokens one by one, each from an empty context
   --help
@@ -159,7 +160,8 @@ inline options parse_options(std::span<char const* const> arguments) {
         else if (name == "--activations")
             o.products = detail::one_of<activations>(name, value(), {{"exact", activations::exact},
                                                                      {"int8-per-token", activations::int8_per_token},
-                                                                     {"int8-per-group", activations::int8_per_group}});
+                                                                     {"int8-per-group", activations::int8_per_group},
+                                                                     {"automatic", activations::automatic}});
         else if (name == "--read") o.read = true;
         else if (name == "--synthetic") o.synthetic = true;
         else if (name == "--chunk") o.chunk = number<index_t>(name, value(), 1, 1 << 16);

@@ -29,10 +29,12 @@ enum class activations {
     exact,          ///< float32
     int8_per_token, ///< int8, one scale a row
     int8_per_group, ///< int8, one scale for 32 values
+    automatic,      ///< bf16 for a chunk of a prompt where the processor has bf16 tiles, else int8_per_group
 };
 
 constexpr char const* name_of(activations a) noexcept {
-    constexpr char const* names[] = {"float32", "int8, one scale a token", "int8, one scale for 32 values"};
+    constexpr char const* names[] = {"float32", "int8, one scale a token", "int8, one scale for 32 values",
+                                     "int8, one scale for 32 values (bf16 for many tokens at once, where there are bf16 tiles)"};
     return names[static_cast<int>(a)];
 }
 
@@ -55,6 +57,11 @@ decltype(auto) with_storage(ts::gguf::tensor_entry const& t, F&& f) {
                                                  ", expected f32, f16, bf16, q4_0, q4_1 or q8_0");
     }
 }
+
+template <class Op>
+inline constexpr bool is_int8_per_group = false;
+template <class Storage>
+inline constexpr bool is_int8_per_group<ts::linear<Storage, ts::int8_per_group<32>>> = true;
 
 /// How a policy holds a leaf: placed on a CPU, as it is in the file for `reference`.
 template <class Op>
@@ -97,7 +104,7 @@ weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activation
         };
         if constexpr (ts::coded_storage<Storage>) {
             if (how == activations::int8_per_token) return as(ts::int8_per_token{});
-            if (how == activations::int8_per_group) return as(ts::int8_per_group<32>{});
+            if (how == activations::int8_per_group || how == activations::automatic) return as(ts::int8_per_group<32>{});
         }
         return as(ts::as_is{});
     });
@@ -113,7 +120,8 @@ public:
     projection() = default;
     /// The weights are placed in `arena`, which must outlive the projection.
     projection(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
-               ts::memory_arena& arena) {
+               ts::memory_arena& arena)
+        : many_in_bf16_{how == activations::automatic && ts::has_bf16_tiles(exec)} {
         for (std::size_t i = 0; i < tensors.size();) {
             std::size_t end = i + 1;
             if constexpr (!std::is_same_v<Exec, ts::reference>)
@@ -138,15 +146,13 @@ public:
                ts::matrix_view<float> const& y,       // (m, n)
                Finish const& finish = {}) const {
         for (part const& p : parts_)
-            std::visit([&](auto const& w) { ts::apply(exec, w.view(), x, ts::columns(y, p.first, p.last), finish); },
-                       p.weights);
+            visit(p, x.extent(0), [&](auto const& w) { ts::apply(exec, w, x, ts::columns(y, p.first, p.last), finish); });
     }
 
     index_t workspace_bytes(Exec const& exec, ts::matrix_view<float const> const& x) const {
         index_t most = 0;
         for (part const& p : parts_)
-            most = ts::maximum(most, std::visit([&](auto const& w) { return ts::workspace_bytes(exec, w.view(), x); },
-                                                p.weights));
+            visit(p, x.extent(0), [&](auto const& w) { most = ts::maximum(most, ts::workspace_bytes(exec, w, x)); });
         return most;
     }
 
@@ -156,6 +162,19 @@ private:
         index_t last;
         detail::weights<Exec> weights;
     };
+
+    /// f(the operator that multiplies m rows of x)
+    template <class F>
+    void visit(part const& p, index_t m, F const& f) const {
+        std::visit(
+            [&](auto const& owner) {
+                auto const w = owner.view();
+                if constexpr (detail::is_int8_per_group<std::remove_const_t<decltype(w)>>)
+                    if (many_in_bf16_ && m >= fewest_in_bf16) return f(ts::linear{w.storage(), ts::as_bf16{}});
+                f(w);
+            },
+            p.weights);
+    }
 
     void add(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
              ts::memory_arena& arena) {
@@ -178,8 +197,11 @@ private:
         rows_ += stacked.rows();
     }
 
+    static constexpr index_t fewest_in_bf16 = 16; // rows of a tile
+
     std::vector<part> parts_;
     index_t rows_ = 0;
+    bool many_in_bf16_ = false;
 };
 
 /// Rows of a matrix in the file, by their index.

@@ -54,6 +54,8 @@ struct error_model<ts::linear<Storage, P>> {
             // Integer sums are exact: what rounds are sums over blocks, and a few products with scales.
             index_t const block = source::group == 0 || source::group % 32 == 0 ? 32 : source::group;
             return ts::ceil_div(w.cols(), block) + 10;
+        } else if constexpr (std::is_same_v<P, ts::as_bf16>) {
+            return w.cols() + 8 + (1 << 16); // W may be rounded to bf16, as far as 2^16 roundings to float32 go
         } else {
             return w.cols() + 8;
         }

@@ -8,6 +8,7 @@
 /// same form share one.
 
 #include "../core/types.hpp"
+#include "../numerics/half.hpp"
 #include "../storage/code_source.hpp"
 #include "../storage/scheme.hpp"
 
@@ -17,7 +18,8 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// x in float32 with contiguous rows. SumGroup > 0: with the sum of every SumGroup columns; -1: of the row; 0: no sums.
-template <index_t SumGroup>
+/// Preparation: as_is, or as_bf16 for values that bf16 has.
+template <index_t SumGroup, class Preparation = as_is>
 struct float_rows {
     float const* data = nullptr;  ///< (rows, columns), `stride` apart
     float const* sums = nullptr;  ///< (rows, sums of a row)
@@ -68,6 +70,17 @@ struct int8_rows {
     }
 };
 
+/// x in bf16. Rows are padded with 0 to whole cache lines, of which there is an odd number: rows that are read together do not
+/// fall into one set of the cache.
+struct bf16_rows {
+    bf16 const* data = nullptr; ///< (rows, stride)
+    index_t rows = 0;
+    index_t columns = 0;
+
+    static constexpr index_t stride_of(index_t columns) noexcept { return (ceil_div(columns, 32) | 1) * 32; }
+    bf16 const* row(index_t m) const noexcept { return data + m * stride_of(columns); }
+};
+
 namespace detail {
 
 template <class Source, class Preparation>
@@ -80,11 +93,15 @@ struct select_form {
                   "tessera: an int8 preparation needs a group that is a multiple of 32, or of at most 65536: its sums have 32 bits");
     using type = int8_rows<activation_group<Preparation>, Source::group % 32 == 0 ? 32 : Source::group>;
 };
-template <class Source>
-struct select_form<Source, as_is> {
+template <class Source, class Preparation>
+struct select_float_form {
     static constexpr bool needs_sums = Source::offset != offset_kind::none;
-    using type = float_rows<needs_sums ? (Source::group == 0 ? index_t{-1} : Source::group) : index_t{0}>;
+    using type = float_rows<needs_sums ? (Source::group == 0 ? index_t{-1} : Source::group) : index_t{0}, Preparation>;
 };
+template <class Source>
+struct select_form<Source, as_is> : select_float_form<Source, as_is> {};
+template <class Source>
+struct select_form<Source, as_bf16> : select_float_form<Source, as_bf16> {};
 
 } // namespace detail
 

@@ -43,6 +43,7 @@ std::string describe_term(cpu<Arch, Parallel> const&, linear<Storage, Preparatio
                        ", " + depth + ">" + (term::is_placed ? "" : " packed on the fly") + ", ";
     if (term::is_integer_product)
         return text + (term::uses_tiles(m) ? "int8 tiles" : simd::dot4_name<Arch>);
+    if (term::is_bf16_product) return text + (term::uses_tiles(m) ? "bf16 tiles" : "bf16 dot products");
     if (term::is_dense) return text + "float multiply-add";
     return text + (m < decode_once_rows ? "float multiply-add on decoded registers" : "float multiply-add on decoded panels");
 }

@@ -32,13 +32,17 @@ namespace detail {
 template <class T>
 inline constexpr bool is_activation = std::is_same_v<T, float> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
 
-template <class Preparation>
+template <class Preparation, class Exec>
 struct forms_of_preparation {
     using type = type_list<int8_rows<activation_group<Preparation>, 32>>;
 };
-template <>
-struct forms_of_preparation<as_is> {
+template <class Exec>
+struct forms_of_preparation<as_is, Exec> {
     using type = type_list<float_rows<0>>;
+};
+template <class Exec>
+struct forms_of_preparation<as_bf16, Exec> {
+    using type = type_list<typename form_of<typename Exec::arch_type, prepacked<panel<Exec::arch_type::lanes, 1>, matrix_view<float const>>, as_bf16>::type>;
 };
 
 /// x as the kernels take it.
@@ -57,12 +61,19 @@ prepared_rows<Forms> plan_rows(X const& x, Arena& arena) {
 
 } // namespace detail
 
+/// Whether `as_bf16` runs on matrix tiles here: then it is the fastest preparation for 16 rows of x and more.
+template <class Arch, class Parallel>
+bool has_bf16_tiles(cpu<Arch, Parallel> const&) noexcept {
+    return simd::multiplies_bf16<Arch> && simd::amx_is_allowed();
+}
+inline bool has_bf16_tiles(reference const&) noexcept { return false; }
+
 /// Prepares x for operators that take `Preparation` with groups of a multiple of 32 columns, or whole rows.
 template <class Exec, preparation Preparation, class T, class E, class L, class A>
 auto prepare(Exec const& exec, workspace_scope& scope, view<T, E, L, A> const& x, Preparation) {
     detail::require_backend<Exec>();
     auto const values = detail::activations("prepare", x);
-    auto const result = detail::plan_rows<typename detail::forms_of_preparation<Preparation>::type, Exec>(values, scope);
+    auto const result = detail::plan_rows<typename detail::forms_of_preparation<Preparation, Exec>::type, Exec>(values, scope);
     result.inputs.run(exec, values);
     return result;
 }

@@ -2,14 +2,19 @@
 #pragma once
 
 /// @file
-/// 8-bit matrix tiles (Intel AMX): C (16, 16) += A (16, 4 r) B (4 r, 16), A and B signed bytes, C 32-bit. Linux hands the
+/// Matrix tiles (Intel AMX): C (16, 16) += A (16, 4 r) B (4 r, 16), A and B signed bytes, C 32-bit integers; or with pairs of
+/// bf16 for four bytes, and C float32. Linux hands the
 /// tile registers to a process that asks once; `amx_is_allowed` asks. Elsewhere, and where it is refused, it answers no
 /// and callers take their dot-product path, which gives the same bits.
 
+#include "../numerics/half.hpp"
 #include "arch_map.hpp"
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 #if defined(__AMX_INT8__) && defined(__linux__)
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -105,6 +110,39 @@ public:
         _tile_stored(2, out + 512, 64);
         _tile_stored(3, out + 768, 64);
     }
+
+#if defined(__AMX_BF16__)
+    /// c[i * Columns + j] (16, 16) += a[i] (16, 32 steps) times b[j] (32 steps, 16), bf16: `a` in rows `a_stride` bytes apart, `b`
+    /// in rows of 64 bytes that hold two columns of k for each of 16 results. Four results share the loads of two a and two b.
+    template <int Rows, int Columns>
+    TESSERA_FORCE_INLINE void add_bf16(std::byte const* const (&a)[Rows], index_t a_stride, std::byte const* const (&b)[Columns],
+                                       index_t steps, float* const (&c)[Rows * Columns]) const noexcept {
+        static_assert(Depth == 64 && Rows <= 2 && Columns <= 2);
+        auto const stride = static_cast<long>(a_stride);
+        _tile_loadd(0, c[0], 64);
+        if constexpr (Columns == 2) _tile_loadd(1, c[1], 64);
+        if constexpr (Rows == 2) _tile_loadd(2, c[Columns], 64);
+        if constexpr (Rows == 2 && Columns == 2) _tile_loadd(3, c[3], 64);
+        for (index_t s = 0; s < steps; ++s) {
+            _tile_loadd(6, b[0] + 1024 * s, 64);
+            _tile_loadd(4, a[0] + 64 * s, stride);
+            _tile_dpbf16ps(0, 4, 6);
+            if constexpr (Columns == 2) {
+                _tile_loadd(7, b[1] + 1024 * s, 64);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+            if constexpr (Rows == 2) {
+                _tile_loadd(5, a[1] + 64 * s, stride);
+                _tile_dpbf16ps(2, 5, 6);
+                if constexpr (Columns == 2) _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+        _tile_stored(0, c[0], 64);
+        if constexpr (Columns == 2) _tile_stored(1, c[1], 64);
+        if constexpr (Rows == 2) _tile_stored(2, c[Columns], 64);
+        if constexpr (Rows == 2 && Columns == 2) _tile_stored(3, c[3], 64);
+    }
+#endif
 };
 
 /// One vector of panel codes (64 bytes, 16 rows) as rows of B: signed bytes code - zero, `zero` one number per row of W. With
@@ -124,9 +162,38 @@ TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, ints<Arc
     }
 }
 
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+
+/// Whether bf16 tiles and dot products are there at compile time.
+template <class Arch>
+inline constexpr bool multiplies_bf16 = std::is_base_of_v<avx512_amx, Arch>;
+
+/// 16 pairs (even[i], odd[i]), rounded to bf16.
+TESSERA_FORCE_INLINE void store_bf16_pairs(bf16* p, __m512 even, __m512 odd) noexcept {
+    alignas(64) static constexpr std::uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    auto const halves = std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
+    _mm512_store_si512(p, _mm512_permutexvar_epi16(_mm512_load_si512(order), halves));
+}
+
+/// sum[i] += pairs[2 i] x[0] + pairs[2 i + 1] x[1] for 16 results.
+TESSERA_FORCE_INLINE __m512 dot_bf16_pairs(__m512 sum, bf16 const* pairs, bf16 const* x) noexcept {
+    std::int32_t both;
+    std::memcpy(&both, x, sizeof both);
+    return _mm512_dpbf16_ps(sum, std::bit_cast<__m512bh>(_mm512_load_si512(pairs)),
+                            std::bit_cast<__m512bh>(_mm512_set1_epi32(both)));
+}
+
+#else
+template <class Arch>
+inline constexpr bool multiplies_bf16 = false;
+#endif
+
 #else
 
 inline bool amx_is_allowed() noexcept { return false; }
+template <class Arch>
+inline constexpr bool multiplies_bf16 = false;
 
 #endif
 

@@ -128,6 +128,15 @@ private:
     index_t cols_ = 0;
 };
 
+namespace detail {
+
+template <class Weights>
+inline constexpr bool is_dense_panel = false;
+template <index_t R, class Storage>
+inline constexpr bool is_dense_panel<prepacked<panel<R, 1>, Storage>> = true;
+
+} // namespace detail
+
 /// Owner of placed storage, or of a place in an arena.
 template <class Layout, class Storage>
 class prepacked_tensor {

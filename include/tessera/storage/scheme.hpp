@@ -95,6 +95,11 @@ struct int8_per_group {
     static_assert(N > 0 && N % 32 == 0, "tessera: int8_per_group<N> needs a positive multiple of 32");
 };
 
+/// bf16, each value rounded to nearest even. Where the processor multiplies tiles of bf16 (AMX), the product runs there and W is
+/// rounded to bf16 too: for many rows the fastest there is, and nearer to the exact product than int8 is. Elsewhere the sums are
+/// those of `as_is`.
+struct as_bf16 {};
+
 namespace detail {
 
 /// Values that share a scale in an int8 preparation; 0: the row. -1: not an int8 preparation.
@@ -109,6 +114,6 @@ inline constexpr index_t activation_group<int8_per_group<N>> = N;
 
 /// One of the preparations above.
 template <class P>
-concept preparation = std::same_as<P, as_is> || (detail::activation_group<P> >= 0);
+concept preparation = std::same_as<P, as_is> || std::same_as<P, as_bf16> || (detail::activation_group<P> >= 0);
 
 } // namespace tessera::inline TESSERA_ABI

@@ -14,6 +14,7 @@
 #include "pack.hpp"
 #include "prepare.hpp"
 #include "product_amx.hpp"
+#include "product_bf16.hpp"
 #include "product_float.hpp"
 #include "product_int8.hpp"
 
@@ -69,19 +70,24 @@ struct panel_form<Arch, prepacked<Layout, Storage>> {
     static constexpr bool is_placed = true;
 };
 
-template <class Weights>
-inline constexpr bool is_dense_panel = false;
-template <index_t R, class Storage>
-inline constexpr bool is_dense_panel<prepacked<panel<R, 1>, Storage>> = true;
-
 /// The form of x for a panel form and a preparation.
-template <class Weights, class Preparation>
+template <class Arch, class Weights, class Preparation>
 struct form_of {
     using type = prepared_form<typename Weights::source, Preparation>;
 };
-template <index_t R, class Storage>
-struct form_of<prepacked<panel<R, 1>, Storage>, as_is> {
+template <class Arch, index_t R, class Storage>
+struct form_of<Arch, prepacked<panel<R, 1>, Storage>, as_is> {
     using type = float_rows<0>;
+};
+template <class Arch, index_t R, class Storage>
+    requires(!bf16_shape<Arch, prepacked<panel<R, 1>, Storage>>::is_served)
+struct form_of<Arch, prepacked<panel<R, 1>, Storage>, as_bf16> {
+    using type = float_rows<0, as_bf16>;
+};
+template <class Arch, class Weights>
+    requires(bf16_shape<Arch, Weights>::is_served)
+struct form_of<Arch, Weights, as_bf16> {
+    using type = bf16_rows;
 };
 
 /// Bytes a panel stage may use: fewest rows of x for which decoding a panel once beats decoding it for every block.
@@ -94,13 +100,14 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     using exec_type = cpu<Arch, Parallel>;
     using operand = linear<Storage, Preparation>;
     using weights = typename detail::panel_form<Arch, Storage>::type;
-    using form = typename detail::form_of<weights, Preparation>::type;
+    using form = typename detail::form_of<Arch, weights, Preparation>::type;
     using forms = type_list<form>;
     struct state {};
 
     static constexpr bool is_placed = detail::panel_form<Arch, Storage>::is_placed;
     static constexpr bool is_dense = detail::is_dense_panel<weights>;
     static constexpr bool is_integer_product = detail::activation_group<Preparation> >= 0;
+    static constexpr bool is_bf16_product = std::is_same_v<form, bf16_rows>;
     static constexpr index_t R = simd::lanes<Arch>;
 
     template <class Arena>
@@ -133,30 +140,22 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
             if constexpr (has_tiles) {
                 if (uses_tiles(task.m1 - task.m0)) {
                     // Placed panels follow each other in memory; a packed one is alone.
-                    index_t const count = is_placed ? minimum(detail::amx_shape<weights, form>::panels, last - p) : 1;
+                    index_t const count = is_placed ? minimum(tile_panel_count, last - p) : 1;
                     tile_panels(packed, stage(w, packed, p, scratch), count, x, task, p, scratch + packed_bytes(w));
                     p += count;
                     continue;
                 }
             }
-            int const together = pairs(packed, task) && p + 1 < last ? 2 : 1;
-            std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
-            if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
-            if constexpr (is_integer_product) {
-                integer_panels(packed, panel, together, x, task, p);
-            } else if constexpr (is_dense) {
-                dense_panels<typename weights::element_type>(panel, together, x, task, p);
-            } else if (task.m1 - task.m0 < detail::decode_once_rows) {
-                coded_panel(packed, panel[0], x, task, p);
+            if constexpr (is_bf16_product) {
+                bf16_panel(packed, stage(w, packed, p, scratch), x, task, p, scratch + packed_bytes(w));
+                ++p;
             } else {
-                float* const decoded = reinterpret_cast<float*>(scratch + packed_bytes(w));
-                std::byte const* columns[2] = {reinterpret_cast<std::byte*>(decoded),
-                                               reinterpret_cast<std::byte*>(decoded + R * w.cols())};
-                detail::decode_panel<Arch>(packed, panel[0], decoded);
-                if (together == 2) detail::decode_panel<Arch>(packed, panel[1], decoded + R * w.cols());
-                dense_panels<float>(columns, together, x, task, p);
+                int const together = pairs(packed, task) && p + 1 < last ? 2 : 1;
+                std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
+                if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
+                vector_panels(packed, panel, together, x, task, p, scratch + packed_bytes(w));
+                p += together;
             }
-            p += together;
         }
     }
 
@@ -165,8 +164,10 @@ private:
 #if defined(__AMX_INT8__) && defined(__linux__)
         if constexpr (is_integer_product && std::is_base_of_v<avx512_amx, Arch>) return detail::amx_shape<weights, form>::is_served;
 #endif
-        return false;
+        return is_bf16_product;
     }();
+    /// Panels that go through the tiles together.
+    static constexpr index_t tile_panel_count = 4;
 
     static weights shape(operand const& w) noexcept {
         if constexpr (is_placed)
@@ -178,8 +179,12 @@ private:
         return is_placed ? 0 : 2 * round_up(shape(w).panel_bytes(), config::cache_line);
     }
     static index_t decoded_bytes(operand const& w, index_t m) noexcept {
-        if constexpr (has_tiles)
+        if constexpr (is_bf16_product) { // the last tile may have few rows
+            using shape = detail::bf16_shape<Arch, weights>;
+            return maximum(shape::dot_bytes(w.cols()), uses_tiles(m) ? shape::tile_bytes(m) : 0);
+        } else if constexpr (has_tiles) {
             if (uses_tiles(m)) return detail::amx_shape<weights, form>::scratch_bytes(m);
+        }
         bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
         return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
     }
@@ -202,6 +207,24 @@ private:
         }
     }
 
+    /// One or two panels by vectors.
+    static void vector_panels(weights const& packed, std::byte const* const (&panel)[2], int together, form const& x,
+                              product_task const& task, index_t p, [[maybe_unused]] std::byte* scratch) noexcept {
+        if constexpr (is_integer_product) {
+            integer_panels(packed, panel, together, x, task, p);
+        } else if constexpr (is_dense) {
+            dense_panels<typename weights::element_type>(panel, together, x, task, p);
+        } else if (task.m1 - task.m0 < detail::decode_once_rows) {
+            coded_panel(packed, panel[0], x, task, p);
+        } else {
+            float* const decoded = reinterpret_cast<float*>(scratch);
+            std::byte const* columns[2] = {reinterpret_cast<std::byte*>(decoded),
+                                           reinterpret_cast<std::byte*>(decoded + R * packed.cols())};
+            detail::decode_panel<Arch>(packed, panel[0], decoded);
+            if (together == 2) detail::decode_panel<Arch>(packed, panel[1], decoded + R * packed.cols());
+            dense_panels<float>(columns, together, x, task, p);
+        }
+    }
     static void integer_panels(weights const& packed, std::byte const* const (&data)[2], int together, form const& x,
                                product_task const& task, index_t p) noexcept {
         if (together == 2)
@@ -224,11 +247,27 @@ private:
                             [[maybe_unused]] product_task const& task, [[maybe_unused]] index_t p,
                             [[maybe_unused]] std::byte* scratch) noexcept {
 #if defined(__AMX_INT8__) && defined(__linux__)
-        detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch,
-                                         [&](index_t q, index_t m, simd::floats<Arch> const& value) noexcept {
-                                             detail::add_to_task<Arch>(task, m, (p + q) * R, value);
-                                         });
+        auto const emit = [&](index_t q, index_t m, simd::floats<Arch> const& value) noexcept {
+            detail::add_to_task<Arch>(task, m, (p + q) * R, value);
+        };
+        if constexpr (is_bf16_product)
+            detail::product_panels_bf16<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
+        else
+            detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
 #endif
+    }
+    static void bf16_panel([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,
+                           [[maybe_unused]] form const& x, [[maybe_unused]] product_task const& task,
+                           [[maybe_unused]] index_t p, [[maybe_unused]] std::byte* scratch) noexcept {
+        if constexpr (is_bf16_product) {
+            auto* const pairs = reinterpret_cast<bf16*>(scratch);
+            detail::decode_pairs<Arch>(packed, data, 0, packed.cols(), pairs);
+            detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+                simd::floats<Arch> result[MR];
+                detail::product_panel_bf16<Arch, MR>(pairs, x, m, result);
+                for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
+            });
+        }
     }
     static void coded_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
                             index_t p) noexcept {

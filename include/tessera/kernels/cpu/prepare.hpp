@@ -14,6 +14,7 @@
 
 #include "../../core/exec.hpp"
 #include "../../core/view.hpp"
+#include "../../simd/convert_block.hpp"
 #include "../../simd/memory.hpp"
 #include "../forms.hpp"
 #include "../kernel.hpp"
@@ -154,14 +155,15 @@ bool encode_int8_groups(float const* x, index_t groups, std::int8_t* codes, floa
 
 } // namespace detail
 
-template <class Arch, class Parallel, index_t SumGroup>
-struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup>> {
-    using type = float_rows<SumGroup>;
+template <class Arch, class Parallel, index_t SumGroup, class Preparation>
+struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup, Preparation>> {
+    using type = float_rows<SumGroup, Preparation>;
+    static constexpr bool rounds = std::is_same_v<Preparation, as_bf16>;
 
     /// float32 x with contiguous rows is used where it is.
     template <class T>
     static bool needs_copy(matrix_view<T const> const& x) noexcept {
-        return !std::is_same_v<T, float> || !has_unit_stride(x);
+        return rounds || !std::is_same_v<T, float> || !has_unit_stride(x);
     }
 
     template <class T, class Arena>
@@ -169,7 +171,7 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup>> {
         type form;
         form.rows = x.extent(0);
         form.columns = x.extent(1);
-        if constexpr (std::is_same_v<T, float>) form.data = x.data_handle();
+        if constexpr (std::is_same_v<T, float> && !rounds) form.data = x.data_handle();
         form.stride = x.stride(0);
         if (needs_copy(x)) {
             form.stride = round_up(form.columns, 16);
@@ -188,7 +190,10 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup>> {
                 auto* const data = const_cast<float*>(form.row(m));
                 if (needs_copy(x)) {
                     float const* const p = detail::float_span<Arch>(x, m, 0, form.columns, data);
-                    if (p != data) std::memcpy(data, p, static_cast<std::size_t>(form.columns) * sizeof(float));
+                    if constexpr (rounds)
+                        for (index_t k = 0; k < form.columns; ++k) data[k] = static_cast<float>(static_cast<bf16>(p[k]));
+                    else if (p != data)
+                        std::memcpy(data, p, static_cast<std::size_t>(form.columns) * sizeof(float));
                 }
                 for (index_t g = 0; g < type::sums_of(form.columns); ++g) {
                     index_t const width = SumGroup < 0 ? form.columns : SumGroup;
@@ -199,6 +204,39 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup>> {
             }
         };
         parallel_for(exec.parallel(), form.rows, detail::prepare_grain(form.columns), rows);
+    }
+};
+
+template <class Arch, class Parallel>
+struct kernel<op::prepare, cpu<Arch, Parallel>, bf16_rows> {
+    template <class T, class Arena>
+    static bf16_rows plan(matrix_view<T const> const& x, Arena& arena) {
+        bf16_rows form;
+        form.rows = x.extent(0);
+        form.columns = x.extent(1);
+        form.data = arena.template carve<bf16>(form.rows * bf16_rows::stride_of(form.columns));
+        return form;
+    }
+
+    template <class T>
+    static void run(cpu<Arch, Parallel> const& exec, matrix_view<T const> const& x, bf16_rows const& form) noexcept {
+        constexpr index_t block = simd::block_size<Arch>;
+        parallel_for(exec.parallel(), form.rows, detail::prepare_grain(form.columns),
+                     [&](index_t first, index_t last, index_t) noexcept {
+                         for (index_t m = first; m < last; ++m) {
+                             auto* const out = const_cast<bf16*>(form.row(m));
+                             alignas(64) float staged[block];
+                             for (index_t k = 0; k < form.columns; k += block) {
+                                 index_t const n = minimum(block, form.columns - k);
+                                 float const* const p = detail::float_span<Arch>(x, m, k, k + n, staged);
+                                 if (n == block)
+                                     simd::store_block<Arch, overflow::infinity>(out + k, simd::load_block<Arch>(p));
+                                 else
+                                     for (index_t i = 0; i < n; ++i) out[k + i] = static_cast<bf16>(p[i]);
+                             }
+                             for (index_t k = form.columns; k < bf16_rows::stride_of(form.columns); ++k) out[k] = bf16{};
+                         }
+                     });
     }
 };
 

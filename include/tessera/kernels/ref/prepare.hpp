@@ -5,17 +5,21 @@
 /// What a preparation does to a row of x, by definition: the values that the product sees. kernels/cpu/prepare.hpp has
 /// the formula; this is it, scalar, with the codes turned back into numbers.
 
+#include "../../numerics/half.hpp"
 #include "../../storage/scheme.hpp"
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
 /// y[k] = the value of x[k] after preparation; x and y may be the same.
 template <preparation P>
 void reference_prepare(double const* x, index_t columns, double* y) noexcept {
-    if constexpr (activation_group<P> < 0) {
+    if constexpr (std::is_same_v<P, as_bf16>) {
+        for (index_t k = 0; k < columns; ++k) y[k] = static_cast<double>(static_cast<float>(static_cast<bf16>(static_cast<float>(x[k]))));
+    } else if constexpr (activation_group<P> < 0) {
         for (index_t k = 0; k < columns; ++k) y[k] = x[k];
     } else {
         index_t const group = activation_group<P> == 0 ? maximum(columns, 1) : maximum(activation_group<P>, 1);
