@@ -41,10 +41,14 @@ public:
     }
 
     /// The number of elements.
-    TESSERA_HOST_DEVICE constexpr index_t size() const noexcept {
-        index_t product = 1;
-        for (std::size_t r = 0; r < rank(); ++r) product *= extent(r);
-        return product;
+    TESSERA_HOST_DEVICE constexpr index_t size() const noexcept { return size_between(0, rank()); }
+
+    /// The product of the extents of dimensions [first, last). It wraps where no array of that size can be, so that an empty
+    /// one may have any other extents.
+    TESSERA_HOST_DEVICE constexpr index_t size_between(std::size_t first, std::size_t last) const noexcept {
+        std::uint64_t product = 1;
+        for (std::size_t r = first; r < last; ++r) product *= static_cast<std::uint64_t>(extent(r));
+        return static_cast<index_t>(product);
     }
 
     template <index_t... Other>

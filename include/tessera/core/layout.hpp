@@ -22,9 +22,7 @@ struct layout_right {
 
         TESSERA_HOST_DEVICE constexpr Extents const& extents() const noexcept { return extents_; }
         TESSERA_HOST_DEVICE constexpr index_t stride(std::size_t r) const noexcept {
-            index_t product = 1;
-            for (std::size_t s = r + 1; s < Extents::rank(); ++s) product *= extents_.extent(s);
-            return product;
+            return extents_.size_between(r + 1, Extents::rank());
         }
         TESSERA_HOST_DEVICE constexpr index_t required_span_size() const noexcept { return extents_.size(); }
         static constexpr bool is_always_exhaustive() noexcept { return true; }
@@ -52,9 +50,7 @@ struct layout_left {
 
         TESSERA_HOST_DEVICE constexpr Extents const& extents() const noexcept { return extents_; }
         TESSERA_HOST_DEVICE constexpr index_t stride(std::size_t r) const noexcept {
-            index_t product = 1;
-            for (std::size_t s = 0; s < r; ++s) product *= extents_.extent(s);
-            return product;
+            return extents_.size_between(0, r);
         }
         TESSERA_HOST_DEVICE constexpr index_t required_span_size() const noexcept { return extents_.size(); }
         static constexpr bool is_always_exhaustive() noexcept { return true; }
@@ -95,11 +91,9 @@ struct layout_stride {
         TESSERA_HOST_DEVICE constexpr Extents const& extents() const noexcept { return extents_; }
         TESSERA_HOST_DEVICE constexpr index_t stride(std::size_t r) const noexcept { return strides_[r]; }
         TESSERA_HOST_DEVICE constexpr index_t required_span_size() const noexcept {
+            if (extents_.size() == 0) return 0;
             index_t last = 1;
-            for (std::size_t r = 0; r < Extents::rank(); ++r) {
-                if (extents_.extent(r) == 0) return 0;
-                last += (extents_.extent(r) - 1) * strides_[r];
-            }
+            for (std::size_t r = 0; r < Extents::rank(); ++r) last += (extents_.extent(r) - 1) * strides_[r];
             return last;
         }
         static constexpr bool is_always_exhaustive() noexcept { return false; }

@@ -8,6 +8,7 @@
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
+#include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "../numerics/half.hpp"
 
@@ -92,54 +93,18 @@ void check_output_rows(char const* operation, char const* argument, matrix_view<
                       std::numeric_limits<index_t>::max());
 }
 
-/// Where the rows of a matrix lie, in bytes.
-struct byte_rows {
-    std::uintptr_t first;
-    index_t rows;
-    index_t step;
-    index_t width;
-
-    std::uintptr_t lowest() const noexcept {
-        return step < 0 ? first - static_cast<std::uintptr_t>(-step * (rows - 1)) : first;
-    }
-    index_t span() const noexcept { return (step < 0 ? -step : step) * (rows - 1) + width; }
-};
-
-template <class T>
-byte_rows bytes_of(matrix_view<T> const& v) noexcept {
-    return {reinterpret_cast<std::uintptr_t>(v.data_handle()), v.extent(0), v.stride(0) * index_t{sizeof(T)},
-            v.extent(1) * index_t{sizeof(T)}};
-}
-
-/// Rows of equal steps that never meet: slices of the columns of one matrix. Their byte ranges interleave, and what counts
-/// is where the columns lie within a step.
-inline bool are_column_slices(byte_rows const& a, byte_rows const& b) noexcept {
-    if (a.step != b.step || a.step <= 0) return false;
-    auto const step = static_cast<std::uintptr_t>(a.step);
-    auto const distance =
-        static_cast<index_t>(b.first >= a.first ? (b.first - a.first) % step : (step - (a.first - b.first) % step) % step);
-    return distance >= a.width && distance + b.width <= a.step;
-}
-
 /// Input x and output y are the same elements, or share none.
 template <class X, class Y>
 void check_same_or_apart(char const* operation, char const* x_name, matrix_view<X> const& x, char const* y_name,
                          matrix_view<Y> const& y) {
-    if (x.empty() || y.empty()) return;
-    byte_rows const a = bytes_of(x);
-    byte_rows const b = bytes_of(y);
-    bool const is_same = std::is_same_v<std::remove_const_t<X>, Y> && a.first == b.first &&
-                         (a.step == b.step || a.rows == 1);
-    if (is_same || are_column_slices(a, b)) return;
-    check::no_overlap(operation, x_name, reinterpret_cast<void const*>(a.lowest()), a.span(), y_name,
-                      reinterpret_cast<void const*>(b.lowest()), b.span());
+    if (!is_same_array(x, y)) check::no_overlap(operation, x_name, footprint_of(x), y_name, footprint_of(y));
 }
 
 /// A small input must not overlap an output at all.
 template <class W, class Y>
 void check_apart(char const* operation, char const* w_name, vector_view<W> const& w, char const* y_name,
                  matrix_view<Y> const& y) {
-    check::no_overlap(operation, w_name, w.data_handle(), span_bytes(w), y_name, y.data_handle(), span_bytes(y));
+    check::no_overlap(operation, w_name, footprint_of(w), y_name, footprint_of(y));
 }
 
 /// y has the shape of x.

@@ -10,6 +10,7 @@
 #include "../kernels/cpu/embedding.hpp"
 #include "../kernels/operand.hpp"
 #include "../kernels/ref/embedding.hpp"
+#include "../operators/aliasing.hpp"
 #include "arguments.hpp"
 
 #include <concepts>
@@ -56,11 +57,9 @@ void embedding(Exec const& exec,
     check::equal("embedding", "columns of y", to.extent(1), detail::storage_columns(rows), "columns of the table");
     check::not_null("embedding", "ids", ids.data_handle(), ids.size());
     detail::check_output_rows("embedding", "y", to);
-    if constexpr (detail::is_view<storage>) {
-        detail::check_rows("embedding", "table", rows);
-        check::no_overlap("embedding", "table", rows.data_handle(), span_bytes(rows), "y", to.data_handle(),
-                          span_bytes(to));
-    }
+    if constexpr (detail::is_view<storage>) detail::check_rows("embedding", "table", rows);
+    detail::check_storage_apart("embedding", "table", rows, "y", footprint_of(to));
+    check::no_overlap("embedding", "ids", footprint_of(ids), "y", footprint_of(to));
     for (index_t t = 0; t < ids.extent(0); ++t)
         if (!std::in_range<index_t>(ids[t]) || static_cast<index_t>(ids[t]) < 0 ||
             static_cast<index_t>(ids[t]) >= vocabulary)

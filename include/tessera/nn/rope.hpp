@@ -81,11 +81,7 @@ rotations check_rope(rope_table const& table, tensor_view<X, 3> const& x, tensor
     check::within("rope", "dims of the table", 2 * table.pairs(), 0, x.extent(2));
     check_rows("rope", "x", x);
     check_rows("rope", "y", y);
-    bool const in_place = std::is_same_v<std::remove_const_t<X>, Y> && static_cast<void const*>(x.data_handle()) == y.data_handle() &&
-                          (x.stride(0) == y.stride(0) || x.extent(0) <= 1) &&
-                          (x.stride(1) == y.stride(1) || x.extent(1) <= 1);
-    if (!in_place)
-        check::no_overlap("rope", "x", x.data_handle(), span_bytes(x), "y", y.data_handle(), span_bytes(y));
+    if (!is_same_array(x, y)) check::no_overlap("rope", "x", footprint_of(x), "y", footprint_of(y));
     return {table.cosines().data_handle(), table.sines().data_handle(), table.pairs(), nullptr, 0};
 }
 

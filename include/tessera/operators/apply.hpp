@@ -8,10 +8,11 @@
 /// Complexity O(m n k) for a stored matrix, O(m r (n + k)) for a product of rank r. `apply(exec, transposed(w), dy, dx)` is
 /// the backward pass with respect to x, for every operator.
 ///
-/// Errors: shape_error when a shape does not fit, data is null, or y overlaps x; nothing is written then. The workspace of
-/// the policy grows when it must: `exec.reserve(workspace_bytes(exec, w, x))` beforehand makes the call allocation-free.
+/// Errors: shape_error when a shape does not fit, data is null, or y overlaps x, W or what the epilogue reads (a residual
+/// may be y itself); nothing is written then. The workspace of the policy grows when it must: `exec.reserve(workspace_bytes(exec, w, x))` beforehand makes the call allocation-free.
 
 #include "../kernels/epilogue.hpp"
+#include "aliasing.hpp"
 #include "prepare.hpp"
 #include "reference.hpp"
 
@@ -93,10 +94,8 @@ void apply(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k
     auto const values = detail::activations("apply", x);
     check::equal("apply", "columns of x", x.extent(1), w.cols(), "columns of the operator");
     matrix_view<Y> const out = detail::results(y, x.extent(0), w.rows());
-    auto const from = spanned_bytes(values);
-    auto const to = spanned_bytes(out);
-    check::no_overlap("apply", "x", from.first, from.bytes, "y", to.first, to.bytes);
-    detail::check_epilogue("apply", finish, x.extent(0), w.rows());
+    check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
+    detail::check_reads("apply", w, finish, out);
     if constexpr (std::is_same_v<Exec, reference>) {
         detail::apply_reference(exec, w, values, out, finish);
     } else {
@@ -116,9 +115,8 @@ void apply(Exec const& exec, Op const& w, prepared_rows<Forms> const& x, // (m, 
     detail::require_backend<Exec>();
     check::equal("apply", "columns of x", x.columns, w.cols(), "columns of the operator");
     matrix_view<Y> const out = detail::results(y, x.rows, w.rows());
-    auto const to = spanned_bytes(out);
-    check::no_overlap("apply", "x", x.source.first, x.source.bytes, "y", to.first, to.bytes);
-    detail::check_epilogue("apply", finish, x.rows, w.rows());
+    check::no_overlap("apply", "x", x.source, "y", footprint_of(out));
+    detail::check_reads("apply", w, finish, out);
     workspace_scope scope{exec.scratch()};
     detail::apply_prepared(exec, scope, w, x, out, finish);
 }
@@ -129,6 +127,7 @@ void apply(Exec const& exec, Owner const& w, X const& x, Y const& y, Epilogue co
     apply(exec, w.view(), x, y, finish);
 }
 template <execution_policy Exec, class Op, class X, class Y, epilogue Epilogue = no_epilogue>
+    requires(linear_operator<Op> || operator_owner<Op>)
 void apply(Exec const& exec, Op const& w, tensor<X, 2> const& x, tensor<Y, 2>& y, Epilogue const& finish = {}) {
     apply(exec, w, x.view(), y.view(), finish);
 }

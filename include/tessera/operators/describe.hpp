@@ -63,13 +63,9 @@ template <class Exec, class A>
 std::string describe_term(Exec const&, transposed_operator<A> const&, index_t) {
     return "transposed, decoded by rows";
 }
-template <class Exec, class A>
-std::string describe_term(Exec const& exec, row_slice<A> const& s, index_t m) {
-    return "rows of " + describe_term(exec, s.inner(), m);
-}
-template <class Exec, class A>
-std::string describe_term(Exec const& exec, column_slice<A> const& s, index_t m) {
-    return "columns of " + describe_term(exec, s.inner(), m);
+template <class Exec, class A, class Side>
+std::string describe_term(Exec const& exec, operator_slice<A, Side> const& s, index_t m) {
+    return std::string{Side::name} + " of " + describe_term(exec, s.inner(), m);
 }
 
 } // namespace detail

@@ -78,45 +78,46 @@ private:
     float factor_;
 };
 
-/// Rows [first, last) of A.
-template <linear_operator A>
-class row_slice {
+namespace detail {
+
+/// The side of W that a slice cuts.
+struct row_side {
+    static constexpr char const* name = "rows";
+    static constexpr index_t extent(linear_operator auto const& a) noexcept { return a.rows(); }
+};
+struct column_side {
+    static constexpr char const* name = "columns";
+    static constexpr index_t extent(linear_operator auto const& a) noexcept { return a.cols(); }
+};
+
+} // namespace detail
+
+/// Rows or columns [first, last) of A: `rows(a, first, last)`, `columns(a, first, last)`.
+template <linear_operator A, class Side>
+class operator_slice {
 public:
     using is_linear_operator = void;
-    row_slice(A const& a, index_t first, index_t last) : a_{a}, first_{first}, last_{last} {
-        check::within("rows", "last", last, 0, a.rows());
-        check::within("rows", "first", first, 0, last);
+    static constexpr bool is_of_rows = std::is_same_v<Side, detail::row_side>;
+
+    operator_slice(A const& a, index_t first, index_t last) : a_{a}, first_{first}, last_{last} {
+        check::within(Side::name, "last", last, 0, Side::extent(a));
+        check::within(Side::name, "first", first, 0, last);
     }
-    constexpr index_t rows() const noexcept { return last_ - first_; }
-    constexpr index_t cols() const noexcept { return a_.cols(); }
+    constexpr index_t rows() const noexcept { return is_of_rows ? last_ - first_ : a_.rows(); }
+    constexpr index_t cols() const noexcept { return is_of_rows ? a_.cols() : last_ - first_; }
     constexpr A const& inner() const noexcept { return a_; }
     constexpr index_t first() const noexcept { return first_; }
+    constexpr index_t last() const noexcept { return last_; }
 
 private:
     A a_;
     index_t first_;
     index_t last_;
 };
-
-/// Columns [first, last) of A.
 template <linear_operator A>
-class column_slice {
-public:
-    using is_linear_operator = void;
-    column_slice(A const& a, index_t first, index_t last) : a_{a}, first_{first}, last_{last} {
-        check::within("columns", "last", last, 0, a.cols());
-        check::within("columns", "first", first, 0, last);
-    }
-    constexpr index_t rows() const noexcept { return a_.rows(); }
-    constexpr index_t cols() const noexcept { return last_ - first_; }
-    constexpr A const& inner() const noexcept { return a_; }
-    constexpr index_t first() const noexcept { return first_; }
-
-private:
-    A a_;
-    index_t first_;
-    index_t last_;
-};
+using row_slice = operator_slice<A, detail::row_side>;
+template <linear_operator A>
+using column_slice = operator_slice<A, detail::column_side>;
 
 template <linear_operator A, linear_operator B>
 sum<A, B> operator+(A const& a, B const& b) {
@@ -161,13 +162,11 @@ template <linear_operator A>
 auto transposed(scaled_operator<A> const& s) {
     return s.factor() * transposed(s.inner());
 }
-template <linear_operator A>
-auto transposed(row_slice<A> const& s) {
-    return columns(transposed(s.inner()), s.first(), s.first() + s.rows());
-}
-template <linear_operator A>
-auto transposed(column_slice<A> const& s) {
-    return rows(transposed(s.inner()), s.first(), s.first() + s.cols());
+/// Rows of A are columns of its transpose.
+template <linear_operator A, class Side>
+auto transposed(operator_slice<A, Side> const& s) {
+    using other = std::conditional_t<operator_slice<A, Side>::is_of_rows, detail::column_side, detail::row_side>;
+    return operator_slice<decltype(transposed(s.inner())), other>{transposed(s.inner()), s.first(), s.last()};
 }
 
 namespace detail {

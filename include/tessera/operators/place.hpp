@@ -119,27 +119,12 @@ private:
     placed<Exec, A> inner_;
 };
 
-template <class Exec, class A>
-class placed<Exec, row_slice<A>> {
+template <class Exec, class A, class Side>
+class placed<Exec, operator_slice<A, Side>> {
 public:
-    placed(Exec const& exec, row_slice<A> const& s, memory_arena* arena = nullptr)
-        : inner_{exec, s.inner(), arena}, first_{s.first()}, last_{s.first() + s.rows()} {}
-    auto view() const& { return rows(inner_.view(), first_, last_); }
-    void view() const&& = delete;
-    index_t bytes() const noexcept { return inner_.bytes(); }
-
-private:
-    placed<Exec, A> inner_;
-    index_t first_;
-    index_t last_;
-};
-
-template <class Exec, class A>
-class placed<Exec, column_slice<A>> {
-public:
-    placed(Exec const& exec, column_slice<A> const& s, memory_arena* arena = nullptr)
-        : inner_{exec, s.inner(), arena}, first_{s.first()}, last_{s.first() + s.cols()} {}
-    auto view() const& { return columns(inner_.view(), first_, last_); }
+    placed(Exec const& exec, operator_slice<A, Side> const& s, memory_arena* arena = nullptr)
+        : inner_{exec, s.inner(), arena}, first_{s.first()}, last_{s.last()} {}
+    auto view() const& { return operator_slice<decltype(inner_.view()), Side>{inner_.view(), first_, last_}; }
     void view() const&& = delete;
     index_t bytes() const noexcept { return inner_.bytes(); }
 

@@ -12,7 +12,7 @@
 ///
 /// The forms live in the scope's memory; x itself is read in place where no conversion is needed, and must stay.
 
-#include "../core/error.hpp"
+#include "../core/overlap.hpp"
 #include "../kernels/cpu/decode.hpp"
 #include "terms.hpp"
 
@@ -24,7 +24,7 @@ struct prepared_rows {
     input_set<Forms> inputs;
     index_t rows = 0;    ///< m
     index_t columns = 0; ///< k
-    byte_range source{nullptr, 0}; ///< x's bytes: y must not overlap them
+    footprint source{};  ///< where x is: y must not overlap it
 };
 
 namespace detail {
@@ -56,7 +56,7 @@ matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T
 
 template <class Forms, class Exec, class X, class Arena>
 prepared_rows<Forms> plan_rows(X const& x, Arena& arena) {
-    return {input_set<Forms>::template plan<Exec>(x, arena), x.extent(0), x.extent(1), spanned_bytes(x)};
+    return {input_set<Forms>::template plan<Exec>(x, arena), x.extent(0), x.extent(1), footprint_of(x)};
 }
 
 } // namespace detail

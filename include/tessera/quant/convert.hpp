@@ -11,9 +11,8 @@
 /// Values above the largest of y's format become what its card says unless the call says otherwise; integers saturate.
 /// Every backend gives the same bits, those of numerics/convert.hpp: one rounding, from float32.
 
-#include "../core/error.hpp"
 #include "../core/exec.hpp"
-#include "../core/view.hpp"
+#include "../core/overlap.hpp"
 #include "../kernels/cpu/convert.hpp"
 #include "../kernels/ref/convert.hpp"
 
@@ -56,9 +55,7 @@ void convert_checked(Exec const& exec, matrix_view<X const> const& x, matrix_vie
         if (!y.empty() && y.extent(r) > 1 && y.stride(r) == 0)
             raise_unequal("convert", r == 0 ? "distance of the rows of y" : "distance of the columns of y", 0, 1,
                           "or more: elements of an output are apart");
-    byte_range const from = spanned_bytes(x);
-    byte_range const to = spanned_bytes(y);
-    check::no_overlap("convert", "x", from.first, from.bytes, "y", to.first, to.bytes);
+    check::no_overlap("convert", "x", footprint_of(x), "y", footprint_of(y));
     kernel<op::convert, Exec, conversion<X, Y, Beyond>>::run(exec, x, y);
 }
 

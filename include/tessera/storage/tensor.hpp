@@ -60,12 +60,16 @@ public:
 
 private:
     static index_t checked_size(std::array<index_t, Rank> const& sizes) {
-        index_t product = 1;
+        constexpr index_t most = std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(T));
+        bool is_empty = false;
         for (index_t const s : sizes) {
             check::within("tensor", "extent", s, 0, std::numeric_limits<index_t>::max());
-            if (s != 0 && product > std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(T)) / s)
-                check::within("tensor", "extent", s, 0,
-                              std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(T)) / product);
+            is_empty = is_empty || s == 0;
+        }
+        if (is_empty) return 0;
+        index_t product = 1;
+        for (index_t const s : sizes) {
+            check::within("tensor", "extent", s, 0, most / product);
             product *= s;
         }
         return product;

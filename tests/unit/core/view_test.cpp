@@ -168,6 +168,20 @@ TEST_CASE("a scaled view reads factor times element, also through a slice") {
     CHECK(ts::transposed(doubled)(2, 1) == 12);
 }
 
+TEST_CASE("empty arrays may have any other extents") {
+    constexpr index_t huge = index_t{1} << 62;
+    constexpr ts::dynamic_extents<3> first{0, huge, huge};
+    constexpr ts::dynamic_extents<3> last{huge, huge, 0};
+    // Constant expressions: an overflow would not compile.
+    static_assert(first.size() == 0 && last.size() == 0);
+    static_assert(ts::layout_right::mapping<ts::dynamic_extents<3>>{first}.required_span_size() == 0);
+    static_assert(ts::layout_left::mapping<ts::dynamic_extents<3>>{last}.required_span_size() == 0);
+    constexpr ts::tensor_view<int, 3> v{nullptr, 0, huge, huge};
+    static_assert(v.empty() && v.mapping().required_span_size() == 0);
+    constexpr ts::tensor_view<int, 3> w{nullptr, huge, huge, 0};
+    static_assert(w.empty() && w.mapping().required_span_size() == 0);
+}
+
 TEST_CASE("views work in constant expressions") {
     constexpr auto sum = [] {
         std::array<int, 6> const data{1, 2, 3, 4, 5, 6};

@@ -6,6 +6,7 @@
 #include <tessera/storage/tensor.hpp>
 
 #include <cstdint>
+#include <limits>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -86,6 +87,19 @@ TEST_CASE("tensors of every shape") {
     CHECK(ts::matrix<float>(5, 0).data() == nullptr);
     CHECK(ts::vector<float>(1).extent(0) == 1);
     CHECK(ts::matrix<float>{}.extent(1) == 0);
+    // An empty tensor may have any other extents, also where their product is no index.
+    constexpr index_t huge = std::numeric_limits<index_t>::max();
+    ts::matrix<double> const wide(0, huge);
+    CHECK(wide.size() == 0);
+    CHECK(wide.extent(1) == huge);
+    CHECK(wide.view().empty());
+    CHECK(ts::matrix<double>(huge, 0).size() == 0);
+    ts::tensor<float, 3> const many(huge, huge, 0);
+    CHECK(many.size() == 0);
+    CHECK(many.view().size() == 0);
+    ts::tensor<float, 3> const none(0, huge, huge);
+    CHECK(none.view().empty());
+    CHECK_THROWS_AS(ts::matrix<float>(0, -1), ts::shape_error);
     CHECK_THROWS_WITH_AS(ts::vector<float>(-1), "tessera: tensor: extent is -1, expected 0 to 9223372036854775807",
                          ts::shape_error);
     CHECK_THROWS_WITH_AS(ts::matrix<float>(index_t{1} << 40, index_t{1} << 40),

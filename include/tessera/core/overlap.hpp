@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Whether an input and an output share memory (contract 3). A view's `footprint` is a row of equal intervals, so that two
+/// blocks of columns of one matrix, whose addresses interleave, are seen to be apart. The answer is exact for contiguous
+/// rows that lie equally far apart (or where one of the two is a single interval); otherwise it is yes wherever the
+/// addresses between first and last element meet.
+
+#include "error.hpp"
+#include "view.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// Where elements lie: `count` intervals of `width` bytes, `step` bytes apart.
+struct footprint {
+    std::uintptr_t first = 0;
+    index_t count = 0;
+    index_t step = 0; ///< positive where there are several intervals
+    index_t width = 0;
+
+    constexpr bool empty() const noexcept { return count == 0 || width == 0; }
+    /// Bytes from the first to past the last element.
+    constexpr index_t bytes() const noexcept { return empty() ? 0 : (count - 1) * step + width; }
+};
+
+/// `bytes` bytes from `data` on.
+inline footprint footprint_of(void const* data, index_t bytes) noexcept {
+    return {reinterpret_cast<std::uintptr_t>(data), bytes > 0 ? 1 : 0, 0, bytes > 0 ? bytes : 0};
+}
+
+/// The elements of a view, strides of either sign; an interval holds what the dimension of largest stride steps over.
+template <class T, class E, class L, class A>
+footprint footprint_of(view<T, E, L, A> const& v) noexcept {
+    if (v.empty()) return {};
+    auto const size_of = [](index_t elements) { return elements * static_cast<index_t>(sizeof(T)); };
+    auto const magnitude = [](index_t stride) { return stride < 0 ? -stride : stride; };
+    std::size_t outer = E::rank();
+    for (std::size_t r = 0; r < E::rank(); ++r)
+        if (v.extent(r) > 1 && v.stride(r) != 0 && (outer == E::rank() || magnitude(v.stride(r)) > magnitude(v.stride(outer))))
+            outer = r;
+    footprint result{reinterpret_cast<std::uintptr_t>(v.data_handle()), 1, 0, size_of(1)};
+    for (std::size_t r = 0; r < E::rank(); ++r) {
+        index_t const reach = size_of(magnitude(v.stride(r)) * (v.extent(r) - 1));
+        if (v.stride(r) < 0) result.first -= static_cast<std::uintptr_t>(reach);
+        if (r != outer) result.width += reach;
+    }
+    if (outer == E::rank()) return result;
+    result.step = size_of(magnitude(v.stride(outer)));
+    // Rows without gaps between them are one interval.
+    if (result.step == result.width)
+        result.width *= v.extent(outer);
+    else
+        result.count = v.extent(outer);
+    return result;
+}
+
+/// Whether two footprints share a byte; see the file comment.
+constexpr bool overlap(footprint const& a, footprint const& b) noexcept {
+    if (a.empty() || b.empty()) return false;
+    // Addresses of objects lie less than half the address space apart.
+    auto const distance = static_cast<index_t>(b.first - a.first);
+    if (distance >= a.bytes() || -distance >= b.bytes()) return false;
+    if (a.count > 1 && b.count > 1 && a.step != b.step) return true;
+    index_t const step = maximum(a.count > 1 ? a.step : b.step, 1);
+    // Interval i of a and j of b meet where -b.width < distance + (j - i) step < a.width: look at the smallest such j - i.
+    index_t const above = -b.width - distance;
+    index_t const quotient = above / step - (above % step < 0 ? 1 : 0);
+    index_t const smallest = maximum(quotient + 1, 1 - a.count);
+    return smallest <= b.count - 1 && distance + smallest * step < a.width;
+}
+
+/// Whether two views are the same elements: type, place and, where they matter, strides; of equal shape.
+template <class T, class EA, class LA, class U, class EB, class LB>
+    requires(EA::rank() == EB::rank())
+constexpr bool is_same_array(view<T, EA, LA> const& a, view<U, EB, LB> const& b) noexcept {
+    if constexpr (std::is_same_v<std::remove_const_t<T>, std::remove_const_t<U>>) {
+        for (std::size_t r = 0; r < EA::rank(); ++r)
+            if (a.extent(r) != b.extent(r) || (a.extent(r) > 1 && a.stride(r) != b.stride(r))) return false;
+        return a.data_handle() == b.data_handle();
+    } else {
+        return false;
+    }
+}
+
+namespace check {
+
+/// An input and an output must not share memory.
+inline void no_overlap(char const* operation, char const* input, footprint const& a, char const* output,
+                       footprint const& b) {
+    if (overlap(a, b)) detail::raise_overlap(operation, input, a.bytes(), output, b.bytes());
+}
+
+} // namespace check
+
+} // namespace tessera::inline TESSERA_ABI
