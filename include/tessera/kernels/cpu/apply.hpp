@@ -259,6 +259,7 @@ private:
     static void bf16_panel([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,
                            [[maybe_unused]] form const& x, [[maybe_unused]] product_task const& task,
                            [[maybe_unused]] index_t p, [[maybe_unused]] std::byte* scratch) noexcept {
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
         if constexpr (is_bf16_product) {
             auto* const pairs = reinterpret_cast<bf16*>(scratch);
             detail::decode_pairs<Arch>(packed, data, 0, packed.cols(), pairs);
@@ -268,6 +269,7 @@ private:
                 for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
             });
         }
+#endif
     }
     static void coded_panel(weights const& packed, std::byte const* data, form const& x, product_task const& task,
                             index_t p) noexcept {
