@@ -3,6 +3,7 @@
 
 #include <tessera/nn/embedding.hpp>
 #include <tessera/operators/place.hpp>
+#include <tessera/quant/quantize.hpp>
 #include <tessera/storage/tensor.hpp>
 
 using namespace nn_test;
@@ -56,7 +57,75 @@ void check_blocks(index_t n) {
     });
 }
 
+/// Quantised tables of n columns, as owner and as view, and placed; values from the arrays by definition.
+template <class Scheme>
+void check_quantized(index_t n) {
+    using format = typename Scheme::format;
+    CAPTURE(format::name);
+    CAPTURE(n);
+    guarded<float> w(vocabulary, n, 1);
+    w.fill(5);
+    auto q = ts::quantize<Scheme>(w.view());
+    index_t const group = Scheme::granularity_type::columns == 0 ? n : Scheme::granularity_type::columns;
+    index_t const groups = (n + group - 1) / group;
+    index_t const row_bytes = (n * format::bits + 7) / 8;
+    auto const value = [&](index_t i, index_t k) {
+        std::uint8_t const byte = q.codes()[i * row_bytes + k * format::bits / 8];
+        std::uint32_t const code = format::bits == 8 ? byte : k % 2 == 0 ? byte & 15u : byte >> 4;
+        index_t const at = i * groups + k / group;
+        float const zero = Scheme::is_affine ? static_cast<float>(q.zero_points()[at]) : 0.0f;
+        return static_cast<float>(q.scales()[at]) * (format::decode(code) - zero);
+    };
+    check_table(q, n, value);
+    check_table(q.view(), n, value);
+    std::int32_t const ids[] = {22, 0, 7, 16, 15};
+    for_each_cpu([&](auto const& exec) {
+        CAPTURE(name_of(exec));
+        auto const placed = ts::place(exec, ts::linear{q});
+        guarded<float> y(5, n, 2);
+        ts::embedding(exec, placed.view(), ts::vector_view<std::int32_t const>{ids, 5}, y.view());
+        check_close(y.view(), [&](index_t t, index_t k) { return value(index_t{ids[t]}, k); },
+                    [](index_t, index_t) { return 0.0; });
+        CHECK(y.is_intact());
+    });
+}
+
 } // namespace
+
+TEST_CASE("rows of quantised tables") {
+    for (index_t const n : {1, 37, 64, 130}) {
+        check_quantized<ts::int4_g32>(n);
+        check_quantized<ts::uint4_g32>(n);
+        check_quantized<ts::int8_per_channel>(n);
+        check_quantized<ts::scheme<ts::int8, ts::group<32>, ts::fp16>>(n);
+        check_quantized<ts::nf4_g64>(n);
+    }
+}
+
+TEST_CASE("an output inside the table, or over the ids, is refused, and nothing is written") {
+    ts::cpu<> const exec;
+    ts::quantized_tensor<ts::uint4_g32> q{8, 32};
+    std::int32_t ids[] = {1, 2, 3, 4};
+    auto const message = [&](void const* place, index_t columns, auto const& table) {
+        ts::matrix_view<float> const y{const_cast<float*>(static_cast<float const*>(place)), 1, columns};
+        return message_of([&] { ts::embedding(exec, table, ts::vector_view<std::int32_t const>{ids, 1}, y); });
+    };
+    CHECK(message(q.codes(), 32, q) == "tessera: embedding: table (128 bytes) overlaps y (128 bytes)");
+    CHECK(message(q.scales(), 32, q) == "tessera: embedding: table (16 bytes) overlaps y (128 bytes)");
+    CHECK(message(q.zero_points(), 32, q) == "tessera: embedding: table (8 bytes) overlaps y (128 bytes)");
+    for (index_t i = 0; i < 128; ++i) CHECK(q.codes()[i] == 0);
+    ts::matrix<float> const dense(8, 1);
+    CHECK(message(dense.data() + 5, 1, dense) == "tessera: embedding: table (32 bytes) overlaps y (4 bytes)");
+    CHECK(message(ids, 1, dense) == "tessera: embedding: ids (4 bytes) overlaps y (4 bytes)");
+    CHECK(ids[0] == 1);
+    // The rows of a table whose memory holds y beside them are apart.
+    ts::matrix<float> wide(8, 6);
+    wide(3, 1) = 7;
+    std::int32_t const which[] = {3};
+    ts::embedding(exec, ts::columns(wide.view(), 0, 3), ts::vector_view<std::int32_t const>{which, 1},
+                  ts::rows(ts::columns(wide.view(), 3, 6), 0, 1));
+    CHECK(wide(0, 4) == 7);
+}
 
 TEST_CASE("rows of dense tables of every element type") {
     for (index_t const n : {1, 5, 16, 37, 64}) {

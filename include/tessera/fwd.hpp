@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The public types, declared: for headers that name them in the signatures of functions and do not call the library.
+///
+///     void forward(tessera::cpu<> const& exec, tessera::matrix<float> const& x, tessera::matrix<float>& y);
+///     using weights = tessera::quantized_tensor<tessera::int4_g32>;
+///
+/// Complete are what such names are made of and costs little: policies, views, schemes, preparations. Operators made by
+/// expressions (`a + b`, `transposed(a)`) have no names to declare: functions of them are templates over `linear_operator`.
+/// Default template arguments of types declared here come with their definitions.
+
+#include "core/exec.hpp"
+#include "core/view.hpp"
+#include "storage/scheme.hpp"
+
+#include <cstddef>
+
+namespace tessera::inline TESSERA_ABI {
+
+// core
+struct shape_error;
+struct unsupported_error;
+struct format_error;
+struct cuda_error;
+class philox;
+class thread_pool;
+class threads;
+
+// storage
+template <class T>
+class buffer;
+class memory_arena;
+class mapped_file;
+template <class T, std::size_t Rank>
+class tensor;
+template <class T>
+using matrix = tensor<T, 2>;
+template <class T>
+using vector = tensor<T, 1>;
+template <class Scheme>
+class quantized;
+template <class Scheme>
+class quantized_tensor;
+template <index_t R, index_t D>
+struct panel;
+template <class Layout, class Storage>
+class prepacked;
+template <class Layout, class Storage>
+class prepacked_tensor;
+template <class Format>
+struct key;
+template <class Format>
+struct value;
+struct contiguous;
+struct ring;
+template <class Key, class Value>
+struct kv_view;
+template <class Key, class Value, class Layout>
+class kv_cache;
+
+// operators
+template <class Storage, preparation Preparation>
+class linear;
+template <class Exec, class Op>
+class placed;
+template <class Forms>
+struct prepared_rows;
+struct no_epilogue;
+struct bias;
+struct residual;
+struct relu;
+
+// families
+class rope_table;
+class sampler;
+struct sampling_options;
+
+} // namespace tessera::inline TESSERA_ABI
