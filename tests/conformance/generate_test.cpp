@@ -11,11 +11,14 @@
 #include "greedy_judge.hpp"
 #include "naive_llama.hpp"
 
+#include <tessera/core/thread_pool.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -26,12 +29,17 @@ using ts::gguf::tensor_type;
 using backend = ts::cpu<>;
 using floats = std::vector<float>;
 
-backend with_threads(int threads) {
-    if constexpr (std::is_same_v<backend::parallel_type, ts::openmp>)
-        return backend{ts::openmp{threads}};
-    else
-        return backend{};
-}
+/// A policy with a number of threads: OpenMP's, or where there is none, as under the thread sanitizer, a pool's.
+struct openmp_threads {
+    explicit openmp_threads(int threads) : policy{ts::openmp{threads}} {}
+    ts::cpu<ts::native_arch, ts::openmp> policy;
+};
+struct pool_threads {
+    explicit pool_threads(int threads) : pool{threads}, policy{ts::threads{pool}} {}
+    ts::thread_pool pool;
+    ts::cpu<ts::native_arch, ts::threads> policy;
+};
+using with_threads = std::conditional_t<ts::config::has_openmp, openmp_threads, pool_threads>;
 
 /// A synthetic model in memory.
 struct model_file {
@@ -141,7 +149,8 @@ TEST_CASE("synthetic model: the same bits for any number of threads") {
         for (int threads = 1; threads <= 3; ++threads) {
             llama_options o;
             o.context = 128;
-            llama model{with_threads(threads), f.file, o};
+            with_threads const with{threads};
+            llama model{with.policy, f.file, o};
             results[threads - 1] = logits_of(model, tokens, chunk);
         }
         CHECK(results[0] == results[1]);
