@@ -7,12 +7,12 @@
 #include "llama.hpp"
 #include "options.hpp"
 #include "report.hpp"
-#include "sampler.hpp"
 #include "synthetic.hpp"
 #include "tokenizer.hpp"
 
 #include <tessera/core/exec.hpp>
 #include <tessera/core/philox.hpp>
+#include <tessera/sampling/sampler.hpp>
 #include <tessera/storage/mapped_file.hpp>
 
 #include <csignal>
@@ -40,11 +40,12 @@ extern "C" void interrupt(int signal) {
     std::signal(signal, SIG_DFL); // a second Ctrl-C ends the program at once
 }
 
-backend make_backend(int threads) {
-    if constexpr (std::is_same_v<backend::parallel_type, ts::openmp>)
-        return backend{ts::openmp{threads}};
+template <class Backend> // the branch not taken need not compile
+Backend make_backend([[maybe_unused]] int threads) {
+    if constexpr (std::is_same_v<typename Backend::parallel_type, ts::openmp>)
+        return Backend{ts::openmp{threads}};
     else
-        return backend{};
+        return Backend{};
 }
 
 /// A file that is gone when the program ends.
@@ -154,10 +155,10 @@ struct timing {
 };
 
 /// Prints the answer while it is made.
-void answer(llama<backend>& model, tokenizer const& words, std::vector<token_id> const& prompt, options const& o,
-            stopwatch const& since_start, timing& t) {
+void answer(llama<backend>& model, backend const& exec, tokenizer const& words, std::vector<token_id> const& prompt,
+            options const& o, stopwatch const& since_start, timing& t) {
     token_id const end = o.raw ? words.end_token() : chat_template::end_of_turn(words);
-    sampler choose{o.choice};
+    ts::sampler const choose{o.choice};
     utf8_stream text;
     stopwatch prefill;
     std::span<float const> logits = model(prompt);
@@ -165,7 +166,8 @@ void answer(llama<backend>& model, tokenizer const& words, std::vector<token_id>
     t.prompt_tokens = prompt.size();
     stopwatch decode;
     for (index_t i = 0; i < o.length && interrupted == 0; ++i) {
-        token_id const next = choose(logits);
+        ts::vector_view<float const> const scores{logits.data(), static_cast<index_t>(logits.size())};
+        auto const next = static_cast<token_id>(choose(exec, scores, static_cast<std::uint64_t>(i)));
         if (i == 0) t.first_token = since_start.seconds();
         if (next == end || next == words.end_token()) break;
         std::fputs(text.push(words.bytes(next)).c_str(), stdout);
@@ -180,7 +182,7 @@ void answer(llama<backend>& model, tokenizer const& words, std::vector<token_id>
 
 int run(options const& o) {
     stopwatch const since_start;
-    backend const exec = make_backend(o.threads);
+    auto const exec = make_backend<backend>(o.threads);
     std::optional<temporary_file> synthetic;
     if (o.synthetic) {
         synthetic.emplace(write_synthetic());
@@ -215,7 +217,7 @@ int run(options const& o) {
     } else {
         options limited = o;
         limited.length = ts::minimum(o.length, settings.context - static_cast<index_t>(prompt.size()) + 1);
-        answer(model, words, prompt, limited, since_start, t);
+        answer(model, exec, words, prompt, limited, since_start, t);
         auto const rate = [](std::size_t n, double s) { return n == 0 || s <= 0 ? 0.0 : static_cast<double>(n) / s; };
         std::printf("\nprefill         %zu tokens, %.1f tokens/s\n", t.prompt_tokens, rate(t.prompt_tokens, t.prefill));
         std::printf("decode          %zu tokens, %.1f tokens/s\n", t.decoded_tokens, rate(t.decoded_tokens, t.decode));

@@ -6,7 +6,8 @@
 
 #include "kv_memory.hpp"
 #include "projection.hpp"
-#include "sampler.hpp"
+
+#include <tessera/sampling/sampler.hpp>
 
 #include <charconv>
 #include <cmath>
@@ -37,7 +38,7 @@ struct options {
     std::optional<std::string> system;
     bool raw = false;
     index_t length = 256;
-    sampling choice;
+    tessera::sampling_options choice{.temperature = 0};
     int threads = 0; ///< 0: what OpenMP says
     kv_format kv = kv_format::fp16;
     activations products = activations::automatic;
@@ -150,7 +151,7 @@ inline options parse_options(std::span<char const* const> arguments) {
         else if (name == "--temperature") o.choice.temperature = number<float>(name, value(), 0, 1000);
         else if (name == "--top-p") o.choice.top_p = number<float>(name, value(), 1e-6f, 1);
         else if (name == "--min-p") o.choice.min_p = number<float>(name, value(), 0, 1);
-        else if (name == "--top-k") o.choice.top_k = number<int>(name, value(), 0, 1 << 30);
+        else if (name == "--top-k") o.choice.top_k = number<index_t>(name, value(), 0, 1 << 30);
         else if (name == "--seed") o.choice.seed = number<std::uint64_t>(name, value(), 0, ~std::uint64_t{0});
         else if (name == "--threads") o.threads = number<int>(name, value(), 1, 1024);
         else if (name == "--kv")

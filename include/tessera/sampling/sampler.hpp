@@ -4,15 +4,24 @@
 /// @file
 /// Choosing the next token from logits. In this order:
 ///
-///     temperature   p_i = softmax(logit_i / temperature); 0 takes the largest logit, the first of equals
-///     top_k         keeps the k most probable tokens
-///     top_p         keeps the fewest most probable ones of these whose share reaches p (Holtzman et al. 2020)
-///     min_p         keeps those with p_i >= min_p * max p
+///     temperature   w_i = exp((logit_i - largest) / temperature); 0 takes the largest logit, the first of equals
+///     top_k         keeps the k largest logits
+///     top_p         keeps the fewest of these, largest first, with a share of at least p of their weights
+///                   (Holtzman et al. 2020)
+///     min_p         keeps those with w_i >= min_p; the largest weight is 1
 ///
-/// then draws from what is left, renormalised. Equal probabilities rank by index. The draw is a function of (logits,
-/// options, step) alone: 53 bits of the Philox stream (seed, step), so a run repeats on any machine with the same logits.
+/// then draws the first token at which the sum of the kept weights, in the order of tokens, exceeds u times their
+/// total. Equal logits rank by index. The draw is a function of (logits, options, step) alone: u has 53 bits of the
+/// Philox stream (seed, step). Weights are in double, within 2 units in the last place, so another machine draws
+/// another token about once in 10^13 steps.
 ///
 /// Special logits: minus infinity and NaN are never chosen; the first plus infinity always is.
+///
+/// Cost: logits are read in blocks of 256, by loops without branches that compilers turn into vector code. What is kept
+/// is found by comparing logits with a bound, which few pass: the k-th best so far; where the weight is min_p; and, as
+/// tokens of less than (1 - p) / n of the total make up less than 1 - p together, where the weight is that. Only tokens
+/// above the bound are ranked. Exponentials of all logits are taken for their total alone: with top_p and no top_k, or
+/// without any filter.
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
@@ -20,6 +29,7 @@
 #include "../core/view.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -38,77 +48,240 @@ struct sampling_options {
 namespace detail {
 
 struct candidate {
-    double weight; ///< exp((logit - largest) / temperature)
+    double weight;
+    float logit;
     index_t index;
 };
 
-/// More probable first, then the smaller index.
+/// The larger logit first, then the smaller index.
 constexpr bool ranks_before(candidate const& a, candidate const& b) noexcept {
-    return a.weight != b.weight ? a.weight > b.weight : a.index < b.index;
+    return a.logit != b.logit ? a.logit > b.logit : a.index < b.index;
 }
+
+/// e^x for x <= 0, within 2 units in the last place; 0 below e^-708 and for NaN. No branch and no call: vector code.
+inline double decay(double x) noexcept {
+    constexpr double smallest = -708.0;
+    constexpr double magic = 0x1.8p52; // adding it rounds to an integer and leaves that in the low bits
+    constexpr double coefficient[] = {1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800,
+                                      1. / 362880,     1. / 40320,     1. / 5040,     1. / 720,
+                                      1. / 120,        1. / 24,        1. / 6,        1. / 2};
+    double const inside = x > smallest ? x : smallest;
+    double const shifted = inside * 0x1.71547652b82fep+0 + magic;
+    double const n = shifted - magic;
+    // ln 2 in two parts: the first product is exact.
+    double const r = (inside - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+    double sum = coefficient[0];
+    for (int i = 1; i < 12; ++i) sum = sum * r + coefficient[i];
+    double const power = 1 + (r + r * r * sum);
+    double const scaled = std::bit_cast<double>(std::bit_cast<std::uint64_t>(power) +
+                                                (std::bit_cast<std::uint64_t>(shifted) << 52));
+    return x > smallest ? scaled : 0.0;
+}
+
+/// Logits, a block at a time.
+class logit_blocks {
+public:
+    static constexpr index_t size = 256;
+
+    explicit logit_blocks(vector_view<float const> logits) noexcept : logits_{logits} {}
+
+    index_t count() const noexcept { return ceil_div(logits_.extent(0), size); }
+
+    /// Block b: where it is, or a copy in `memory` (size), with minus infinity behind the last logit.
+    float const* block(index_t b, float* memory) const noexcept {
+        index_t const first = b * size;
+        index_t const n = minimum(size, logits_.extent(0) - first);
+        if (n == size && logits_.stride(0) == 1) return &logits_[first];
+        for (index_t i = 0; i < n; ++i) memory[i] = logits_[first + i];
+        for (index_t i = n; i < size; ++i) memory[i] = -std::numeric_limits<float>::infinity();
+        return memory;
+    }
+
+    /// Calls f(logit, index) for those above `bound`, in order. f may raise the bound.
+    template <class F>
+    void above(float const& bound, F const& f) const noexcept {
+        float memory[size];
+        for (index_t b = 0; b < count(); ++b) {
+            float const* const x = block(b, memory);
+            float const least = bound;
+            int any = 0;
+            for (index_t i = 0; i < size; ++i) any |= x[i] > least;
+            if (any == 0) continue;
+            for (index_t i = 0; i < size; ++i)
+                if (x[i] > bound) f(x[i], b * size + i);
+        }
+    }
+
+private:
+    vector_view<float const> logits_;
+};
 
 /// The first largest element that is not NaN; -1 where there is none above minus infinity.
 inline index_t first_largest(vector_view<float const> logits) noexcept {
     index_t best = -1;
     float largest = -std::numeric_limits<float>::infinity();
-    for (index_t i = 0; i < logits.extent(0); ++i)
-        if (logits[i] > largest) {
-            largest = logits[i];
-            best = i;
-        }
+    logit_blocks{logits}.above(largest, [&](float x, index_t i) noexcept {
+        largest = x;
+        best = i;
+    });
     return best;
 }
 
-/// Moves the most probable candidates to the front, in rank order: the fewest whose weights reach `share` of `total`, but at
-/// most `most`. Returns how many. O(n + k log n): the rest stays unsorted.
-inline index_t rank(candidate* first, index_t n, index_t most, double share, double total) noexcept {
-    auto const below = [](candidate const& a, candidate const& b) noexcept { return ranks_before(b, a); };
-    std::make_heap(first, first + n, below);
-    double sum = 0;
-    index_t kept = 0;
-    // pop_heap puts the largest last; the ranked ones gather at the end and are reversed to the front.
-    while (kept < most && (kept == 0 || sum < share * total)) {
-        std::pop_heap(first, first + (n - kept), below);
-        ++kept;
-        sum += first[n - kept].weight;
-    }
-    std::reverse(first, first + n);
-    return kept;
-}
+/// One draw of logits whose largest is finite.
+class token_draw {
+public:
+    token_draw(vector_view<float const> logits, float largest, sampling_options const& options) noexcept
+        : blocks_{logits}, n_{logits.extent(0)}, options_{options}, largest_{static_cast<double>(largest)},
+          temperature_{static_cast<double>(options.temperature)} {}
 
-inline double sum_of_weights(candidate const* c, index_t n) noexcept {
-    double sum = 0;
-    for (index_t i = 0; i < n; ++i) sum += c[i].weight;
-    return sum;
-}
+    bool has_top_k() const noexcept { return options_.top_k > 0 && options_.top_k < n_; }
+    bool has_filter() const noexcept { return has_top_k() || options_.top_p < 1.0f || options_.min_p > 0.0f; }
 
-/// Applies top_k, top_p and min_p; returns how many candidates are left at the front.
-inline index_t filter(candidate* c, index_t n, sampling_options const& options) noexcept {
-    if (options.top_k > 0 && options.top_k < n) n = rank(c, n, options.top_k, 2.0, sum_of_weights(c, n));
-    if (options.top_p < 1.0f) n = rank(c, n, n, static_cast<double>(options.top_p), sum_of_weights(c, n));
-    if (options.min_p > 0.0f) {
-        double const least = static_cast<double>(options.min_p); // the largest weight is 1
-        n = std::remove_if(c, c + n, [&](candidate const& x) noexcept { return x.weight < least; }) - c;
+    /// The token at u in [0, 1) of everything. `sums` has room for a number a block.
+    index_t from_all(double u, double* sums) const noexcept {
+        double const target = u * total(sums);
+        index_t b = 0;
+        double sum = 0;
+        index_t last = 0; // of the blocks with a weight; for a target that rounding puts at the end
+        for (double before = 0; b < blocks_.count(); ++b) {
+            if (sums[b] > 0) {
+                last = b;
+                sum = before;
+            }
+            before += sums[b];
+            if (before > target) break;
+        }
+        double weights[logit_blocks::size];
+        weigh(last, weights);
+        index_t chosen = 0;
+        for (index_t i = 0; i < logit_blocks::size && sum <= target; ++i) {
+            sum += weights[i];
+            if (weights[i] > 0) chosen = i;
+        }
+        return last * logit_blocks::size + chosen;
     }
-    return n;
-}
 
-/// The candidate at `u` in [0, 1) of the cumulative weight.
-inline index_t draw(candidate const* c, index_t n, double u) noexcept {
-    double const target = u * sum_of_weights(c, n);
-    double sum = 0;
-    for (index_t i = 0; i < n; ++i) {
-        sum += c[i].weight;
-        if (sum > target) return c[i].index;
+    /// The token at u of what the filters keep. `c` has room for all tokens, `sums` for a number a block.
+    index_t from_kept(double u, candidate* c, double* sums) const noexcept {
+        auto const share = static_cast<double>(options_.top_p);
+        auto const min_p = static_cast<double>(options_.min_p);
+        double wanted = 0; // sum of the weights that top_p keeps
+        index_t n = 0;
+        if (has_top_k()) {
+            n = best(c, options_.top_k);
+            wanted = share * sum_of_weights(c, n);
+        } else {
+            double least = min_p;
+            if (share < 1) {
+                double const sum = total(sums);
+                wanted = share * sum;
+                least = std::max(least, (1 - share) * sum / static_cast<double>(n_) * (1 - 0x1p-20));
+            }
+            n = heavy(c, least);
+        }
+        // Weights fall along the ranks: what top_p keeps of those of at least min_p is what min_p leaves of top_p's.
+        auto const is_light = [&](candidate const& x) noexcept { return !(x.weight > 0 && x.weight >= min_p); };
+        n = std::remove_if(c, c + n, is_light) - c;
+        if (share < 1) n = rank(c, n, wanted);
+        std::sort(c, c + n, [](candidate const& a, candidate const& b) noexcept { return a.index < b.index; });
+        double const target = u * sum_of_weights(c, n);
+        double sum = 0;
+        for (index_t i = 0; i < n; ++i) {
+            sum += c[i].weight;
+            if (sum > target) return c[i].index;
+        }
+        return c[n - 1].index;
     }
-    return c[n - 1].index;
-}
+
+private:
+    static double sum_of_weights(candidate const* c, index_t n) noexcept {
+        double sum = 0;
+        for (index_t i = 0; i < n; ++i) sum += c[i].weight;
+        return sum;
+    }
+
+    double weight(float logit) const noexcept { return decay((static_cast<double>(logit) - largest_) / temperature_); }
+
+    /// The weights of block b.
+    void weigh(index_t b, double* weights) const noexcept {
+        float memory[logit_blocks::size];
+        float const* const x = blocks_.block(b, memory);
+        for (index_t i = 0; i < logit_blocks::size; ++i) weights[i] = weight(x[i]);
+    }
+
+    /// Sums of the weights of blocks; returns the sum of them all.
+    double total(double* sums) const noexcept {
+        constexpr index_t lanes = 8;
+        double all = 0;
+        for (index_t b = 0; b < blocks_.count(); ++b) {
+            double weights[logit_blocks::size];
+            weigh(b, weights);
+            double part[lanes] = {};
+            for (index_t i = 0; i < logit_blocks::size; i += lanes)
+                for (index_t j = 0; j < lanes; ++j) part[j] += weights[i + j];
+            sums[b] = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+            all += sums[b];
+        }
+        return all;
+    }
+
+    /// The k largest logits; returns how many there are.
+    index_t best(candidate* c, index_t k) const noexcept {
+        float bound = -std::numeric_limits<float>::infinity();
+        index_t n = 0;
+        blocks_.above(bound, [&](float x, index_t i) noexcept { // a heap with the last in rank on top
+            if (n == k) std::pop_heap(c, c + n--, ranks_before);
+            c[n++] = {0, x, i};
+            std::push_heap(c, c + n, ranks_before);
+            if (n == k) bound = c[0].logit;
+        });
+        for (index_t i = 0; i < n; ++i) c[i].weight = weight(c[i].logit);
+        return n;
+    }
+
+    /// All tokens of at least this weight, and perhaps some of a little less; returns how many.
+    index_t heavy(candidate* c, double least) const noexcept {
+        double const distance = temperature_ * std::log(least);
+        double const cut = largest_ + distance - 0x1p-40 * (std::fabs(largest_) + std::fabs(distance) + temperature_);
+        constexpr float infinity = std::numeric_limits<float>::infinity();
+        float bound = -infinity;
+        if (cut > -static_cast<double>(std::numeric_limits<float>::max()))
+            bound = std::nextafter(std::nextafter(static_cast<float>(cut), -infinity), -infinity);
+        index_t n = 0;
+        blocks_.above(bound, [&](float x, index_t i) noexcept { c[n++] = {weight(x), x, i}; });
+        return n;
+    }
+
+    /// Moves the first in rank to the front, in order: the fewest whose weights reach `wanted`. Returns how many.
+    /// O(n + k log n): the rest stays unsorted.
+    static index_t rank(candidate* c, index_t n, double wanted) noexcept {
+        auto const after = [](candidate const& a, candidate const& b) noexcept { return ranks_before(b, a); };
+        std::make_heap(c, c + n, after);
+        double sum = 0;
+        index_t kept = 0;
+        // pop_heap puts the first in rank last; those gather at the end and are reversed to the front.
+        while (kept < n && (kept == 0 || sum < wanted)) {
+            std::pop_heap(c, c + (n - kept), after);
+            ++kept;
+            sum += c[n - kept].weight;
+        }
+        std::reverse(c, c + n);
+        return kept;
+    }
+
+    logit_blocks blocks_;
+    index_t n_;
+    sampling_options const& options_;
+    double largest_;
+    double temperature_;
+};
 
 } // namespace detail
 
 /// Bytes of workspace that sampling from `vocabulary` logits takes.
 inline index_t sampling_workspace_bytes(index_t vocabulary) noexcept {
     workspace_sizer sizer;
+    sizer.carve<double>(ceil_div(vocabulary, detail::logit_blocks::size));
     sizer.carve<detail::candidate>(vocabulary);
     return sizer.bytes();
 }
@@ -146,18 +319,13 @@ public:
         float const largest = logits[best];
         if (options_.temperature == 0.0f || largest == std::numeric_limits<float>::infinity()) return best;
 
-        workspace_scope scope{exec.scratch()};
-        auto* const candidates = scope.carve<detail::candidate>(logits.extent(0));
-        index_t n = 0;
-        for (index_t i = 0; i < logits.extent(0); ++i) {
-            double const distance = static_cast<double>(logits[i]) - static_cast<double>(largest);
-            double const weight = std::exp(distance / static_cast<double>(options_.temperature));
-            if (weight > 0) candidates[n++] = {weight, i}; // false for NaN
-        }
-        n = detail::filter(candidates, n, options_);
+        detail::token_draw const draw{logits, largest, options_};
         philox const random{options_.seed, step};
         double const u = static_cast<double>(std::uint64_t{random.bits(0)} << 21 | random.bits(1) >> 11) * 0x1p-53;
-        return detail::draw(candidates, n, u);
+        workspace_scope scope{exec.scratch()};
+        auto* const sums = scope.carve<double>(ceil_div(logits.extent(0), detail::logit_blocks::size));
+        if (!draw.has_filter()) return draw.from_all(u, sums);
+        return draw.from_kept(u, scope.carve<detail::candidate>(logits.extent(0)), sums);
     }
 
 private:

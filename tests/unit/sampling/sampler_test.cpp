@@ -55,6 +55,44 @@ std::vector<std::pair<index_t, double>> allowed(std::vector<float> const& logits
     return p;
 }
 
+/// The definition: everything is computed, sorted and summed.
+index_t defined(std::vector<float> const& logits, ts::sampling_options const& o, std::uint64_t step) {
+    struct token {
+        float logit;
+        index_t index;
+        double weight;
+    };
+    std::vector<token> kept;
+    float top = -infinity;
+    for (float const x : logits) top = x > top ? x : top;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+        double const w = std::exp((double{logits[i]} - double{top}) / double{o.temperature});
+        if (w > 0x1p-1021) kept.push_back({logits[i], static_cast<index_t>(i), w}); // false for NaN
+    }
+    std::sort(kept.begin(), kept.end(), [](token const& a, token const& b) {
+        return a.logit != b.logit ? a.logit > b.logit : a.index < b.index;
+    });
+    if (o.top_k > 0 && o.top_k < static_cast<index_t>(kept.size())) kept.resize(static_cast<std::size_t>(o.top_k));
+    auto const total = [&] {
+        return std::accumulate(kept.begin(), kept.end(), 0.0, [](double sum, token const& t) { return sum + t.weight; });
+    };
+    if (o.top_p < 1.0f) {
+        double const wanted = double{o.top_p} * total();
+        std::size_t n = 0;
+        for (double sum = 0; n < kept.size() && (n == 0 || sum < wanted); ++n) sum += kept[n].weight;
+        kept.resize(n);
+    }
+    std::erase_if(kept, [&](token const& t) { return t.weight < double{o.min_p}; });
+    std::sort(kept.begin(), kept.end(), [](token const& a, token const& b) { return a.index < b.index; });
+    ts::philox const random{o.seed, step};
+    double const u = static_cast<double>(std::uint64_t{random.bits(0)} << 21 | random.bits(1) >> 11) * 0x1p-53;
+    double const target = u * total();
+    double sum = 0;
+    for (token const& t : kept)
+        if ((sum += t.weight) > target) return t.index;
+    return kept.back().index;
+}
+
 } // namespace
 
 TEST_CASE("greedy takes the first of equal largest logits and skips NaN") {
@@ -112,6 +150,67 @@ TEST_CASE("draws follow the filtered distribution") {
         }
         CHECK(seen == draws); // nothing outside the allowed set
     }
+}
+
+TEST_CASE("the token is the one of the definition, whatever is skipped on the way") {
+    ts::reference const exec;
+    auto const check = [&](std::vector<float> const& logits, ts::sampling_options options) {
+        CAPTURE(logits.size());
+        CAPTURE(options.temperature);
+        CAPTURE(options.top_k);
+        CAPTURE(options.top_p);
+        CAPTURE(options.min_p);
+        options.seed = 11;
+        ts::sampler const draw{options};
+        index_t wrong = 0;
+        std::uint64_t const steps = logits.size() > 1000 ? 4 : 20;
+        for (std::uint64_t step = 0; step < steps; ++step)
+            wrong += draw(exec, view(logits), step) != defined(logits, options, step);
+        CHECK(wrong == 0);
+    };
+    for (std::size_t const n : {1, 2, 17, 255, 256, 257, 700, 5000})
+        for (float const scale : {0.0f, 1.0f, 5.0f}) {
+            auto logits = random_logits(n, n, scale);
+            for (std::size_t i = 3; i < n; i += 5) logits[i] = std::round(logits[i]); // equals
+            if (n > 10) {
+                logits[4] = nan_value;
+                logits[8] = -infinity;
+            }
+            for (float const temperature : {1e-30f, 0.01f, 0.7f, 1.5f, 1e30f})
+                for (index_t const top_k : {0, 1, 3, 40, 300})
+                    for (float const top_p : {0.0f, 0.5f, 0.95f, 1.0f})
+                        for (float const min_p : {0.0f, 0.05f, 1.0f})
+                            check(logits, {.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p});
+        }
+}
+
+TEST_CASE("weights are within 2 units in the last place of the exponential") {
+    CHECK(ts::detail::decay(0.0) == 1.0);
+    CHECK(ts::detail::decay(-709.0) == 0.0);
+    CHECK(ts::detail::decay(-double{infinity}) == 0.0);
+    CHECK(ts::detail::decay(double{nan_value}) == 0.0);
+    double worst = 0;
+    for (int i = 0; i < 200000; ++i) {
+        double const x = i < 100000 ? -i * 0x1.cp-8 : -(i - 99999) * 0x1p-18;
+        if (x < -708) continue;
+        long double const expected = std::exp(static_cast<long double>(x));
+        double const ulp = std::ldexp(1.0, std::ilogb(static_cast<double>(expected)) - 52);
+        worst = std::max(worst, static_cast<double>(std::abs(static_cast<long double>(ts::detail::decay(x)) - expected)) / ulp);
+    }
+    CHECK(worst <= 2);
+    CAPTURE(worst);
+    CHECK(worst >= 0.5); // the bound means something
+}
+
+TEST_CASE("the largest of many logits, in every place of a block") {
+    for (std::size_t const n : {1, 255, 256, 257, 600})
+        for (std::size_t i = 0; i < n; i += n > 300 ? 7 : 1) {
+            std::vector<float> logits(n, -2.0f);
+            logits[i] = 1.0f;
+            logits[n - 1] = i == n - 1 ? 1.0f : nan_value;
+            index_t const at = ts::greedy(ts::reference{}, view(logits));
+            if (at != static_cast<index_t>(i)) FAIL_CHECK("largest at ", i, " of ", n, ", found at ", at);
+        }
 }
 
 TEST_CASE("equal probabilities rank by index") {
