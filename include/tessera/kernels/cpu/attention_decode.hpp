@@ -9,11 +9,16 @@
 /// Within a part, a tile of keys at a time: scores with head_dim in the lanes, the online softmax, values with value_dim
 /// in the lanes. Reading keys asks for the values of the same tile early, reading values for the keys of the next: two
 /// contiguous streams, one tile ahead.
+///
+/// The weight of a key that a row does not see is -0, which no other weight is: values that are NaN or infinite are then
+/// left out of the product (0 times them is NaN), and added to the rows that see them.
 
 #include "../../simd/decode.hpp"
 #include "../../simd/reduce.hpp"
 #include "../attention.hpp"
 #include "attention_tile.hpp"
+
+#include <cmath>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -220,11 +225,38 @@ private:
             scores(keys, n, cache_ahead{values, 0});
         else
             scores(staged(a_.kv.keys, keys, n, s_.keys), n, cache_ahead{});
+        hides_ = false;
         for (index_t r = 0; r < rows_; ++r) softmax(r, k0, n, keys.scales, values.scales);
-        if (values_contiguous)
-            sums(values, n, cache_ahead{keys, n});
-        else
-            sums(staged(a_.kv.values, values, n, s_.values), n, cache_ahead{});
+        if (values_contiguous && !(hides_ && has_special(values, n)))
+            return sums(values, n, cache_ahead{keys, n});
+        auto const copy = staged(a_.kv.values, values, n, s_.values);
+        bool const special = hides_ && has_special(copy, n);
+        if (special)
+            for (index_t i = 0; i < n * copy.dim; ++i)
+                if (!std::isfinite(s_.values[i])) s_.values[i] = 0.0f;
+        sums(copy, n, cache_ahead{});
+        if (special) add_special(k0, n);
+    }
+
+    /// Whether the elements of some row are not all finite.
+    template <class T>
+    static bool has_special(cache_stream<T> const& rows, index_t n) noexcept {
+        for (index_t i = 0; i < n; ++i)
+            if (!all_finite<Arch>(rows.data + i * rows.stride, rows.dim)) return true;
+        return false;
+    }
+
+    /// Adds the weighted values that are not finite to the rows that see them.
+    void add_special(index_t k0, index_t n) const noexcept {
+        for (index_t i = 0; i < n; ++i)
+            for (index_t d = 0; d < a_.kv.value_dim; ++d) {
+                float const x = a_.kv.values(kv_head_, a_.kv.slot(k0 + i), d);
+                if (std::isfinite(x)) continue;
+                for (index_t r = 0; r < rows_; ++r) {
+                    float const p = s_.scores[r * tile::keys + i];
+                    if (!std::signbit(p)) output_[r * stride_ + d] += p * x;
+                }
+            }
     }
 
     /// Calls f(first row, R constant) for all rows, at most tile::rows at a time.
@@ -269,6 +301,7 @@ private:
         coord<floats> at{a_.first_query() + token(row), a_.kv.first_position + k0, floats(0.0f), lane_index<Arch>(),
                          head(row)};
         floats largest(minus_infinity);
+        floats hidden(0.0f); // 1 in lanes with a hidden key
         for (index_t i = 0; i < n; i += width, at.first_key += width) {
             index_t const count = minimum(width, n - i);
             floats x = simd::load<Arch>(s + i);
@@ -277,25 +310,29 @@ private:
                 x = a_.score(x, at);
             else if constexpr (has_transform<score_type>)
                 x = transformed(a_.score, x, at);
+            hidden = select(x == floats(minus_infinity), floats(1.0f), hidden);
             if (count < width) x = simd::keep_first<Arch>(x, count, minus_infinity);
             simd::store<Arch>(s + i, x);
             largest = max(largest, x);
         }
+        hides_ |= simd::reduce_max(hidden) > 0.0f;
         float const top = simd::reduce_max(largest);
         float const before = maximum_[row];
         float const after = before < top ? top : before;
         floats const shift(after == minus_infinity ? 0.0f : after);
-        float const factor = simd::softmax_weight(floats(before) - shift).get(0);
+        // Exactly 1 where the maximum stays, so that long parts do not add up the exponential's error at 0.
+        float const factor = before == after ? 1.0f : simd::softmax_weight(floats(before) - shift).get(0);
         floats sum(0.0f);
         for (index_t i = 0; i < n; i += width) {
-            floats const p = simd::softmax_weight(simd::load<Arch>(s + i) - shift);
+            floats const x = simd::load<Arch>(s + i);
+            floats p = simd::softmax_weight(x - shift);
             sum = sum + p;
-            simd::store<Arch>(s + i, value_scales == nullptr
-                                         ? p
-                                         : p * simd::load_partial<Arch>(value_scales + i, minimum(width, n - i)));
+            if (value_scales != nullptr) p = p * simd::load_partial<Arch>(value_scales + i, minimum(width, n - i));
+            simd::store<Arch>(s + i, select(x == floats(minus_infinity), floats(-0.0f), p));
         }
-        maximum_[row] = after;
         sum_[row] = sum_[row] * factor + simd::reduce_add(sum);
+        // A part whose maximum is minus infinity has seen nothing, and merging leaves it out: NaN must not look like that.
+        maximum_[row] = sum_[row] == sum_[row] ? after : sum_[row];
         s_.factors[row] = factor;
     }
 
@@ -311,6 +348,7 @@ private:
     float* sum_;
     index_t first_;
     index_t last_;
+    bool hides_ = false; ///< a row does not see all keys of the tile
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail

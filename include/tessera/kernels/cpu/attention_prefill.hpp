@@ -10,11 +10,15 @@
 /// The rows of a block are registers of queries of one head. All query heads of a KV head are in it, neighbours in the
 /// same registers' tile, so that keys and values are converted once for all of them and a causal edge costs half a
 /// register. Memory traffic: with B queries a block, keys and values are read queries / B times.
+///
+/// A key that a query does not see has the weight 0 in the product with the values of a tile. Where such a tile has values
+/// that are NaN or infinite, these are taken out of it and added afterwards to the queries that see them.
 
 #include "../attention.hpp"
 #include "attention_tile.hpp"
 
 #include <cmath>
+#include <cstdint>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -155,6 +159,7 @@ private:
         stage_values<Arch>(a_.kv.values, kv_head_, slot, k1 - k0, a_.kv.value_dim, s_.values);
         first_key_ = k0;
         staged_ = k1 - k0;
+        values_checked_ = values_taken_out_ = false;
     }
 
     /// Narrows [k0, k1) to what some register sees, a register tile's keys at a time.
@@ -178,18 +183,57 @@ private:
             score_rows<Arch, n>(queries(t), s_.keys + (offset + k) * a_.kv.key_dim, a_.kv.key_dim,
                                 s_.scores + k * tile::queries);
         });
+        bool hides = false;
         for (index_t m = 0; m < tile::vectors; ++m)
-            if (has_transform<score_type> || see_[m] != visibility::full) adjust(t, m, k0, k1);
+            if (has_transform<score_type> || see_[m] != visibility::full) hides |= adjust(t, m, k0, k1);
+        if (hides && !values_checked_) take_out_values();
+        if (values_taken_out_) note_hidden(k1 - k0);
         softmax(t, k1 - k0);
         in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto n) noexcept {
             value_rows<Arch, n>(s_.scores, s_.values + d * staged_ + offset * n, k1 - k0, s_.factors,
                                 outputs(t) + d * tile::queries);
         });
+        if (values_taken_out_) add_taken_out(t, k0, k1);
     }
 
-    /// Applies the score functors to one register's queries, masks only where they hide something.
-    void adjust(index_t t, index_t m, index_t k0, index_t k1) noexcept {
+    /// Replaces staged values that are not finite by 0, if there are any.
+    void take_out_values() noexcept {
+        index_t const n = staged_ * a_.kv.value_dim;
+        values_checked_ = true;
+        values_taken_out_ = !all_finite<Arch>(s_.values, n);
+        if (!values_taken_out_) return;
+        for (index_t i = 0; i < n; ++i)
+            if (!std::isfinite(s_.values[i])) s_.values[i] = 0.0f;
+    }
+
+    /// Which queries do not see a key, one bit each: their score is minus infinity.
+    void note_hidden(index_t n) noexcept {
+        static_assert(tile::queries <= 64);
+        for (index_t k = 0; k < n; ++k) {
+            hidden_[k] = 0;
+            for (index_t i = 0; i < tile::queries; ++i)
+                hidden_[k] |= std::uint64_t{s_.scores[k * tile::queries + i] == minus_infinity} << i;
+        }
+    }
+
+    /// Adds the weighted values that were taken out, to the queries that see them.
+    void add_taken_out(index_t t, index_t k0, index_t k1) const noexcept {
+        for (index_t k = k0; k < k1; ++k)
+            for (index_t d = 0; d < a_.kv.value_dim; ++d) {
+                float const x = a_.kv.values(kv_head_, a_.kv.slot(k), d);
+                if (std::isfinite(x)) continue;
+                float const* const weights = s_.scores + (k - k0) * tile::queries;
+                float* const o = outputs(t) + d * tile::queries;
+                for (index_t i = 0; i < tile::queries; ++i)
+                    if ((hidden_[k - k0] >> i & 1) == 0) o[i] += weights[i] * x;
+            }
+    }
+
+    /// Applies the score functors to one register's queries, masks only where they hide something. Returns whether
+    /// something is hidden from a query.
+    bool adjust(index_t t, index_t m, index_t k0, index_t k1) noexcept {
         register_info const r = info(t, m);
+        floats minus_infinities(0.0f); // 1 in lanes with a hidden key
         float* s = s_.scores + m * width;
         coord<floats> at{a_.first_query() + r.token, a_.kv.first_position + k0, lane_index<Arch>(), floats(0.0f), r.head};
         for (index_t first = k0; first < k1; first += width) {
@@ -202,12 +246,16 @@ private:
             }
             for (index_t k = first; k < last; ++k, ++at.first_key, s += tile::queries) {
                 floats const x = simd::load<Arch>(s);
-                if (seen == visibility::none)
-                    simd::store<Arch>(s, floats(minus_infinity));
-                else
-                    simd::store<Arch>(s, seen == visibility::full ? transformed(a_.score, x, at) : a_.score(x, at));
+                floats y(minus_infinity);
+                if (seen == visibility::full)
+                    y = transformed(a_.score, x, at);
+                else if (seen == visibility::partial)
+                    y = a_.score(x, at);
+                simd::store<Arch>(s, y);
+                minus_infinities = select(y == floats(minus_infinity), floats(1.0f), minus_infinities);
             }
         }
+        return r.count != 0 && simd::reduce_max(minus_infinities) > 0.0f;
     }
 
     /// Scores of n keys to weights; maxima, sums and the factors of what was there before.
@@ -226,7 +274,9 @@ private:
             simd::store<Arch>(maxima + m * width, after);
             // A query that has seen nothing keeps -inf; 0 in its place makes every weight exp(-inf) = 0.
             shift[m] = select(after == floats(minus_infinity), floats(0.0f), after);
-            simd::store<Arch>(s_.factors + m * width, simd::softmax_weight(before - shift[m]));
+            // Exactly 1 where the maximum stays, so that long contexts do not add up the exponential's error at 0.
+            simd::store<Arch>(s_.factors + m * width,
+                              select(before == after, floats(1.0f), simd::softmax_weight(before - shift[m])));
         });
         floats sum[M];
         unrolled<M>([&](auto m) noexcept { sum[m] = floats(0.0f); });
@@ -292,6 +342,9 @@ private:
     visibility seen_ = visibility::none;
     index_t first_key_ = 0;
     index_t staged_ = 0;
+    bool values_checked_ = false;
+    bool values_taken_out_ = false;      ///< of the staged values: some are not finite, and 0 stands in their place
+    std::uint64_t hidden_[tile::keys];   ///< written where values were taken out
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail

@@ -11,6 +11,7 @@
 /// A tile is `vectors` registers of queries. Its arrays in memory are [d or key][vectors][lanes].
 
 #include "../../simd/memory.hpp"
+#include "../../simd/reduce.hpp"
 #include "../../simd/softmax_weight.hpp"
 #include "../../simd/transpose.hpp"
 #include "../../storage/kv_cache.hpp"
@@ -162,6 +163,18 @@ void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, ind
                 read_row<Arch>(from, rows.dim_stride, panel, scale, to);
         }
     }
+}
+
+/// Whether n numbers are all finite. The weight of a key that a query does not see is 0, and 0 times NaN or infinity is NaN:
+/// tiles where something is hidden ask this of their values, and treat the others apart.
+template <class Arch, class T>
+bool all_finite(T const* x, index_t n) noexcept {
+    if constexpr (std::is_integral_v<T>)
+        return true;
+    else
+        return simd::sum<Arch>(n, [&](index_t i, index_t count) noexcept {
+                   return simd::load_partial<Arch>(x + i, count) * simd::floats<Arch>(0.0f);
+               }) == 0.0f;
 }
 
 /// 0, 1, 2, ...
