@@ -45,7 +45,7 @@ TESSERA_FORCE_INLINE float sum(index_t n, F const& f) noexcept {
     }
     for (; i + step <= n; i += step) a = a + f(i, step);
     if (i < n) b = b + keep_first<Arch>(f(i, n - i), n - i, 0.0f);
-    return reduce_add((a + b) + (c + d));
+    return simd::reduce_add((a + b) + (c + d));
 }
 
 /// The largest element of f(0..n), at least `least`; elements that are NaN may be passed over.
