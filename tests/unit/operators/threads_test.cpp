@@ -2,41 +2,10 @@
 // Results have the same bits for any number of threads and any backend; a prepared x serves several operators; reserved
 // workspace makes calls free of allocation.
 
+#include "allocation_count.hpp"
 #include "operator_laws.hpp"
 
 #include <tessera/core/thread_pool.hpp>
-
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-    ++allocations;
-    std::size_t const size = (bytes + alignment - 1) / alignment * alignment;
-    void* const p = std::aligned_alloc(alignment, size == 0 ? alignment : size);
-    if (p == nullptr) throw std::bad_alloc{};
-    return p;
-}
-
-} // namespace
-
-// The whole program counts; only differences are looked at. Not inlined: g++ would take new and free for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t bytes) { return counted(bytes, 16); }
-[[gnu::noinline]] void* operator new[](std::size_t bytes) { return counted(bytes, 16); }
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-[[gnu::noinline]] void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 using namespace tessera_test;
 
@@ -45,9 +14,9 @@ namespace {
 template <class Policy, class Op>
 void check_without_allocation(Policy const& policy, Op const& w, guarded<float> const& x, guarded<float>& y) {
     policy.reserve(ts::workspace_bytes(policy, w, x.view()));
-    long const before = allocations;
+    long const before = allocation_count();
     ts::apply(policy, w, x.view(), y.view());
-    CHECK(allocations == before);
+    CHECK(allocation_count() == before);
 }
 
 /// The same bits by every backend, each allocating nothing once its workspace is reserved.
