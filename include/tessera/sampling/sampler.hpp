@@ -18,10 +18,10 @@
 /// Special logits: minus infinity and NaN are never chosen; the first plus infinity always is.
 ///
 /// Cost: logits are read in blocks of 256, by loops without branches that compilers turn into vector code. What is kept
-/// is found by comparing logits with a bound, which few pass: the k-th best so far; where the weight is min_p; and, as
+/// is found by comparing logits with a bound, which few pass: the k-th best of some; where the weight is min_p; and, as
 /// tokens of less than (1 - p) / n of the total make up less than 1 - p together, where the weight is that. Only tokens
-/// above the bound are ranked. Exponentials of all logits are taken for their total alone: with top_p and no top_k, or
-/// without any filter.
+/// above the bound are ranked, and these not sorted: a partition finds the last that is kept. Exponentials of all logits
+/// are taken for their total alone: with top_p and no top_k, or without any filter.
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
@@ -62,17 +62,18 @@ constexpr bool ranks_before(candidate const& a, candidate const& b) noexcept {
 inline double decay(double x) noexcept {
     constexpr double smallest = -708.0;
     constexpr double magic = 0x1.8p52; // adding it rounds to an integer and leaves that in the low bits
-    constexpr double coefficient[] = {1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800,
-                                      1. / 362880,     1. / 40320,     1. / 5040,     1. / 720,
-                                      1. / 120,        1. / 24,        1. / 6,        1. / 2};
     double const inside = x > smallest ? x : smallest;
     double const shifted = inside * 0x1.71547652b82fep+0 + magic;
     double const n = shifted - magic;
     // ln 2 in two parts: the first product is exact.
     double const r = (inside - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
-    double sum = coefficient[0];
-    for (int i = 1; i < 12; ++i) sum = sum * r + coefficient[i];
-    double const power = 1 + (r + r * r * sum);
+    // The Taylor series up to r^13 / 13!, written out: compilers do not turn loops with a loop inside into vector code.
+    double const r2 = r * r;
+    double const r4 = r2 * r2;
+    double const low = (1. / 2 + r * (1. / 6)) + r2 * (1. / 24 + r * (1. / 120));
+    double const middle = (1. / 720 + r * (1. / 5040)) + r2 * (1. / 40320 + r * (1. / 362880));
+    double const high = (1. / 3628800 + r * (1. / 39916800)) + r2 * (1. / 479001600 + r * (1. / 6227020800));
+    double const power = 1 + (r + r2 * (low + r4 * (middle + r4 * high)));
     double const scaled = std::bit_cast<double>(std::bit_cast<std::uint64_t>(power) +
                                                 (std::bit_cast<std::uint64_t>(shifted) << 52));
     return x > smallest ? scaled : 0.0;
@@ -182,8 +183,9 @@ public:
         // Weights fall along the ranks: what top_p keeps of those of at least min_p is what min_p leaves of top_p's.
         auto const is_light = [&](candidate const& x) noexcept { return !(x.weight > 0 && x.weight >= min_p); };
         n = std::remove_if(c, c + n, is_light) - c;
-        if (share < 1) n = rank(c, n, wanted);
-        std::sort(c, c + n, [](candidate const& a, candidate const& b) noexcept { return a.index < b.index; });
+        if (share < 1) n = nucleus(c, n, wanted);
+        // What is kept is the beginning of the ranking; now in the order of tokens.
+        n = up_to(*std::max_element(c, c + n, ranks_before), c);
         double const target = u * sum_of_weights(c, n);
         double sum = 0;
         for (index_t i = 0; i < n; ++i) {
@@ -206,7 +208,10 @@ private:
     void weigh(index_t b, double* weights) const noexcept {
         float memory[logit_blocks::size];
         float const* const x = blocks_.block(b, memory);
-        for (index_t i = 0; i < logit_blocks::size; ++i) weights[i] = weight(x[i]);
+        double const largest = largest_; // copies: `weights` might be where the members are
+        double const temperature = temperature_;
+        for (index_t i = 0; i < logit_blocks::size; ++i)
+            weights[i] = decay((static_cast<double>(x[i]) - largest) / temperature);
     }
 
     /// Sums of the weights of blocks; returns the sum of them all.
@@ -229,12 +234,17 @@ private:
     index_t best(candidate* c, index_t k) const noexcept {
         float bound = -std::numeric_limits<float>::infinity();
         index_t n = 0;
-        blocks_.above(bound, [&](float x, index_t i) noexcept { // a heap with the last in rank on top
-            if (n == k) std::pop_heap(c, c + n--, ranks_before);
+        auto const prune = [&]() noexcept {
+            std::nth_element(c, c + (k - 1), c + n, ranks_before);
+            n = k;
+        };
+        blocks_.above(bound, [&](float x, index_t i) noexcept {
             c[n++] = {0, x, i};
-            std::push_heap(c, c + n, ranks_before);
-            if (n == k) bound = c[0].logit;
+            if (n / 2 < k) return;
+            prune(); // as many again have passed: each is looked at a few times
+            bound = c[k - 1].logit;
         });
+        if (n > k) prune();
         for (index_t i = 0; i < n; ++i) c[i].weight = weight(c[i].logit);
         return n;
     }
@@ -252,21 +262,33 @@ private:
         return n;
     }
 
-    /// Moves the first in rank to the front, in order: the fewest whose weights reach `wanted`. Returns how many.
-    /// O(n + k log n): the rest stays unsorted.
-    static index_t rank(candidate* c, index_t n, double wanted) noexcept {
-        auto const after = [](candidate const& a, candidate const& b) noexcept { return ranks_before(b, a); };
-        std::make_heap(c, c + n, after);
+    /// All tokens that do not rank after `last`, in order; returns how many.
+    index_t up_to(candidate last, candidate* c) const noexcept {
+        float const bound = std::nextafter(last.logit, -std::numeric_limits<float>::infinity());
+        index_t n = 0;
+        blocks_.above(bound, [&](float x, index_t i) noexcept {
+            if (x > last.logit || i <= last.index) c[n++] = {weight(x), x, i};
+        });
+        return n;
+    }
+
+    /// Moves the fewest candidates, first in rank, whose weights reach `wanted` to the front; returns how many. O(n).
+    static index_t nucleus(candidate* c, index_t n, double wanted) noexcept {
+        index_t first = 0; // kept before it, and dropped from `last` on
+        index_t last = n;
         double sum = 0;
-        index_t kept = 0;
-        // pop_heap puts the first in rank last; those gather at the end and are reversed to the front.
-        while (kept < n && (kept == 0 || sum < wanted)) {
-            std::pop_heap(c, c + (n - kept), after);
-            ++kept;
-            sum += c[n - kept].weight;
+        while (first < last) {
+            index_t const middle = first + (last - first) / 2;
+            std::nth_element(c + first, c + middle, c + last, ranks_before);
+            double const before = sum + sum_of_weights(c + first, middle - first);
+            if (middle > 0 && before >= wanted) {
+                last = middle;
+            } else {
+                sum = before + c[middle].weight;
+                first = middle + 1;
+            }
         }
-        std::reverse(c, c + n);
-        return kept;
+        return first;
     }
 
     logit_blocks blocks_;

@@ -168,7 +168,7 @@ TEST_CASE("the token is the one of the definition, whatever is skipped on the wa
             wrong += draw(exec, view(logits), step) != defined(logits, options, step);
         CHECK(wrong == 0);
     };
-    for (std::size_t const n : {1, 2, 17, 255, 256, 257, 700, 5000})
+    for (std::size_t const n : {1u, 2u, 17u, 255u, 256u, 257u, 700u, 5000u})
         for (float const scale : {0.0f, 1.0f, 5.0f}) {
             auto logits = random_logits(n, n, scale);
             for (std::size_t i = 3; i < n; i += 5) logits[i] = std::round(logits[i]); // equals
@@ -203,7 +203,7 @@ TEST_CASE("weights are within 2 units in the last place of the exponential") {
 }
 
 TEST_CASE("the largest of many logits, in every place of a block") {
-    for (std::size_t const n : {1, 255, 256, 257, 600})
+    for (std::size_t const n : {1u, 255u, 256u, 257u, 600u})
         for (std::size_t i = 0; i < n; i += n > 300 ? 7 : 1) {
             std::vector<float> logits(n, -2.0f);
             logits[i] = 1.0f;
