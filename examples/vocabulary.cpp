@@ -6,11 +6,13 @@
 // Output:
 //     quantised base + adapter: 16 outputs, all finite
 //     attention over an int8 cache: 8 tokens in the cache, all finite
+//     mixture of 4 experts: 2 tokens to 2 experts each, all finite
 
 #include <tessera/tessera.hpp>
 
 #include <cmath>
 #include <cstdio>
+#include <vector>
 
 namespace ts = tessera;
 using backend = ts::cpu<>; // the only line that changes: ts::reference, later ts::cuda<90>
@@ -27,10 +29,8 @@ char const* verdict(T const& x) {
 // The planned half of the vocabulary: types, and what they will be made of.
 using outliers = ts::linear<ts::csr<ts::fp16>>;
 using pruned = ts::n_of_m<2, 4, ts::int8>;
-using router = ts::top_k_router<ts::matrix_view<float const>, ts::softmax_gate>;
-using experts = ts::moe<router, ts::linear<ts::quantized<ts::int4_g128>>>;
 using adapted = ts::dora<ts::linear<ts::quantized<ts::nf4_g64>>, ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>;
-static_assert(!ts::is_built<ts::csr<ts::fp16>> && !ts::is_built<pruned> && !ts::is_built<router> && !ts::is_built<experts>);
+static_assert(!ts::is_built<ts::csr<ts::fp16>> && !ts::is_built<pruned>);
 static_assert(!ts::is_built<adapted> && !ts::is_built<ts::paged<16>> && !ts::is_built<ts::any_operator<backend>>);
 static_assert(ts::is_built<ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>);
 
@@ -60,4 +60,13 @@ int main() {
     auto const score = ts::scaled{1.f / std::sqrt(32.f)} | ts::soft_cap{30.f} | ts::causal | ts::window{1024};
     ts::attention(exec, query.view(), kv.view(), out.view(), score);
     std::printf("attention over an int8 cache: %d tokens in the cache, %s\n", static_cast<int>(kv.tokens()), verdict(out));
+
+    // A mixture of experts: a router, any operators of one shape, and what went where.
+    ts::matrix<float> w_router{4, 128};                                             // (experts, k)
+    fill(w_router);
+    std::vector const experts(4, ts::linear{q, ts::int8_per_token{}});
+    auto const router = ts::top_k_router{w_router, /*k=*/2, ts::softmax_gate{}};
+    auto const report = ts::apply(exec, ts::place(exec, ts::moe{router, experts}), x, y);
+    std::printf("mixture of %d experts: %d tokens to %d experts each, %s\n", static_cast<int>(report.experts),
+                static_cast<int>(report.tokens), static_cast<int>(report.choices), verdict(y));
 }

@@ -73,6 +73,10 @@ struct residual;
 struct relu;
 
 // families
+template <class Weight, class Gate>
+class top_k_router;
+class expert_plan;
+struct routing_report;
 class rope_table;
 class sampler;
 struct sampling_options;

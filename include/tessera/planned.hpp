@@ -29,16 +29,6 @@ class csr : detail::planned<Format> {};
 template <index_t N, index_t M, class Format>
 class n_of_m : detail::planned<Format> {};
 
-/// Routing: the k experts of largest gate.
-template <class Weight, class Gate>
-class top_k_router : detail::planned<Weight, Gate> {};
-/// Softmax over the experts; sigmoid of each.
-struct softmax_gate {};
-struct sigmoid_gate {};
-/// A router and an indexed family of operators.
-template <class Router, class Expert>
-class moe : detail::planned<Router, Expert> {};
-
 /// Adapter: magnitude times the direction of base + low rank (DoRA).
 template <class Base, class LowRank>
 class dora : detail::planned<Base, LowRank> {};
@@ -58,10 +48,6 @@ template <class F>
 inline constexpr bool is_built<csr<F>> = false;
 template <index_t N, index_t M, class F>
 inline constexpr bool is_built<n_of_m<N, M, F>> = false;
-template <class W, class G>
-inline constexpr bool is_built<top_k_router<W, G>> = false;
-template <class R, class E>
-inline constexpr bool is_built<moe<R, E>> = false;
 template <class B, class L>
 inline constexpr bool is_built<dora<B, L>> = false;
 template <index_t N>

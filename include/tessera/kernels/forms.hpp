@@ -32,6 +32,10 @@ struct float_rows {
     }
     float const* row(index_t m) const noexcept { return data + m * stride; }
     float sum(index_t m, index_t group) const noexcept { return sums[m * sums_of(columns) + group]; }
+    /// Rows [first, first + count).
+    float_rows slice(index_t first, index_t count) const noexcept {
+        return {row(first), sums + first * sums_of(columns), count, columns, stride};
+    }
 };
 
 /// x in int8 with a float scale for every ScaleGroup columns (0: for the row) and the integer sum of every block of
@@ -68,6 +72,11 @@ struct int8_rows {
         for (index_t b = 1; b < ceil_div(count, Block); ++b) total += p[b];
         return total;
     }
+    /// Rows [first, first + count).
+    int8_rows slice(index_t first, index_t count) const noexcept {
+        return {row(first), scales + first * scales_of(columns), row_sums(first), scaled_sums + first * blocks_of(columns),
+                count, columns};
+    }
 };
 
 /// x in bf16. Rows are padded with 0 to whole cache lines, of which there is an odd number: rows that are read together do not
@@ -79,6 +88,8 @@ struct bf16_rows {
 
     static constexpr index_t stride_of(index_t columns) noexcept { return (ceil_div(columns, 32) | 1) * 32; }
     bf16 const* row(index_t m) const noexcept { return data + m * stride_of(columns); }
+    /// Rows [first, first + count).
+    bf16_rows slice(index_t first, index_t count) const noexcept { return {row(first), count, columns}; }
 };
 
 namespace detail {

@@ -44,6 +44,34 @@ public:
         (kernel<op::prepare, Exec, Form>::run(exec, x, get<Form>()), ...);
     }
 
+    /// These forms of a set that has more.
+    template <class Set>
+    static input_set of(Set const& set) noexcept {
+        input_set part;
+        ((static_cast<detail::input_slot<Form>&>(part).form = set.template get<Form>()), ...);
+        return part;
+    }
+    /// Rows [first, first + count) of every form.
+    input_set slice(index_t first, index_t count) const noexcept {
+        input_set part;
+        ((static_cast<detail::input_slot<Form>&>(part).form = get<Form>().slice(first, count)), ...);
+        return part;
+    }
+
+    /// Carves the arrays of `rows` rows like those of `from`.
+    template <class Exec, class Arena>
+    static input_set plan_gather(input_set const& from, index_t rows, Arena& arena) {
+        input_set set;
+        ((static_cast<detail::input_slot<Form>&>(set).form =
+              kernel<op::gather, Exec, Form>::plan(from.template get<Form>(), rows, arena)), ...);
+        return set;
+    }
+    /// Row i of this becomes row `row[i]` of `from`: x that is prepared once and read in another order.
+    template <class Exec>
+    void gather(Exec const& exec, input_set const& from, index_t const* row) const noexcept {
+        (kernel<op::gather, Exec, Form>::run(exec, from.template get<Form>(), row, get<Form>()), ...);
+    }
+
 private:
     template <class F>
     static constexpr bool is_in_list = detail::is_in<F, type_list<Form...>>;

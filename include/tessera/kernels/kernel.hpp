@@ -11,6 +11,9 @@
 ///     static type plan(x, arena)                                              // carves its arrays
 ///     static void run(exec, x, type)                                          // fills them
 ///
+/// **kernel<op::gather, Exec, Form>**: rows of a prepared x in another order, for products of several operands with a part
+/// of x each: `plan(from, rows, arena)` and `run(exec, from, row, to)`.
+///
 /// **kernel<op::apply, Exec, Operand>**: a term of an operator, by the contract of prepare, accumulate, finish:
 ///
 ///     using forms = type_list<...>;                                           // what it wants of x

@@ -14,6 +14,8 @@ struct apply {};
 struct decode {};
 /// x into the form that terms want.
 struct prepare {};
+/// Rows of a prepared x in another order.
+struct gather {};
 
 // Row operations: kernel<op, Exec, X> for x of element type X has `run(exec, ...)`, as its family's header says.
 struct rms_norm {};
@@ -34,5 +36,10 @@ struct convert {};
 struct attention {};
 /// One token of one head into a KV cache: see kernels/ref/append.hpp.
 struct append {};
+
+/// Experts and their weights from a router's logits: see kernels/routing.hpp.
+struct route {};
+/// The weighted sum of a token's experts: see kernels/routing.hpp.
+struct combine {};
 
 } // namespace tessera::inline TESSERA_ABI::op

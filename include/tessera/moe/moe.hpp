@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `moe`: a mixture of experts as a block, y_t = sum over the experts e of t of weight(t, e) expert_e(x_t), plus what a
+/// shared expert gives.
+///
+///     std::vector<gated_expert<...>> experts;                                        // or of any linear operator
+///     moe const block{top_k_router{w, /*k=*/2, renormalized{softmax_gate{}}}, experts, shared_expert{expert}};
+///     auto const ready = place(exec, block);                                         // owns the panels of all experts
+///     routing_report const report = apply(exec, ready, x, y);                        // x (tokens, width), y (tokens, n)
+///
+/// The steps, each a header of its own for other compositions: `route` (router.hpp), `plan_experts` (plan.hpp),
+/// `apply_grouped` (operators/grouped.hpp), `combine` (combine.hpp). Here x is converted once for all that read it, an expert's
+/// rows are multiplied together, and unequal experts share the threads by tiles; an expert without tokens costs nothing.
+/// Scratch is O(tokens k (width + f + n)).
+///
+/// Same bits for any number of threads. The choice of experts is a step function of the logits, so of a tie within their
+/// rounding either side can win, as the machine has it.
+///
+/// Errors: shape_error where shapes do not fit, data is null, or y overlaps x or the weights; nothing is written then.
+
+#include "combine.hpp"
+#include "report.hpp"
+#include "run.hpp"
+
+#include <span>
+#include <vector>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// A router, its experts (all of one shape) and what every token gets besides. A view: it refers to the experts.
+template <class Router, class Expert, class Shared = no_shared_expert>
+class moe {
+public:
+    using router_type = Router;
+    using expert_type = Expert;
+    using shared_type = Shared;
+
+    moe(Router const& router, std::span<Expert const> experts, Shared const& shared = {})
+        : router_{router}, experts_{experts}, shared_{shared} {
+        static_assert(expert<Expert>, "tessera: moe: an expert is a linear operator or a gated_expert");
+        check::equal("moe", "number of experts", static_cast<index_t>(experts.size()), router.experts(), "rows of the router");
+        detail::check_family("moe", experts);
+        check::equal("moe", "columns of the experts", experts[0].cols(), router.cols(), "columns of the router");
+        if constexpr (detail::is_gated_expert<Expert>)
+            for (Expert const& e : experts) check::equal("moe", "width of an expert", e.width(), experts[0].width(), "width of the first");
+        if constexpr (requires { shared.expert(); }) {
+            check::equal("moe", "rows of the shared expert", shared.expert().rows(), rows(), "rows of the experts");
+            check::equal("moe", "columns of the shared expert", shared.expert().cols(), cols(), "columns of the experts");
+        }
+    }
+    moe(Router const& router, std::vector<Expert> const& experts, Shared const& shared = {})
+        : moe{router, std::span<Expert const>{experts}, shared} {}
+    /// The block would outlive what it refers to.
+    moe(Router const&, std::vector<Expert>&&, Shared const& = {}) = delete;
+
+    constexpr index_t rows() const noexcept { return experts_[0].rows(); }
+    constexpr index_t cols() const noexcept { return router_.cols(); }
+    constexpr Router const& router() const noexcept { return router_; }
+    constexpr std::span<Expert const> experts() const noexcept { return experts_; }
+    constexpr Shared const& shared() const noexcept { return shared_; }
+
+private:
+    Router router_;
+    std::span<Expert const> experts_;
+    TESSERA_NO_UNIQUE_ADDRESS Shared shared_;
+};
+
+template <class R, class E>
+moe(R const&, std::vector<E> const&) -> moe<R, E>;
+template <class R, class E, class S>
+moe(R const&, std::vector<E> const&, S const&) -> moe<R, E, S>;
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_moe = false;
+template <class R, class E, class S>
+inline constexpr bool is_moe<moe<R, E, S>> = true;
+
+} // namespace detail
+
+/// A mixture, or what owns one: `view()` is the mixture.
+template <class T>
+concept moe_block = detail::is_moe<T> || requires(T const& owner) { requires detail::is_moe<std::remove_cvref_t<decltype(owner.view())>>; };
+
+/// A mixture with all its weights in the order of a backend, expert after expert in one piece of memory.
+template <class Exec, class R, class E, class S>
+class placed<Exec, moe<R, E, S>> {
+    using expert_view = detail::placed_view<Exec, E>;
+
+public:
+    using block_type = moe<detail::placed_view<Exec, R>, expert_view, detail::placed_view<Exec, S>>;
+
+    /// @param arena where the weights go, to outlive this; null: memory of its own.
+    placed(Exec const& exec, moe<R, E, S> const& block, memory_arena* arena = nullptr)
+        : arena_{chunk_for(block)}, router_{exec, block.router(), arena != nullptr ? arena : &arena_},
+          shared_{exec, block.shared(), arena != nullptr ? arena : &arena_} {
+        experts_.reserve(block.experts().size());
+        views_.reserve(block.experts().size());
+        for (E const& e : block.experts()) {
+            experts_.emplace_back(exec, e, arena != nullptr ? arena : &arena_);
+            views_.push_back(experts_.back().view());
+        }
+    }
+    block_type view() const& { return {router_.view(), views_, shared_.view()}; }
+    void view() const&& = delete;
+    index_t bytes() const noexcept {
+        index_t sum = router_.bytes() + shared_.bytes();
+        for (auto const& e : experts_) sum += e.bytes();
+        return sum;
+    }
+
+private:
+    /// About what 4-bit weights need, and at most 64 MiB at a time: memory grows by further pieces.
+    static index_t chunk_for(moe<R, E, S> const& block) noexcept {
+        index_t elements = block.rows() * block.cols();
+        if constexpr (detail::is_gated_expert<E>) elements = block.experts()[0].width() * (2 * block.cols() + block.rows());
+        return minimum(index_t{64} << 20, elements / 8 * 5 * block.router().experts());
+    }
+
+    memory_arena arena_;
+    placed<Exec, R> router_;
+    placed<Exec, S> shared_;
+    std::vector<placed<Exec, E>> experts_;
+    std::vector<expert_view> views_;
+};
+
+/// Places a mixture for a policy; codes are moved, never requantised. Throws std::bad_alloc.
+template <execution_policy Exec, class R, class E, class S>
+    requires detail::is_cpu<Exec>
+placed<Exec, moe<R, E, S>> place(Exec const& exec, moe<R, E, S> const& block) {
+    return {exec, block};
+}
+/// The same, in an arena that must outlive the result.
+template <execution_policy Exec, class R, class E, class S>
+    requires detail::is_cpu<Exec>
+placed<Exec, moe<R, E, S>> place(Exec const& exec, moe<R, E, S> const& block, memory_arena& arena) {
+    return {exec, block, &arena};
+}
+
+namespace detail {
+
+/// The view of a block or of its owner.
+template <moe_block Block>
+auto moe_view(Block const& block) {
+    if constexpr (is_moe<Block>)
+        return block;
+    else
+        return block.view();
+}
+
+/// y is apart from every weight of an expert.
+template <class Expert>
+void check_expert_apart(char const* operation, Expert const& e, footprint const& y) {
+    if constexpr (linear_operator<Expert>) {
+        check_operator_apart(operation, e, "y", y);
+    } else {
+        check_operator_apart(operation, e.gate(), "y", y);
+        check_operator_apart(operation, e.up(), "y", y);
+        check_operator_apart(operation, e.down(), "y", y);
+    }
+}
+
+} // namespace detail
+
+/// y = the mixture of x; the loads of the experts go to `counts` (experts) where it is given. See the file comment.
+template <execution_policy Exec, moe_block Block>
+routing_report apply(Exec const& exec, Block const& block,
+                     matrix_argument auto const& x, // (tokens, width)
+                     matrix_argument auto&& y,      // (tokens, n)
+                     vector_view<index_t> counts = {}) {
+    detail::require_backend<Exec>();
+    auto const w = detail::moe_view(block);
+    auto const values = detail::activations("apply", detail::input(x));
+    check::equal("apply", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
+    auto const out = detail::results(detail::output(y), values.extent(0), w.rows());
+    check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
+    if (counts.extent(0) != 0) {
+        check::equal("apply", "size of the counts", counts.extent(0), w.router().experts(), "experts of the mixture");
+        check::not_null("apply", "the counts", counts.data_handle(), counts.extent(0));
+        check::no_overlap("apply", "the counts", footprint_of(counts), "y", footprint_of(out));
+        check::no_overlap("apply", "x", footprint_of(values), "the counts", footprint_of(counts));
+    }
+    detail::check_operator_apart("apply", w.router().weights(), "y", footprint_of(out));
+    for (auto const& e : w.experts()) detail::check_expert_apart("apply", e, footprint_of(out));
+    if constexpr (requires { w.shared().expert(); }) detail::check_expert_apart("apply", w.shared().expert(), footprint_of(out));
+    workspace_scope scope{exec.scratch()};
+    auto const run = detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, scope);
+    run.run(exec, w, values, out);
+    for (index_t e = 0; e < counts.extent(0); ++e) counts[e] = run.plan.count(e);
+    return detail::report_of(run.plan);
+}
+
+/// Bytes of scratch that `apply(exec, block, x, y)` carves from the policy's workspace.
+template <execution_policy Exec, moe_block Block>
+index_t workspace_bytes(Exec const& exec, Block const& block, matrix_argument auto const& x) {
+    detail::require_backend<Exec>();
+    auto const w = detail::moe_view(block);
+    auto const values = detail::activations("workspace_bytes", detail::input(x));
+    check::equal("workspace_bytes", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
+    workspace_sizer sizer;
+    static_cast<void>(detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, sizer));
+    return sizer.bytes();
+}
+
+} // namespace tessera::inline TESSERA_ABI
