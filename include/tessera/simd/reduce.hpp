@@ -61,7 +61,7 @@ TESSERA_FORCE_INLINE float largest(index_t n, float least, F const& f) noexcept 
     }
     for (; i + step <= n; i += step) a = simd::max(f(i, step), a);
     if (i < n) b = simd::max(keep_first<Arch>(f(i, n - i), n - i, least), b);
-    return reduce_max(simd::max(a, b));
+    return simd::reduce_max(simd::max(a, b));
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd
