@@ -14,7 +14,8 @@
 /// step of decoding: append first, then attend. (In a ring the first queries of a chunk find the oldest keys gone unless
 /// the ring holds window + chunk - 1 tokens.)
 ///
-/// A query that sees no key gets zeros and a log-sum-exp of minus infinity. With n keys in view, head_dim d and
+/// A query that sees no key gets zeros and a log-sum-exp of minus infinity. Keys that a query does not see, and slots
+/// behind the last token, do not change a bit of its output, were they NaN. With n keys in view, head_dim d and
 /// u = 2^-24, a score has an error of at most gamma(d + 2) |scale| sum |q k| =: e, and out one of at most
 /// (2 e + gamma(n + 20)) max |v|, before it is rounded to its element type.
 ///

@@ -9,7 +9,7 @@
 ///
 /// where V is a SIMD register in the fast kernels and double in the reference; a lambda of two `auto` arguments is one.
 /// A mask is a functor that returns s or minus infinity and that also answers `visibility(score_tile)`: whole tiles are
-/// then skipped, and where it answers `full` it is not called.
+/// then skipped, and where it answers `full` it is not called. What follows a mask must keep minus infinity.
 
 #include "../core/types.hpp"
 

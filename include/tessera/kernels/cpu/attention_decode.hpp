@@ -216,6 +216,11 @@ private:
     }
 
     void step(index_t k0, index_t k1) noexcept {
+        if constexpr (has_mask<score_type>) { // at the edge of a window
+            while (k0 < k1 && visible(k0, k0 + 1) == visibility::none) ++k0;
+            while (k0 < k1 && visible(k1 - 1, k1) == visibility::none) --k1;
+            if (k0 == k1) return;
+        }
         index_t const n = k1 - k0;
         auto const keys = stream(a_.kv.keys, k0, a_.kv.key_dim);
         auto const values = stream(a_.kv.values, k0, a_.kv.value_dim);
