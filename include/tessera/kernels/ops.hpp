@@ -23,6 +23,7 @@ struct rms_norm_backward {};
 struct layer_norm {};
 struct layer_norm_backward {};
 struct softmax {};
+struct softmax_backward {};
 struct activate {};
 struct gate {};
 struct add {};

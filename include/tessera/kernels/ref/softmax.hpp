@@ -3,7 +3,7 @@
 
 /// @file
 /// The definition of softmax over a row: y_k = exp(x_k - m) / sum exp(x_j - m), m the largest element; zeros where every
-/// element is minus infinity.
+/// element is minus infinity. Its gradient, from y and dy: dx_k = y_k (dy_k - sum y_j dy_j).
 
 #include "../../core/view.hpp"
 #include "../kernel.hpp"
@@ -26,6 +26,20 @@ struct kernel<op::softmax, reference, X> {
             for (index_t k = 0; k < x.extent(1); ++k) sum += std::exp(static_cast<double>(x(i, k)) - shift);
             for (index_t k = 0; k < x.extent(1); ++k)
                 y(i, k) = static_cast<Y>(sum == 0 ? 0.0 : std::exp(static_cast<double>(x(i, k)) - shift) / sum);
+        }
+    }
+};
+
+template <class Y>
+struct kernel<op::softmax_backward, reference, Y> {
+    template <class D, class DX>
+    static void run(reference const&, matrix_view<Y const> y, matrix_view<D const> dy, matrix_view<DX> dx) noexcept {
+        for (index_t i = 0; i < y.extent(0); ++i) {
+            double sum = 0;
+            for (index_t k = 0; k < y.extent(1); ++k)
+                sum += static_cast<double>(y(i, k)) * static_cast<double>(dy(i, k));
+            for (index_t k = 0; k < y.extent(1); ++k)
+                dx(i, k) = static_cast<DX>(static_cast<double>(y(i, k)) * (static_cast<double>(dy(i, k)) - sum));
         }
     }
 };
