@@ -10,6 +10,8 @@
 /// position. Error of the CPU kernel: 2 u (|a cos| + |b sin|), u = 2^-24. NaN and infinity in a pair make that pair NaN.
 ///
 /// y may be x itself; it may not overlap x in any other way.
+///
+/// The gradient: rotations turn back by their transpose, so dx is rope of dy with `table.inverse()`.
 
 #include "../kernels/cpu/rope.hpp"
 #include "../kernels/ref/rope.hpp"
@@ -41,6 +43,19 @@ public:
         : cosines_(checked(positions), frequencies.extent(0)), sines_(positions, frequencies.extent(0)) {
         check::not_null("rope_table", "frequencies", frequencies.data_handle(), frequencies.size());
         for (index_t i = 0; i < pairs(); ++i) fill(i, frequencies[i]);
+    }
+
+    /// The table of the opposite angles: rope with it undoes rope with this one, and is its gradient.
+    rope_table inverse() const {
+        rope_table result;
+        result.cosines_ = matrix<float>(positions(), pairs());
+        result.sines_ = matrix<float>(positions(), pairs());
+        for (index_t p = 0; p < positions(); ++p)
+            for (index_t i = 0; i < pairs(); ++i) {
+                result.cosines_(p, i) = cosines_(p, i);
+                result.sines_(p, i) = -sines_(p, i);
+            }
+        return result;
     }
 
     index_t positions() const noexcept { return cosines_.extent(0); }

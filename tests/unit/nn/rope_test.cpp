@@ -153,3 +153,43 @@ TEST_CASE("rope refuses wrong arguments with a sentence") {
     CHECK_THROWS_AS(ts::rope_table(-1, 8), ts::shape_error);
     for (index_t i = 0; i < y.size(); ++i) CHECK(y.data()[i] == 0);
 }
+
+TEST_CASE("rope with the inverse table is the gradient of rope, and undoes it") {
+    auto const check = [](auto style, auto const& exec) {
+        for (index_t const dims : {0, 2, 30, 64}) {
+            CAPTURE(dims);
+            index_t const dim = dims + 3;
+            ts::rope_table const table(50, dims);
+            ts::rope_table const inverse = table.inverse();
+            ts::tensor<float, 3> x(4, 2, dim), dy(4, 2, dim), y(4, 2, dim), dx(4, 2, dim), back(4, 2, dim);
+            fill(x, 1);
+            fill(dy, 2);
+            ts::rope(exec, style, x, table, 40, y);
+            ts::rope(exec, style, dy, inverse, 40, dx);
+            ts::rope(exec, style, y, inverse, 40, back);
+            // rope is linear: that dx is its gradient says dy . rope(x) = dx . x. Every element is off by at most
+            // 2 u (|a| + |b|), and the angle's cosine and sine are rounded.
+            double left = 0;
+            double right = 0;
+            double bound = 0;
+            for (index_t t = 0; t < 4; ++t)
+                for (index_t h = 0; h < 2; ++h)
+                    for (index_t i = 0; i < dim; ++i) {
+                        double const size_x = size_of_pair(style, x, table, t, h, i);
+                        double const size_dy = size_of_pair(style, dy, table, t, h, i);
+                        left += double{dy(t, h, i)} * double{y(t, h, i)};
+                        right += double{dx(t, h, i)} * double{x(t, h, i)};
+                        bound += 2 * u * (size_x * std::abs(double{dy(t, h, i)}) + size_dy * std::abs(double{x(t, h, i)}));
+                        // Both turns, and cos^2 + sin^2 of rounded numbers.
+                        CHECK(std::abs(double{back(t, h, i)} - double{x(t, h, i)}) <= 8 * u * size_x);
+                    }
+            CHECK(std::abs(left - right) <= bound);
+        }
+    };
+    check(ts::rope_halves{}, ts::reference{});
+    check(ts::rope_interleaved{}, ts::reference{});
+    for_each_cpu([&](auto const& exec) {
+        check(ts::rope_halves{}, exec);
+        check(ts::rope_interleaved{}, exec);
+    });
+}
