@@ -5,6 +5,7 @@
 //
 // Output:
 //     quantised base + adapter: 16 outputs, all finite
+//     2 of 4 + outliers: 41 outliers, 16 outputs, all finite
 //     attention over an int8 cache: 8 tokens in the cache, all finite
 //     mixture of 4 experts: 2 tokens to 2 experts each, all finite
 
@@ -27,10 +28,7 @@ char const* verdict(T const& x) {
 }
 
 // The planned half of the vocabulary: types, and what they will be made of.
-using outliers = ts::linear<ts::csr<ts::fp16>>;
-using pruned = ts::n_of_m<2, 4, ts::int8>;
 using adapted = ts::dora<ts::linear<ts::quantized<ts::nf4_g64>>, ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>;
-static_assert(!ts::is_built<ts::csr<ts::fp16>> && !ts::is_built<pruned>);
 static_assert(!ts::is_built<adapted> && !ts::is_built<ts::paged<16>> && !ts::is_built<ts::any_operator<backend>>);
 static_assert(ts::is_built<ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>);
 
@@ -51,6 +49,14 @@ int main() {
     auto const layer = ts::place(exec, ts::linear{q, ts::int8_per_token{}} + adapter);
     ts::apply(exec, layer, x, y);                                                   // y (m, n) = x (m, k) layerᵀ
     std::printf("quantised base + adapter: %d outputs, %s\n", static_cast<int>(y.extent(1)), verdict(y));
+
+    // Sparse weights: two of every four in int8, and the largest 2% apart, in the same pass.
+    auto const pruned = ts::sparsify<ts::n_of_m<2, 4, ts::int8>>(w);
+    auto const outliers = ts::sparsify<ts::csr<ts::fp16>>(w, ts::keep_fraction{0.02});
+    auto const sparse = ts::place(exec, ts::linear{pruned} + ts::linear{outliers});
+    ts::apply(exec, sparse, x, y);
+    std::printf("2 of 4 + outliers: %d outliers, %d outputs, %s\n", static_cast<int>(outliers.nonzeros()),
+                static_cast<int>(y.extent(1)), verdict(y));
 
     // Tiled attention over a quantised cache, with a score of functors.
     ts::tensor<float, 3> query{8, 4, 32}, k{8, 2, 32}, v{8, 2, 32}, out{8, 4, 32};  // (tokens, heads, head_dim)

@@ -22,13 +22,6 @@ struct planned {
 
 } // namespace detail
 
-/// Sparse storage: compressed rows of values in `Format`.
-template <class Format>
-class csr : detail::planned<Format> {};
-/// Sparse storage: N of every M consecutive weights of a row.
-template <index_t N, index_t M, class Format>
-class n_of_m : detail::planned<Format> {};
-
 /// Adapter: magnitude times the direction of base + low rank (DoRA).
 template <class Base, class LowRank>
 class dora : detail::planned<Base, LowRank> {};
@@ -44,10 +37,6 @@ class any_operator : detail::planned<Exec> {};
 /// False for the types of this file.
 template <class T>
 inline constexpr bool is_built = true;
-template <class F>
-inline constexpr bool is_built<csr<F>> = false;
-template <index_t N, index_t M, class F>
-inline constexpr bool is_built<n_of_m<N, M, F>> = false;
 template <class B, class L>
 inline constexpr bool is_built<dora<B, L>> = false;
 template <index_t N>

@@ -26,4 +26,6 @@
 #include "quant/convert.hpp"
 #include "quant/quantize.hpp"
 #include "sampling/sampler.hpp"
+#include "sparse/place.hpp"
+#include "sparse/sparsify.hpp"
 #include "version.hpp"

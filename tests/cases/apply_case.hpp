@@ -145,7 +145,8 @@ template <class Op, class X = float>
 class apply_case {
 public:
     apply_case(Op const& w, ts::matrix_view<X const> x)
-        : w_{w}, x_{x}, expected_(x.extent(0), w.rows()), magnitude_(static_cast<std::size_t>(x.extent(0))) {
+        : w_{w}, x_{x}, roundings_{error_model<Op>::roundings(w)}, expected_(x.extent(0), w.rows()),
+          magnitude_(static_cast<std::size_t>(x.extent(0))) {
         ts::apply(ts::reference{}, w_, x_, expected_.view());
         for (index_t m = 0; m < x.extent(0); ++m) {
             row_of_doubles row(static_cast<std::size_t>(w.cols()));
@@ -169,7 +170,7 @@ public:
         double const sum = magnitude_[static_cast<std::size_t>(m)][static_cast<std::size_t>(n)];
         double const y = std::abs(double{expected_.view()(m, n)});
         // The reference is rounded to float32; products below the normal range round by half of its smallest number.
-        double const before = ts::gamma(error_model<Op>::roundings(w_), ts::unit_roundoff<float>) * sum +
+        double const before = ts::gamma(roundings_, ts::unit_roundoff<float>) * sum +
                               ts::unit_roundoff<float> * y + 0x1p-150 * static_cast<double>(w_.cols() + 1);
         if constexpr (std::is_same_v<Y, float>)
             return before;
@@ -193,6 +194,7 @@ public:
 private:
     Op w_;
     ts::matrix_view<X const> x_;
+    index_t roundings_;
     guarded<float> expected_;
     std::vector<row_of_doubles> magnitude_;
 };

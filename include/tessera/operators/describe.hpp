@@ -47,6 +47,14 @@ std::string describe_term(cpu<Arch, Parallel> const&, linear<Storage, Preparatio
     if (term::is_dense) return text + "float multiply-add";
     return text + (m < decode_once_rows ? "float multiply-add on decoded registers" : "float multiply-add on decoded panels");
 }
+/// A storage of another kind: its kernel says what it does.
+template <class Arch, class Parallel, class Storage, class Preparation>
+    requires requires(linear<Storage, Preparation> const& w) {
+        kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>>::describe(w, index_t{1});
+    }
+std::string describe_term(cpu<Arch, Parallel> const&, linear<Storage, Preparation> const& w, index_t m) {
+    return kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>>::describe(w, m);
+}
 template <class Exec, class A, class B>
 std::string describe_term(Exec const& exec, sum<A, B> const& s, index_t m) {
     return "(" + describe_term(exec, s.first(), m) + ") + (" + describe_term(exec, s.second(), m) + ")";
@@ -60,8 +68,11 @@ std::string describe_term(Exec const& exec, scaled_operator<A> const& s, index_t
     return "scaled " + describe_term(exec, s.inner(), m);
 }
 template <class Exec, class A>
-std::string describe_term(Exec const&, transposed_operator<A> const&, index_t) {
-    return "transposed, decoded by rows";
+std::string describe_term(Exec const&, transposed_operator<A> const& t, index_t m) {
+    if constexpr (requires { kernel<op::apply, Exec, transposed_operator<A>>::describe(t, m); })
+        return kernel<op::apply, Exec, transposed_operator<A>>::describe(t, m);
+    else
+        return static_cast<void>(t), static_cast<void>(m), "transposed, decoded by rows";
 }
 template <class Exec, class A, class Side>
 std::string describe_term(Exec const& exec, operator_slice<A, Side> const& s, index_t m) {
