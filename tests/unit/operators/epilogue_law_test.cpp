@@ -9,6 +9,18 @@ using namespace tessera_test;
 
 namespace {
 
+/// for_each_arch, and the tags between those.
+template <class F>
+void for_every_arch(F const& f) {
+    for_each_arch(f);
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+    f(ts::avx512{});
+#endif
+#if defined(__AVXVNNI__)
+    f(ts::avx2_vnni{});
+#endif
+}
+
 /// A function of the value and of its position that does not round.
 struct position_limit {
     float operator()(float value, index_t m, index_t n) const noexcept {
@@ -125,7 +137,7 @@ TEST_CASE("epilogues on every instruction set, around tiles of y") {
             CAPTURE(m);
             CAPTURE(n);
             epilogue_case const c{m, n, 19};
-            for_each_arch([&]<class Arch>(Arch) {
+            for_every_arch([&]<class Arch>(Arch) {
                 CAPTURE(std::string{Arch::name});
                 check_policy(ts::cpu<Arch, ts::serial>{}, c);
             });
