@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Scales of x and of weights must change at common columns.
-// expect: tessera: int8_per_group<N> needs weights whose group is a multiple of 32; use int8_per_token
+// expect: tessera: int8_per_group<N> needs weights whose group is 16 or a multiple of 32; use int8_per_token
 #include <tessera/operators/apply.hpp>
 
 namespace ts = tessera;

@@ -20,20 +20,12 @@ using row = std::vector<double>;
 
 /// A tensor as doubles, row after row.
 inline row decoded(tessera::gguf::tensor_entry const& t) {
-    using tessera::gguf::tensor_type;
     row out;
     auto const all = [&](auto const& w) {
         for (tessera::index_t n = 0; n < t.rows(); ++n)
             for (tessera::index_t k = 0; k < t.cols(); ++k) out.push_back(static_cast<double>(static_cast<float>(w(n, k))));
     };
-    switch (t.type) {
-    case tensor_type::f16: all(tessera::gguf::as_dense<tessera::fp16>(t)); break;
-    case tensor_type::bf16: all(tessera::gguf::as_dense<tessera::bf16>(t)); break;
-    case tensor_type::q4_0: all(tessera::gguf::as_blocked<tessera::q4_0>(t)); break;
-    case tensor_type::q4_1: all(tessera::gguf::as_blocked<tessera::q4_1>(t)); break;
-    case tensor_type::q8_0: all(tessera::gguf::as_blocked<tessera::q8_0>(t)); break;
-    default: all(tessera::gguf::as_dense<float>(t)); break;
-    }
+    tessera::gguf::with_storage(t, all, tessera::gguf::block_formats{});
     return out;
 }
 

@@ -69,15 +69,23 @@ private:
     /// The views have the size of the bytes they stand on.
     void blocks(gguf::tensor_entry const& t) {
         if (reinterpret_cast<std::uintptr_t>(t.bytes.data()) % alignof(float) != 0) return;
-        using enum gguf::tensor_type;
         tessera::index_t bytes = static_cast<tessera::index_t>(t.bytes.size());
-        if (t.type == f32) bytes = tessera::span_bytes(gguf::as_dense<float>(t));
-        if (t.type == f16) bytes = tessera::span_bytes(gguf::as_dense<tessera::fp16>(t));
-        if (t.type == bf16) bytes = tessera::span_bytes(gguf::as_dense<tessera::bf16>(t));
-        if (t.type == q4_0) bytes = gguf::as_blocked<tessera::q4_0>(t).bytes();
-        if (t.type == q4_1) bytes = gguf::as_blocked<tessera::q4_1>(t).bytes();
-        if (t.type == q8_0) bytes = gguf::as_blocked<tessera::q8_0>(t).bytes();
+        try {
+            gguf::with_storage(t, [&](auto const& w) { bytes = stored(w); }, gguf::block_formats{});
+        } catch (tessera::unsupported_error const&) { // a type that tessera only lists
+        }
         if (bytes != static_cast<tessera::index_t>(t.bytes.size())) std::abort();
+    }
+
+    template <class T>
+    static tessera::index_t stored(tessera::matrix_view<T const> const& w) {
+        return tessera::span_bytes(w);
+    }
+    template <class Format>
+    tessera::index_t stored(tessera::blocked<Format> const& w) {
+        if (w.rows() > 0 && w.cols() > 0) // the last weight: any bits may be read
+            sum_ += w(w.rows() - 1, w.cols() - 1) == 0.0f;
+        return w.bytes();
     }
 
     gguf::file const& file_;

@@ -328,4 +328,34 @@ blocked<Format> as_blocked(tensor_entry const& t) {
     return {detail::elements<typename Format::block>(t, detail::type_for<Format>), t.rows(), t.cols()};
 }
 
+/// The block formats of files that tessera multiplies.
+using block_formats = format_list<q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, q8_k>;
+
+namespace detail {
+
+template <class F, block_format First, block_format... Rest>
+decltype(auto) with_blocks(tensor_entry const& t, F&& f, format_list<First, Rest...>) {
+    if (t.type == type_for<First>) return f(as_blocked<First>(t));
+    if constexpr (sizeof...(Rest) > 0)
+        return with_blocks(t, f, format_list<Rest...>{});
+    else
+        raise<unsupported_error>("tessera: gguf: tensor " + quoted(t.name) + " is " + name_of(t.type) +
+                                 ", which is not among the formats of this program");
+}
+
+} // namespace detail
+
+/// f(the tensor as what it is stored as): a dense matrix of float, fp16 or bf16, or `blocked<Format>` of one of the formats,
+/// each of which f is compiled for.
+/// @throws unsupported_error when it holds another type.
+template <class F, block_format... Format>
+decltype(auto) with_storage(tensor_entry const& t, F&& f, format_list<Format...> formats) {
+    switch (t.type) {
+    case tensor_type::f32: return f(as_dense<float>(t));
+    case tensor_type::f16: return f(as_dense<fp16>(t));
+    case tensor_type::bf16: return f(as_dense<bf16>(t));
+    default: return detail::with_blocks(t, f, formats);
+    }
+}
+
 } // namespace tessera::inline TESSERA_ABI::gguf

@@ -70,7 +70,22 @@ constexpr std::uint64_t size_of(value_type t) noexcept {
 
 /// Type of a tensor's elements, as stored. The reader knows the size of all of these, so that a file can be listed;
 /// tessera computes with the ones named here.
-enum class tensor_type : std::uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q8_0 = 8, bf16 = 30 };
+enum class tensor_type : std::uint32_t {
+    f32 = 0,
+    f16 = 1,
+    q4_0 = 2,
+    q4_1 = 3,
+    q5_0 = 6,
+    q5_1 = 7,
+    q8_0 = 8,
+    q2_k = 10,
+    q3_k = 11,
+    q4_k = 12,
+    q5_k = 13,
+    q6_k = 14,
+    q8_k = 15,
+    bf16 = 30
+};
 
 /// Name and size of a tensor type; `block_size` elements take `block_bytes` bytes.
 struct tensor_type_info {
@@ -79,8 +94,10 @@ struct tensor_type_info {
     std::uint16_t block_bytes = 0;
 };
 
+inline constexpr std::uint32_t tensor_types = 42; ///< codes below this may be known
+
 constexpr tensor_type_info info_of(tensor_type t) noexcept {
-    constexpr tensor_type_info table[] = {
+    constexpr tensor_type_info table[tensor_types] = {
         {"f32", 1, 4},       {"f16", 1, 2},      {"q4_0", 32, 18},     {"q4_1", 32, 20},    {},
         {},                  {"q5_0", 32, 22},   {"q5_1", 32, 24},     {"q8_0", 32, 34},    {"q8_1", 32, 40},
         {"q2_k", 256, 84},   {"q3_k", 256, 110}, {"q4_k", 256, 144},   {"q5_k", 256, 176},  {"q6_k", 256, 210},
@@ -92,7 +109,7 @@ constexpr tensor_type_info info_of(tensor_type t) noexcept {
         {"nvfp4", 64, 36},   {"q1_0", 128, 18},
     };
     auto const i = static_cast<std::uint32_t>(t);
-    return i < sizeof(table) / sizeof(table[0]) ? table[i] : tensor_type_info{};
+    return i < tensor_types ? table[i] : tensor_type_info{};
 }
 
 constexpr char const* name_of(tensor_type t) noexcept {
@@ -114,12 +131,19 @@ template <>
 inline constexpr tensor_type type_for<fp16> = tensor_type::f16;
 template <>
 inline constexpr tensor_type type_for<bf16> = tensor_type::bf16;
-template <>
-inline constexpr tensor_type type_for<q4_0> = tensor_type::q4_0;
-template <>
-inline constexpr tensor_type type_for<q4_1> = tensor_type::q4_1;
-template <>
-inline constexpr tensor_type type_for<q8_0> = tensor_type::q8_0;
+/// A block format is found by its name.
+template <block_format Format>
+inline constexpr tensor_type type_for<Format> = [] {
+    constexpr std::uint32_t code = [] {
+        std::uint32_t i = 0;
+        while (i < tensor_types && std::string_view{name_of(static_cast<tensor_type>(i))} != Format::name) ++i;
+        return i;
+    }();
+    constexpr tensor_type_info info = info_of(static_cast<tensor_type>(code));
+    static_assert(info.block_size == Format::block_size && info.block_bytes == sizeof(typename Format::block),
+                  "tessera: gguf: no tensor type has the name and the size of this block format");
+    return static_cast<tensor_type>(code);
+}();
 
 using tessera::detail::append_bytes;
 using tessera::detail::quoted;

@@ -98,8 +98,8 @@ template <class Source, class Preparation>
 struct select_form {
     static_assert(Source::is_integer,
                   "tessera: an int8 preparation needs a format with integer codes; use as_is with this one");
-    static_assert(activation_group<Preparation> <= 0 || Source::group % 32 == 0,
-                  "tessera: int8_per_group<N> needs weights whose group is a multiple of 32; use int8_per_token");
+    static_assert(activation_group<Preparation> <= 0 || Source::group % 32 == 0 || Source::group == 16,
+                  "tessera: int8_per_group<N> needs weights whose group is 16 or a multiple of 32; use int8_per_token");
     static_assert(Source::group % 32 == 0 || Source::group <= 65536,
                   "tessera: an int8 preparation needs a group that is a multiple of 32, or of at most 65536: its sums have 32 bits");
     using type = int8_rows<activation_group<Preparation>, Source::group % 32 == 0 ? 32 : Source::group>;

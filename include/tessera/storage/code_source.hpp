@@ -6,7 +6,8 @@
 ///
 ///     w(n, k) = scale * (value(code) - zero point) + minimum
 ///
-/// with an unsigned code of at most 8 bits. `code_source<Storage>` says this of a storage type: which parts exist, and how
+/// with an unsigned code of at most 8 bits; scale and minimum may be products of two levels, a float of a super group of
+/// columns times an integer of the group, exact in float32. `code_source<Storage>` says this of a storage type: which parts exist, and how
 /// to read them. One specialisation is all that a new storage needs to be placed, decoded and multiplied by every kernel.
 
 #include "blocked.hpp"
@@ -83,14 +84,17 @@ struct code_source<quantized<Scheme>> {
 template <block_format Format>
 struct code_source<blocked<Format>> {
     using storage = blocked<Format>;
-    using scale_type = fp16;
+    /// What a group stores; of two levels the lower one.
+    using scale_type = std::conditional_t<two_level_format<Format>, std::int8_t, decltype(Format::block::scale)>;
 
     static constexpr bool is_coded = true;
     static constexpr bool is_integer = true;
     static constexpr int bits = Format::code_bits;
     static constexpr int zero = -Format::min_code;
     static constexpr offset_kind offset = Format::has_minimum ? offset_kind::minimum : offset_kind::none;
-    static constexpr index_t group = Format::block_size;
+    static constexpr index_t group = Format::group_size;
+    /// Two levels: columns that share a super scale, of type fp16; every row has whole super groups. 0: one level.
+    static constexpr index_t super_group = two_level_format<Format> ? Format::block_size : 0;
 
     static constexpr typename Format::block const& block_at(storage const& w, index_t n, index_t k) noexcept {
         return w.row(n)[k / Format::block_size];
@@ -100,14 +104,40 @@ struct code_source<blocked<Format>> {
             Format::code(block_at(w, n, k), static_cast<int>(k % Format::block_size)) + zero);
     }
     static constexpr float value(std::uint32_t c) noexcept { return static_cast<float>(static_cast<int>(c) - zero); }
+    static constexpr int group_at(index_t k) noexcept { return static_cast<int>(k % Format::block_size) / Format::group_size; }
     static constexpr float scale(storage const& w, index_t n, index_t k) noexcept {
-        return Format::scale(block_at(w, n, k));
+        return Format::scale(block_at(w, n, k), group_at(k));
     }
     static constexpr float minimum(storage const& w, index_t n, index_t k) noexcept {
-        return Format::minimum(block_at(w, n, k));
+        return Format::minimum(block_at(w, n, k), group_at(k));
+    }
+    static constexpr float super_scale(storage const& w, index_t n, index_t k) noexcept {
+        return Format::super_scale(block_at(w, n, k));
+    }
+    static constexpr float super_minimum(storage const& w, index_t n, index_t k) noexcept {
+        return Format::super_minimum(block_at(w, n, k));
+    }
+    static constexpr int sub_scale(storage const& w, index_t n, index_t k) noexcept {
+        return Format::sub_scale(block_at(w, n, k), group_at(k));
+    }
+    static constexpr int sub_minimum(storage const& w, index_t n, index_t k) noexcept {
+        return Format::sub_minimum(block_at(w, n, k), group_at(k));
     }
     static constexpr int zero_point(storage const&, index_t, index_t) noexcept { return 0; }
 };
+
+namespace detail {
+
+/// Columns that share the upper level of a scale; 0 where scales have one level.
+template <class Source>
+inline constexpr index_t super_group = [] {
+    if constexpr (requires { Source::super_group; })
+        return index_t{Source::super_group};
+    else
+        return index_t{0};
+}();
+
+} // namespace detail
 
 /// Storage with codes.
 template <class Storage>

@@ -11,6 +11,9 @@
 ///
 ///     R scales | R minima or R zero points (if the format has them) | codes
 ///
+/// Where scales have two levels, they are bytes there, and the first record of every super group follows on R super scales
+/// | R super minima (if the format has them), in fp16.
+///
 /// Codes come in vectors of 4 R bytes; byte 4 r + j belongs to row r. With codes of 4 bits and less, vector i holds column
 /// 8 i + j in the low and 8 i + 4 + j in the high half of the byte; wider ones hold column 4 i + j in a byte. Groups are
 /// padded to whole vectors with code `zero`, the last panel with rows of scale 0.
@@ -67,6 +70,10 @@ public:
                                             : source::offset == offset_kind::zero_point ? R
                                                                                         : 0;
     static constexpr index_t header_bytes = scale_bytes + offset_bytes;
+    /// Groups under one super scale; 0: scales have one level.
+    static constexpr index_t super_groups = detail::super_group<source> / maximum(source::group, 1);
+    static constexpr index_t super_scale_bytes = super_groups == 0 ? 0 : R * static_cast<index_t>(sizeof(fp16));
+    static constexpr index_t super_bytes = super_scale_bytes * (source::offset == offset_kind::minimum ? 2 : 1);
 
     constexpr prepacked() noexcept = default;
     constexpr prepacked(std::byte const* data, index_t n, index_t k) noexcept : data_{data}, rows_{n}, cols_{k} {}
@@ -87,12 +94,20 @@ public:
     }
     constexpr index_t panel_bytes() const noexcept {
         index_t const g = groups();
-        return g == 0 ? 0 : (g - 1) * record_bytes(group()) + record_bytes(group_columns(g - 1));
+        return g == 0 ? 0 : record_offset(g - 1) + record_bytes(group_columns(g - 1));
+    }
+    /// Bytes from the beginning of a panel to the record of group g, and to the super scales that are above it.
+    constexpr index_t record_offset(index_t g) const noexcept {
+        if constexpr (super_groups == 0)
+            return g * record_bytes(group());
+        else
+            return (g / super_groups + 1) * super_bytes + g * record_bytes(source::group);
+    }
+    static constexpr index_t super_offset(index_t g) noexcept {
+        return g / maximum(super_groups, 1) * (super_bytes + super_groups * record_bytes(source::group));
     }
     constexpr index_t bytes() const noexcept { return panels() * panel_bytes(); }
-    constexpr std::byte const* record(index_t p, index_t g) const noexcept {
-        return data_ + p * panel_bytes() + g * record_bytes(group());
-    }
+    constexpr std::byte const* panel_data(index_t p) const noexcept { return data_ + p * panel_bytes(); }
 
 private:
     std::byte const* data_ = nullptr;

@@ -1,33 +1,45 @@
 # SPDX-License-Identifier: MIT
 """Reference data for the GGUF reader and the block formats, made by gguf-py (`pip install gguf==0.19.0`).
 
-    python3 make.py          # writes tiny.gguf, <format>_blocks.bin, <format>_encode.bin beside this file
+    python3 make.py              # writes tiny.gguf, <format>_blocks.bin, <format>_encode.bin beside this file
+    python3 make.py q5_0 q2_k    # only these formats' .bin: what was made before stays as it is
 
-<format>_blocks.bin  count (u32), then count blocks as stored, then count * 32 float32: gguf.quants.dequantize
-<format>_encode.bin  count (u32), then count * 32 float32, then count blocks: gguf.quants.quantize
+<format>_blocks.bin  count (u32), then count blocks as stored, then their values in float32: gguf.quants.dequantize
+<format>_encode.bin  count (u32), then count * 32 float32, then count blocks: gguf.quants.quantize (not the k formats, which
+                     gguf-py does not encode)
 tiny.gguf            one value of every metadata type and one tensor of every type that tessera reads
 """
 import pathlib
+import sys
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
 here = pathlib.Path(__file__).parent
-random = np.random.default_rng(20240601)
+wanted = sys.argv[1:]
+random = np.random.default_rng(20240601 if not wanted else 20240602)
 formats = {"q4_0": (T.Q4_0, 18, 1), "q4_1": (T.Q4_1, 20, 2), "q8_0": (T.Q8_0, 34, 1)}
+later = {"q5_0": (T.Q5_0, 22, 1), "q5_1": (T.Q5_1, 24, 2)}
+# type, bytes of a block of 256, where its fp16 scales begin, how many there are
+k_formats = {
+    "q2_k": (T.Q2_K, 84, 80, 2),
+    "q3_k": (T.Q3_K, 110, 108, 1),
+    "q4_k": (T.Q4_K, 144, 0, 2),
+    "q5_k": (T.Q5_K, 176, 0, 2),
+    "q6_k": (T.Q6_K, 210, 208, 1),
+}
 
 
-def decode_vectors(name, qtype, size, halves):
+def decode_vectors(name, qtype, size, halves, at=0, count=512):
     """Every kind of fp16 scale (normal, subnormal, zeros, both signs; no NaN or infinity), all codes."""
-    count = 512
     blocks = random.integers(0, 256, (count, size), dtype=np.uint8)
     scales = random.integers(0, 0x7C00, (count, halves)) | random.integers(0, 2, (count, halves)) << 15
     special = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00]
     for i, s in enumerate(special):
         for j, t in enumerate(special):
             scales[8 * i + j] = [s, t][:halves]
-    blocks[:, : 2 * halves] = scales.astype("<u2").view(np.uint8).reshape(count, 2 * halves)
+    blocks[:, at : at + 2 * halves] = scales.astype("<u2").view(np.uint8).reshape(count, 2 * halves)
     values = gguf.quants.dequantize(blocks, qtype)
     with open(here / f"{name}_blocks.bin", "wb") as f:
         f.write(np.uint32(count).tobytes() + blocks.tobytes() + values.astype("<f4").tobytes())
@@ -93,7 +105,16 @@ def tiny_file():
     x.tofile(here / "tiny_x.bin")
 
 
-for name, (qtype, size, halves) in formats.items():
-    decode_vectors(name, qtype, size, halves)
-    encode_vectors(name, qtype)
-tiny_file()
+if not wanted:
+    for name, (qtype, size, halves) in formats.items():
+        decode_vectors(name, qtype, size, halves)
+        encode_vectors(name, qtype)
+    tiny_file()
+for name in wanted:
+    if name in later:
+        qtype, size, halves = later[name]
+        decode_vectors(name, qtype, size, halves)
+        encode_vectors(name, qtype)
+    else:
+        qtype, size, at, halves = k_formats[name]
+        decode_vectors(name, qtype, size, halves, at, count=96)

@@ -20,3 +20,13 @@ TEST_CASE("q8_0") {
     report_law<blocked_storage<ts::q8_0>, ts::as_is>("as_is");
     report_law<blocked_storage<ts::q8_0>, ts::int8_per_group<32>>("int8_per_group<32>");
 }
+
+TEST_CASE("q5_0") {
+    report_law<blocked_storage<ts::q5_0>, ts::as_is>("as_is");
+    report_law<blocked_storage<ts::q5_0>, ts::int8_per_group<32>>("int8_per_group<32>");
+}
+
+TEST_CASE("q5_1") {
+    report_law<blocked_storage<ts::q5_1>, ts::as_is>("as_is");
+    report_law<blocked_storage<ts::q5_1>, ts::int8_per_group<32>>("int8_per_group<32>");
+}

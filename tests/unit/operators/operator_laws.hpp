@@ -70,17 +70,18 @@ struct scheme_storage {
 };
 template <class Format>
 struct blocked_storage {
-    static constexpr index_t group = 32;
-    static constexpr index_t column_unit = 32;
+    static constexpr index_t unit = Format::block_size;
+    static constexpr index_t group = Format::group_size;
+    static constexpr index_t column_unit = unit;
     std::vector<typename Format::block> blocks;
     index_t n;
     index_t k;
     blocked_storage(index_t rows, index_t columns)
-        : blocks(static_cast<std::size_t>(rows * columns / 32)), n{rows}, k{columns} {
+        : blocks(static_cast<std::size_t>(rows * columns / unit)), n{rows}, k{columns} {
         ts::philox const random{11};
         for (std::size_t b = 0; b < blocks.size(); ++b) {
-            float values[32];
-            for (std::size_t i = 0; i < 32; ++i) values[i] = random.normal(32 * b + i);
+            float values[unit];
+            for (std::size_t i = 0; i < unit; ++i) values[i] = random.normal(unit * b + i);
             Format::encode(values, blocks[b]);
         }
     }

@@ -18,7 +18,9 @@ namespace ts = tessera;
 
 namespace {
 
-static_assert(ts::block_format<ts::q4_0> && ts::block_format<ts::q4_1> && ts::block_format<ts::q8_0>);
+static_assert(ts::block_format<ts::q4_0> && ts::block_format<ts::q4_1> && ts::block_format<ts::q5_0> &&
+              ts::block_format<ts::q5_1> && ts::block_format<ts::q8_0>);
+static_assert(!ts::two_level_format<ts::q4_0>);
 static_assert(!ts::block_format<ts::fp16>);
 static_assert(std::is_trivially_copyable_v<ts::blocked<ts::q4_1>>);
 
@@ -53,7 +55,7 @@ struct table {
 
 } // namespace
 
-TEST_CASE_TEMPLATE("decode is bit-exact with gguf-py", F, ts::q4_0, ts::q4_1, ts::q8_0) {
+TEST_CASE_TEMPLATE("decode is bit-exact with gguf-py", F, ts::q4_0, ts::q4_1, ts::q5_0, ts::q5_1, ts::q8_0) {
     using block = typename F::block;
     table<block, float> const t{std::string{F::name} + "_blocks.bin", 1, 32};
     std::vector<float> y(t.b.size());
@@ -71,7 +73,7 @@ TEST_CASE_TEMPLATE("decode is bit-exact with gguf-py", F, ts::q4_0, ts::q4_1, ts
     CHECK(different == 0);
 }
 
-TEST_CASE_TEMPLATE("encode is bit-exact with gguf-py", F, ts::q4_0, ts::q4_1, ts::q8_0) {
+TEST_CASE_TEMPLATE("encode is bit-exact with gguf-py", F, ts::q4_0, ts::q4_1, ts::q5_0, ts::q5_1, ts::q8_0) {
     using block = typename F::block;
     table<float, block> const t{std::string{F::name} + "_encode.bin", 32, 1};
     std::vector<block> out(t.b.size());
@@ -81,7 +83,7 @@ TEST_CASE_TEMPLATE("encode is bit-exact with gguf-py", F, ts::q4_0, ts::q4_1, ts
     CHECK(different == 0);
 }
 
-TEST_CASE_TEMPLATE("the error of one round trip is at most a step", F, ts::q4_0, ts::q4_1, ts::q8_0) {
+TEST_CASE_TEMPLATE("the error of one round trip is at most a step", F, ts::q4_0, ts::q4_1, ts::q5_0, ts::q5_1, ts::q8_0) {
     using block = typename F::block;
     table<float, block> const t{std::string{F::name} + "_encode.bin", 32, 1};
     for (std::size_t b = 0; b < t.b.size(); ++b) {
@@ -93,11 +95,11 @@ TEST_CASE_TEMPLATE("the error of one round trip is at most a step", F, ts::q4_0,
             high = std::fmax(high, t.a[32 * b + i]);
             most = std::fmax(most, std::fabs(t.a[32 * b + i]));
         }
-        // Half a step, a whole one at the end that q4_0 has no code for; then what rounding scale and minimum to fp16
+        // Half a step, a whole one at the end that q4_0 and q5_0 have no code for; then what rounding scale and minimum to fp16
         // costs: half a unit in the last place, 2^-11 relative or 2^-25 absolute (subnormal), times the largest code;
         // then the handful of float32 roundings.
-        constexpr bool lacks_end = std::is_same_v<F, ts::q4_0>;
-        constexpr int codes = std::is_same_v<F, ts::q8_0> ? 127 : lacks_end ? 8 : 15;
+        constexpr bool lacks_end = std::is_same_v<F, ts::q4_0> || std::is_same_v<F, ts::q5_0>;
+        constexpr int codes = std::is_same_v<F, ts::q8_0> ? 127 : lacks_end ? -F::min_code : (1 << F::code_bits) - 1;
         float const step = (F::has_minimum ? high - low : most) / static_cast<float>(codes);
         float const scale_error = std::fmax(step * 0x1p-11f, 0x1p-25f) * static_cast<float>(codes);
         float const minimum_error = F::has_minimum ? std::fmax(std::fabs(low) * 0x1p-11f, 0x1p-25f) : 0.0f;
@@ -109,7 +111,7 @@ TEST_CASE_TEMPLATE("the error of one round trip is at most a step", F, ts::q4_0,
     }
 }
 
-TEST_CASE_TEMPLATE("a block with a NaN or an infinity decodes to NaN", F, ts::q4_0, ts::q4_1, ts::q8_0) {
+TEST_CASE_TEMPLATE("a block with a NaN or an infinity decodes to NaN", F, ts::q4_0, ts::q4_1, ts::q5_0, ts::q5_1, ts::q8_0) {
     for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                             -std::numeric_limits<float>::infinity()})
         for (int at = 0; at < 32; ++at) {
@@ -122,7 +124,7 @@ TEST_CASE_TEMPLATE("a block with a NaN or an infinity decodes to NaN", F, ts::q4
         }
 }
 
-TEST_CASE_TEMPLATE("extreme finite blocks encode without undefined behaviour", F, ts::q4_0, ts::q4_1, ts::q8_0) {
+TEST_CASE_TEMPLATE("extreme finite blocks encode without undefined behaviour", F, ts::q4_0, ts::q4_1, ts::q5_0, ts::q5_1, ts::q8_0) {
     constexpr float most = std::numeric_limits<float>::max();
     constexpr float least = std::numeric_limits<float>::denorm_min();
     for (float const a : {most, -most, least, -least, 0.0f, -0.0f})

@@ -14,7 +14,7 @@ namespace detail {
 /// A panel as float32 columns; dense ones are widened.
 template <class Arch, index_t R, class Storage>
 void decode_panel_columns(prepacked<panel<R, 4>, Storage> const& w, index_t p, float* out) noexcept {
-    decode_panel<Arch>(w, w.record(p, 0), out);
+    decode_panel<Arch>(w, w.panel_data(p), out);
 }
 template <class Arch, index_t R, class T>
 void decode_panel_columns(prepacked<panel<R, 1>, matrix_view<T const>> const& w, index_t p, float* out) noexcept {

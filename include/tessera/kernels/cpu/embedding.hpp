@@ -35,8 +35,17 @@ struct row_decoder<Exec, blocked<Format>> {
     static void run(blocked<Format> const& table, index_t id, float* out, std::byte*) noexcept {
         typename Format::block const* const blocks = table.row(id);
         for (index_t b = 0; b < table.blocks_per_row(); ++b)
-            for (int i = 0; i < Format::block_size; ++i)
-                out[b * Format::block_size + i] = Format::decode(blocks[b], i);
+            for (int g = 0; g < Format::block_size / Format::group_size; ++g) {
+                float const scale = Format::scale(blocks[b], g);
+                [[maybe_unused]] float const offset = Format::minimum(blocks[b], g);
+                for (int i = g * Format::group_size; i < (g + 1) * Format::group_size; ++i) {
+                    float const product = scale * static_cast<float>(Format::code(blocks[b], i));
+                    if constexpr (Format::has_minimum)
+                        out[b * Format::block_size + i] = product + offset;
+                    else
+                        out[b * Format::block_size + i] = product;
+                }
+            }
     }
 };
 

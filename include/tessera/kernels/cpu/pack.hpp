@@ -21,11 +21,22 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
     using scale_type = typename target::scale_type;
     constexpr std::uint8_t padding = source::is_integer ? source::zero : 0;
 
-    auto const place_scale = [](std::byte* to, index_t r, float value) noexcept {
-        auto const stored = static_cast<scale_type>(value);
+    auto const place = [](std::byte* to, index_t r, auto stored) noexcept {
         std::memcpy(to + r * static_cast<index_t>(sizeof stored), &stored, sizeof stored);
     };
     for (index_t g = 0; g < packed.groups(); ++g) {
+        if constexpr (target::super_groups > 0)
+            if (g % target::super_groups == 0) {
+                for (index_t r = 0; r < R; ++r) {
+                    index_t const n = p * R + r;
+                    bool const exists = n < w.rows();
+                    place(out, r, fp16{exists ? source::super_scale(w, n, g * packed.group()) : 0.0f});
+                    if constexpr (source::offset == offset_kind::minimum)
+                        place(out + target::super_scale_bytes, r,
+                              fp16{exists ? source::super_minimum(w, n, g * packed.group()) : 0.0f});
+                }
+                out += target::super_bytes;
+            }
         index_t const first = g * packed.group();
         index_t const columns = packed.group_columns(g);
         auto* const codes = reinterpret_cast<std::uint8_t*>(out + target::header_bytes);
@@ -33,9 +44,15 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
         for (index_t r = 0; r < R; ++r) {
             index_t const n = p * R + r;
             bool const exists = n < w.rows();
-            place_scale(out, r, exists ? source::scale(w, n, first) : 0.0f);
-            if constexpr (source::offset == offset_kind::minimum)
-                place_scale(out + target::scale_bytes, r, exists ? source::minimum(w, n, first) : 0.0f);
+            if constexpr (target::super_groups > 0) {
+                place(out, r, static_cast<scale_type>(exists ? source::sub_scale(w, n, first) : 0));
+                if constexpr (source::offset == offset_kind::minimum)
+                    place(out + target::scale_bytes, r, static_cast<scale_type>(exists ? source::sub_minimum(w, n, first) : 0));
+            } else {
+                place(out, r, static_cast<scale_type>(exists ? source::scale(w, n, first) : 0.0f));
+                if constexpr (source::offset == offset_kind::minimum)
+                    place(out + target::scale_bytes, r, static_cast<scale_type>(exists ? source::minimum(w, n, first) : 0.0f));
+            }
             if constexpr (source::offset == offset_kind::zero_point)
                 out[target::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
             for (index_t k = 0; k < padded; ++k) {

@@ -119,14 +119,15 @@ void encode_int8_row(index_t columns, index_t longest, Span const& span, std::in
     for (index_t i = Form::blocks_of(columns) * Form::padded_block; i < Form::stride_of(columns); ++i) codes[i] = 0;
 }
 
-/// The common case of the above, at a third of the time: contiguous groups of 32 that are scaled by themselves. False where a
-/// value is not finite; then what was written means nothing.
-template <class Arch>
+/// The common case of the above, at a third of the time: contiguous groups of 32 that are scaled by themselves, summed in
+/// blocks of 32 or 16. False where a value is not finite; then what was written means nothing.
+template <class Arch, index_t Block>
 bool encode_int8_groups(float const* x, index_t groups, std::int8_t* codes, float* scales, std::int32_t* sums,
                         float* scaled_sums) noexcept {
     using batch = simd::floats<Arch>;
     constexpr index_t lanes = simd::lanes<Arch>;
     constexpr int vectors = static_cast<int>(32 / lanes);
+    constexpr int blocks = static_cast<int>(32 / Block);
     batch not_finite(0.0f); // x - x is 0 for finite x, NaN otherwise
     for (index_t g = 0; g < groups; ++g, x += 32, codes += 32) {
         batch v[vectors];
@@ -140,15 +141,17 @@ bool encode_int8_groups(float const* x, index_t groups, std::int8_t* codes, floa
         float const quotient = 127.0f / a;
         bool const usable = a > 0 && quotient <= std::numeric_limits<float>::max();
         float const inverse = usable ? quotient : 0.0f;
-        simd::ints<Arch> sum(0);
-        for (int i = 0; i < vectors; ++i) {
-            simd::ints<Arch> const q = xsimd::nearbyint_as_int(v[i] * batch(inverse));
-            sum = sum + q;
-            simd::store_int8<Arch>(codes + i * lanes, q);
-        }
         scales[g] = usable ? a / 127.0f : 0.0f;
-        sums[g] = simd::reduce_add(sum);
-        scaled_sums[g] = static_cast<float>(sums[g]) * scales[g];
+        for (int b = 0; b < blocks; ++b) {
+            simd::ints<Arch> sum(0);
+            for (int i = b * (vectors / blocks); i < (b + 1) * (vectors / blocks); ++i) {
+                simd::ints<Arch> const q = xsimd::nearbyint_as_int(v[i] * batch(inverse));
+                sum = sum + q;
+                simd::store_int8<Arch>(codes + i * lanes, q);
+            }
+            sums[blocks * g + b] = simd::reduce_add(sum);
+            scaled_sums[blocks * g + b] = static_cast<float>(sums[blocks * g + b]) * scales[g];
+        }
     }
     return simd::reduce_add(not_finite) == 0.0f;
 }
@@ -265,9 +268,9 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, int8_rows<ScaleGroup, Block>> {
                 auto* const sums = const_cast<std::int32_t*>(form.row_sums(m));
                 auto* const scaled_sums = const_cast<float*>(form.scaled_sums) + m * type::blocks_of(form.columns);
                 bool const in_place = std::is_same_v<T, float> && has_unit_stride(x);
-                if constexpr (ScaleGroup == 32 && Block == 32 && std::is_same_v<T, float>)
+                if constexpr (ScaleGroup == 32 && (Block == 32 || Block == 16) && std::is_same_v<T, float>)
                     if (in_place && form.columns % 64 == 0 && // no padding
-                        detail::encode_int8_groups<Arch>(x.data_handle() + m * x.stride(0), form.columns / 32, codes, scales,
+                        detail::encode_int8_groups<Arch, Block>(x.data_handle() + m * x.stride(0), form.columns / 32, codes, scales,
                                                          sums, scaled_sums))
                         continue;
                 alignas(64) float staged[type::padded_block];

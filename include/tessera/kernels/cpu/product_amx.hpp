@@ -51,12 +51,11 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
     while (first < last) {
         index_t const g = first / w.group();
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
-        std::byte const* const record = data + g * Weights::record_bytes(w.group());
-        std::byte const* codes = record + Weights::header_bytes +
+        std::byte const* codes = data + w.record_offset(g) + Weights::header_bytes +
                                  (first - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
         simd::ints<Arch> zero(source::zero);
         if constexpr (source::offset == offset_kind::zero_point)
-            zero = simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
+            zero = group_zero_points<Arch>(w, data, g);
         for (index_t v = Weights::vectors(here); v > 0; --v, codes += 64) {
             simd::prefetch(codes + prefetch_distance);
             out = simd::unpack_signed<Arch, Weights::width>(codes, zero, out);
@@ -94,8 +93,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     bool const ends = is_group || k + amx_shape<Weights, Form>::segment >= group_end;
     index_t const scales_stride = Form::scales_of(x.columns);
     float const* const x_scale = x.scales + m * scales_stride + (token_scale ? 0 : k / maximum(Form::scale_group, 1));
-    std::byte const* const record = data + g * Weights::record_bytes(w.group());
-    floats const scale = record_floats<Arch, Weights>(record);
+    floats const scale = group_scales<Arch>(w, data, g);
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) {
         floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
@@ -112,7 +110,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     }
     if constexpr (source::offset == offset_kind::minimum) {
         if (!ends) return;
-        floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+        floats const offset = group_minima<Arch>(w, data, g);
         float const* const x_sum = x.scaled_sums + m * Form::blocks_of(x.columns) + g * w.group() / Form::block;
 #pragma GCC unroll 16
         for (int r = 0; r < 16; ++r)

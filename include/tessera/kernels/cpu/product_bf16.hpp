@@ -29,7 +29,8 @@ struct bf16_shape {
         else if constexpr (is_dense_panel<Weights>)
             return true;
         else
-            return Weights::source::group % 32 == 0;
+            return Weights::source::group % 32 == 0 || // a chunk begins inside no vector, and ends with a group
+                   (Weights::source::group % 8 == 0 && chunk % Weights::source::group == 0);
     }();
     static constexpr index_t chunk_bytes = chunk * 32;
 
@@ -54,16 +55,12 @@ void decode_pairs(prepacked<panel<R, 4>, Storage> const& w, std::byte const* dat
     while (first < last) {
         index_t const g = first / w.group();
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
-        std::byte const* const record = data + g * weights::record_bytes(w.group());
-        std::byte const* codes = record + weights::header_bytes +
+        std::byte const* codes = data + w.record_offset(g) + weights::header_bytes +
                                  (first - g * w.group()) / weights::vector_columns * weights::vector_bytes;
-        floats const scale = record_floats<Arch, weights>(record);
+        floats const scale = group_scales<Arch>(w, data, g);
         floats offset(0.0f);
-        if constexpr (source::offset == offset_kind::minimum)
-            offset = record_floats<Arch, weights>(record + weights::scale_bytes);
-        if constexpr (source::offset == offset_kind::zero_point)
-            offset = xsimd::to_float(
-                simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + weights::scale_bytes)));
+        if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, data, g);
+        if constexpr (source::offset == offset_kind::zero_point) offset = xsimd::to_float(group_zero_points<Arch>(w, data, g));
         auto const column = [&](simd::ints<Arch> const& word, int c) noexcept {
             floats value = simd::column_values<Arch, source, weights::width>(word, c % 4 * 8 + c / 4 * 4);
             if constexpr (source::offset == offset_kind::zero_point) value = value - offset;

@@ -36,7 +36,7 @@ TESSERA_FORCE_INLINE void multiply_vector(std::byte const* codes, index_t column
 
 /// Rows m0 .. m0 + MR of x by one panel of coded weights.
 template <class Arch, class Weights, class Form, int MR>
-void product_panel_float(Weights const& w, std::byte const* record, Form const& x, index_t m0,
+void product_panel_float(Weights const& w, std::byte const* panel, Form const& x, index_t m0,
                          simd::floats<Arch> (&result)[MR]) noexcept {
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
@@ -48,7 +48,7 @@ void product_panel_float(Weights const& w, std::byte const* record, Form const& 
     }
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
-        std::byte const* codes = record + Weights::header_bytes;
+        std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
         floats sum[MR];
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m] = floats(0.0f);
@@ -61,38 +61,35 @@ void product_panel_float(Weights const& w, std::byte const* record, Form const& 
             multiply_vector<Arch, Weights, MR>(codes, columns - k, row, g * w.group() + k, sum);
             codes += Weights::vector_bytes;
         }
-        floats const scale = record_floats<Arch, Weights>(record);
+        floats const scale = group_scales<Arch>(w, panel, g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m] = simd::fma(sum[m], scale, result[m]);
         if constexpr (source::offset == offset_kind::minimum) {
-            floats const offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+            floats const offset = group_minima<Arch>(w, panel, g);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) result[m] = simd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
         }
         if constexpr (source::offset == offset_kind::zero_point) {
-            auto const zero = simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
-            floats const offset = floats(0.0f) - scale * xsimd::to_float(zero);
+            floats const offset = floats(0.0f) - scale * xsimd::to_float(group_zero_points<Arch>(w, panel, g));
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) result[m] = simd::fma(offset, floats(x.sum(m0 + m, g)), result[m]);
         }
-        record = codes;
     }
 }
 
 /// One panel of coded weights as float32: out[k * R + r], all of its columns.
 template <class Arch, class Weights>
-void decode_panel(Weights const& w, std::byte const* record, float* out) noexcept {
+void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept {
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
-        std::byte const* codes = record + Weights::header_bytes;
-        floats const scale = record_floats<Arch, Weights>(record);
+        std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
+        floats const scale = group_scales<Arch>(w, panel, g);
         floats offset(0.0f);
-        if constexpr (source::offset == offset_kind::minimum) offset = record_floats<Arch, Weights>(record + Weights::scale_bytes);
+        if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, panel, g);
         if constexpr (source::offset == offset_kind::zero_point)
-            offset = xsimd::to_float(
-                simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes)));
+            offset = xsimd::to_float(group_zero_points<Arch>(w, panel, g));
         for (index_t k = 0; k < columns; k += Weights::vector_columns, codes += Weights::vector_bytes) {
             simd::prefetch(codes + prefetch_distance);
             simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
@@ -105,7 +102,6 @@ void decode_panel(Weights const& w, std::byte const* record, float* out) noexcep
                 simd::store<Arch>(out, value);
             }
         }
-        record = codes;
     }
 }
 

@@ -20,9 +20,13 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     using source = typename weights::source;
     index_t const g = k / w.group();
     index_t const within = k % w.group();
-    std::byte const* const record = w.record(n / R, g);
-    auto const number = [&](std::byte const* p) {
-        return static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(p)[n % R]);
+    std::byte const* const panel = w.panel_data(n / R);
+    std::byte const* const record = panel + w.record_offset(g);
+    auto const number = [&](index_t within_header, index_t within_super) {
+        float v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(record + within_header)[n % R]);
+        if constexpr (weights::super_groups > 0)
+            v *= static_cast<float>(reinterpret_cast<fp16 const*>(panel + weights::super_offset(g) + within_super)[n % R]);
+        return v;
     };
     index_t const column = within % weights::vector_columns;
     auto const byte = static_cast<std::uint32_t>(
@@ -31,8 +35,8 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     float value = source::value(code);
     if (source::offset == offset_kind::zero_point)
         value -= static_cast<float>(static_cast<std::uint8_t>(record[weights::scale_bytes + n % R]));
-    return number(record) * value +
-           (source::offset == offset_kind::minimum ? number(record + weights::scale_bytes) : 0.0f);
+    return number(0, 0) * value +
+           (source::offset == offset_kind::minimum ? number(weights::scale_bytes, weights::super_scale_bytes) : 0.0f);
 }
 template <index_t R, class T>
 float reference_element(prepacked<panel<R, 1>, matrix_view<T const>> const& w, index_t n, index_t k) noexcept {
