@@ -29,7 +29,8 @@ char const* verdict(T const& x) {
 
 // The planned half of the vocabulary: types, and what they will be made of.
 using adapted = ts::dora<ts::linear<ts::quantized<ts::nf4_g64>>, ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>;
-static_assert(!ts::is_built<adapted> && !ts::is_built<ts::paged<16>> && !ts::is_built<ts::any_operator<backend>>);
+static_assert(ts::is_built<adapted>);
+static_assert(!ts::is_built<ts::paged<16>> && !ts::is_built<ts::any_operator<backend>>);
 static_assert(ts::is_built<ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>);
 
 } // namespace

@@ -22,10 +22,6 @@ struct planned {
 
 } // namespace detail
 
-/// Adapter: magnitude times the direction of base + low rank (DoRA).
-template <class Base, class LowRank>
-class dora : detail::planned<Base, LowRank> {};
-
 /// KV cache layout: pages of N tokens, shared between sequences.
 template <index_t N>
 class paged : detail::planned<paged<N>> {};
@@ -37,8 +33,6 @@ class any_operator : detail::planned<Exec> {};
 /// False for the types of this file.
 template <class T>
 inline constexpr bool is_built = true;
-template <class B, class L>
-inline constexpr bool is_built<dora<B, L>> = false;
 template <index_t N>
 inline constexpr bool is_built<paged<N>> = false;
 template <class E>

@@ -45,6 +45,8 @@ void check_storage_apart(char const* operation, char const* argument, Storage co
 /// has none reads nothing.
 template <linear_operator Op>
 void check_operator_apart(char const* operation, Op const& w, char const* output, footprint const& y) {
+    if constexpr (requires { w.factors(); })
+        check::no_overlap(operation, "the factors", footprint_of(w.factors()), output, y);
     if constexpr (requires { w.storage(); }) {
         check_storage_apart(operation, "the operator", w.storage(), output, y);
     } else if constexpr (requires { w.inner(); }) {

@@ -10,7 +10,7 @@
 /// The text of a sum or a product names its terms in parentheses.
 
 #include "../kernels/cpu/decode.hpp"
-#include "linear_operator.hpp"
+#include "diagonal.hpp"
 
 #include <string>
 
@@ -77,6 +77,15 @@ std::string describe_term(Exec const&, transposed_operator<A> const& t, index_t 
 template <class Exec, class A, class Side>
 std::string describe_term(Exec const& exec, operator_slice<A, Side> const& s, index_t m) {
     return std::string{Side::name} + " of " + describe_term(exec, s.inner(), m);
+}
+
+template <class Exec, class A>
+std::string describe_term(Exec const& exec, row_scaled<A> const& s, index_t m) {
+    return "rows scaled of (" + describe_term(exec, s.inner(), m) + ")";
+}
+template <class Exec, class A>
+std::string describe_term(Exec const& exec, column_scaled<A> const& s, index_t m) {
+    return "columns scaled of (" + describe_term(exec, s.inner(), m) + ")";
 }
 
 } // namespace detail
