@@ -42,11 +42,13 @@ struct row_group {
     index_t last_tile;
 };
 
-/// The groups that have rows, and how many tiles they are.
+/// The groups that have rows, how many tiles they are, and the fewest and most rows of a group.
 struct group_list {
     row_group* groups = nullptr;
     index_t count = 0;
     index_t tiles = 0;
+    index_t fewest = 0;
+    index_t most = 0;
 };
 
 /// Whose rows lie where. Rows of y: [offsets[g], offsets[g + 1]) for member g; rows of x: the same, or 0 times them where
@@ -58,7 +60,7 @@ struct group_rows {
 };
 
 inline group_list list_groups(group_rows const& rows, index_t n, row_group* groups) noexcept {
-    group_list list{groups, 0, 0};
+    group_list list{groups};
     for (index_t g = 0; g < rows.members; ++g) {
         index_t const m = rows.offsets[g + 1] - rows.offsets[g];
         if (m == 0) continue;
@@ -66,6 +68,8 @@ inline group_list list_groups(group_rows const& rows, index_t n, row_group* grou
         index_t const last = list.tiles + ceil_div(m, tile.m) * ceil_div(n, tile.n);
         groups[list.count++] = {g, m, rows.offsets[g] * rows.x_step, rows.offsets[g], list.tiles, last};
         list.tiles = last;
+        list.fewest = list.count == 1 ? m : minimum(list.fewest, m);
+        list.most = maximum(list.most, m);
     }
     return list;
 }
@@ -73,8 +77,10 @@ inline group_list list_groups(group_rows const& rows, index_t n, row_group* grou
 /// The loop over the tiles of all groups: f(group, task without accumulator, worker).
 template <class Exec, class F>
 void for_each_group_tile(Exec const& exec, group_list const& list, index_t n, F const& f) noexcept {
-    // Tiles that follow each other read memory that follows itself; eight pieces a worker leave enough to balance.
-    index_t const together = ceil_div(list.tiles, 8 * maximum(1, exec.parallel().concurrency()));
+    // A worker takes tiles that follow each other, so that what it fetches ahead of one is the next. Equal groups of few rows
+    // are equal work, and each worker gets one piece; eight pieces a worker balance the others.
+    index_t const pieces = list.fewest == list.most && list.most <= 16 ? 1 : 8;
+    index_t const together = ceil_div(list.tiles, pieces * maximum(1, exec.parallel().concurrency()));
     parallel_for(exec.parallel(), list.tiles, together, [&](index_t first, index_t last, index_t worker) noexcept {
         row_group const* g = list.groups;
         for (index_t left = list.count; left > 1;) { // the last group that begins at or before `first`
@@ -160,7 +166,7 @@ struct grouped_product {
                 one.first_x = 0;
                 one.last_tile -= one.first_tile;
                 one.first_tile = 0;
-                run_tiles(exec, group_list{&one, 1, one.last_tile}, member, n, part, planned, s, finish);
+                run_tiles(exec, group_list{&one, 1, one.last_tile, one.rows, one.rows}, member, n, part, planned, s, finish);
             }
         }
     }
