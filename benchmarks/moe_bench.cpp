@@ -93,15 +93,15 @@ weights const& weights_of(shape const& s) {
 /// The products of all chosen experts by themselves: one `apply` after another on rows that are gathered already.
 struct one_by_one {
     ts::matrix<float> x, gate, up, hidden, y;
-    std::vector<index_t> rows;
+    std::vector<std::vector<index_t>> loads; // of the experts, for each input
     one_by_one(shape const& s, index_t tokens)
         : x{tokens, s.h}, gate{tokens, s.f}, up{tokens, s.f}, hidden{tokens, s.f}, y{tokens, s.h} {
         fill(x, 6, 1);
     }
     template <class Block>
-    void run(ts::cpu<> const& exec, Block const& w) {
-        for (std::size_t e = 0; e < rows.size(); ++e) {
-            index_t const m = rows[e];
+    void run(ts::cpu<> const& exec, Block const& w, std::size_t input) {
+        for (std::size_t e = 0; e < w.experts().size(); ++e) {
+            index_t const m = loads[input][e];
             if (m == 0) continue;
             ts::apply(exec, w.experts()[e].gate(), ts::rows(x.view(), 0, m), ts::rows(gate.view(), 0, m));
             ts::apply(exec, w.experts()[e].up(), ts::rows(x.view(), 0, m), ts::rows(up.view(), 0, m));
@@ -118,11 +118,13 @@ void run(benchmark::State& state, shape const& s, index_t tokens, int threads) {
     std::vector<ts::matrix<float>> x;
     ts::matrix<float> y{tokens, s.h};
     ts::vector<index_t> counts(s.experts);
+    one_by_one alone{s, tokens};
     double used = 0;
     for (std::size_t i = 0; i < inputs; ++i) {
         x.emplace_back(tokens, s.h);
         fill(x.back(), 10 + i, 1);
         used += static_cast<double>(ts::apply(exec, w.copies[0], x.back(), y, counts.view()).used) / inputs;
+        alone.loads.emplace_back(counts.data(), counts.data() + s.experts);
     }
     index_t const checked = std::min<index_t>(tokens, 2);
     ts::matrix<float> expected{checked, s.h};
@@ -136,12 +138,11 @@ void run(benchmark::State& state, shape const& s, index_t tokens, int threads) {
     // The hidden row is rounded to int8: a code may fall to either side of a tie.
     if (!(difference <= 1e-2 * largest)) return state.SkipWithError("differs from the reference");
 
-    one_by_one alone{s, tokens};
-    for (index_t e = 0; e < s.experts; ++e) alone.rows.push_back(counts(e));
     double const expert_operations = 6.0 * static_cast<double>(s.h * s.f);
     bench::work const work{.bytes = used * w.expert_bytes + static_cast<double>(w.logits_of.size()) * sizeof(float),
                            .int_operations = static_cast<double>(tokens * s.k) * expert_operations};
-    std::vector<bench::peer> const peers{{"one_by_one", [&](std::size_t i) { alone.run(exec, w.copies[i % w.copies.size()].view()); }}};
+    std::vector<bench::peer> const peers{
+        {"one_by_one", [&](std::size_t i) { alone.run(exec, w.copies[i % w.copies.size()].view(), i % inputs); }}};
     for (auto _ : state)
         bench::measure(state, work, threads,
                        [&](std::size_t i) { ts::apply(exec, w.copies[i % w.copies.size()], x[i % inputs], y); }, peers);
