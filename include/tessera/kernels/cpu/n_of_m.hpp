@@ -74,6 +74,9 @@ struct n_of_m_panels {
     }
 };
 
+/// Bytes ahead of a step that are asked for: measured; further ahead reads 10 to 15% slower here.
+inline constexpr index_t kept_prefetch = 1024;
+
 /// The positions of slot `slot` of a record.
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::ints<Arch> slot_positions(std::byte const* record, int slot) noexcept {
@@ -97,7 +100,9 @@ TESSERA_FORCE_INLINE void multiply_slots(std::byte const* record, int first, flo
         int const slot = first + j;
         simd::ints<Arch> const position = slot_positions<Arch, Weights>(record, slot);
         simd::floats<Arch> const value = simd::load<Arch>(values + slot * R);
-        simd::prefetch(reinterpret_cast<std::byte const*>(values + slot * R) + prefetch_distance);
+        // One request a line: more of them than lines fill the queue of misses.
+        if (slot * R * static_cast<index_t>(sizeof(*values)) % config::cache_line == 0)
+            simd::prefetch(reinterpret_cast<std::byte const*>(values + slot * R) + kept_prefetch);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m)
             sum[(Odd + j) % 2][m] = simd::fma(value, simd::pick<Arch, M>(x[m], position), sum[(Odd + j) % 2][m]);
@@ -130,6 +135,7 @@ void product_panel_kept(Weights const& w, std::byte const* record, float const* 
     index_t g = 0;
     // Whole records whose last group has a register's width of x behind it.
     for (; (g + groups - 1) * M + reach <= w.cols(); g += groups, record += Weights::record_bytes(groups)) {
+        simd::prefetch(record + kept_prefetch);
 #pragma GCC unroll 32
         for (int i = 0; i < static_cast<int>(groups); ++i) {
 #pragma GCC unroll 8
