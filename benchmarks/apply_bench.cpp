@@ -102,15 +102,20 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
             largest = std::max(largest, std::fabs(static_cast<double>(expected(m, n))));
             difference = std::max(difference, std::fabs(static_cast<double>(y(m, n) - expected(m, n))));
         }
-    if (!(difference <= 1e-4 * largest)) return state.SkipWithError("differs from the reference");
+    constexpr bool is_bf16 = std::is_same_v<Preparation, ts::as_bf16>; // and W may be rounded to bf16
+    if (!(difference <= (is_bf16 ? 2e-2 : 1e-4) * largest)) return state.SkipWithError("differs from the reference");
 
     double const operations = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k);
     constexpr bool integer = ts::detail::activation_group<Preparation> >= 0;
-    bench::work const work{.bytes = weights.bytes(), .int_operations = integer ? operations : 0, .float_operations = integer ? 0 : operations};
+    bench::work const work{.bytes = weights.bytes(), .int_operations = integer ? operations : 0,
+                           .float_operations = integer || is_bf16 ? 0 : operations,
+                           .bf16_operations = is_bf16 ? operations : 0};
     std::vector<bench::peer> peers;
 #if defined(BENCH_HAS_GGML)
     if (c.ggml_type >= 0)
         for (auto const& layout : bench::ggml_layouts(static_cast<ggml_type>(c.ggml_type), c.n, c.k)) {
+            // ggml configures its tile registers once a thread; a product of ours that used them in between gives them back.
+            if (layout == "AMX" && c.m >= 16) continue;
             auto product = std::make_shared<bench::ggml_product>(static_cast<ggml_type>(c.ggml_type), layout, c.n, c.k, c.m,
                                                                  copies.size(), dense.data());
             product->set_input(x.data());
@@ -151,6 +156,10 @@ int const registered = [] {
     add<quantized_weights<ts::uint4_g128>>("uint4_g128", "int8_per_token", -1, ts::int8_per_token{}, {1});
     add<quantized_weights<ts::int8_per_channel>>("int8_per_channel", "int8_per_token", -1, ts::int8_per_token{}, {1, 8, 512});
     add<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", q8_0, g32{}, {1, 512});
+    add<block_weights<ts::q4_1>>("q4_1", "as_bf16", q4_1, ts::as_bf16{}, {1, 16, 64, 512});
+    add<quantized_weights<ts::int4_g32>>("int4_g32", "as_bf16", -1, ts::as_bf16{}, {512});
+    add<quantized_weights<ts::int4_g128>>("int4_g128", "as_bf16", -1, ts::as_bf16{}, {512});
+    add<dense_weights<ts::bf16>>("bf16", "as_bf16", -1, ts::as_bf16{}, {1, 512});
     add<dense_weights<ts::fp16>>("fp16", "as_is", f16, ts::as_is{}, {1, 8, 512});
     add<dense_weights<float>>("fp32", "as_is", -1, ts::as_is{}, {1, 512});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_is", -1, ts::as_is{}, {1, 8, 512});

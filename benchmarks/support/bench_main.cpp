@@ -39,6 +39,7 @@ int main(int count, char** arguments) {
             add_context(prefix + "l2_gbps", limits.level_2);
             add_context(prefix + "fp32_gflops", limits.float32);
             add_context(prefix + "int8_gops", limits.int8);
+            add_context(prefix + "bf16_gflops", limits.bf16);
         }
     }
     benchmark::RunSpecifiedBenchmarks();

@@ -28,6 +28,7 @@ struct work {
     double bytes = 0;
     double int_operations = 0;   // against the int8 peak
     double float_operations = 0; // against the float32 peak
+    double bf16_operations = 0;  // against the peak of bf16 tiles
 };
 
 /// Something else that does the same: `run(i)` is timed in turn with the kernel and reported as vs_<name>.
@@ -115,6 +116,8 @@ void measure(benchmark::State& state, work const& work, int threads, Kernel cons
             limit = std::max(limit, work.int_operations / (int8_peak(threads, 200000) * 1e9));
         if (work.float_operations > 0)
             limit = std::max(limit, work.float_operations / (float_peak(threads, 200000) * 1e9));
+        if (work.bf16_operations > 0)
+            limit = std::max(limit, work.bf16_operations / (bf16_peak(threads, 200000) * 1e9));
         times.push_back(detail::time_calls(kernel, next, calls));
         shares.push_back(limit / times.back());
         for (std::size_t p = 0; p < peers.size(); ++p) {

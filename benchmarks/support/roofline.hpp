@@ -5,6 +5,8 @@
 /// The limits of this machine, measured in this process: how fast it reads DRAM, L3 and L2, copies, and multiplies
 /// float32 and int8. Every figure is one short run, so that runs can be taken in turn with a kernel's (measure.hpp).
 
+#include <tessera/simd/amx.hpp>
+
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -308,6 +310,34 @@ inline double int8_peak(int threads, std::size_t rounds = 1000000) {
     return 2.0 * detail::int_products * static_cast<double>(detail::chains * rounds) * threads / time / 1e9;
 }
 
+/// bf16 operations a second, in GFLOP/s: of matrix tiles where there are some, else of float32, into which others widen.
+inline double bf16_peak(int threads, std::size_t rounds = 1000000) {
+#if defined(__AMX_BF16__) && defined(__linux__)
+    if (tessera::simd::amx_is_allowed()) {
+        std::size_t const steps = rounds / 8;
+        double const time = detail::seconds(threads, [&](int) {
+            tessera::simd::amx_tiles<64> const tiles;
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            _tile_zero(4);
+            _tile_zero(5);
+            _tile_zero(6);
+            _tile_zero(7);
+            for (std::size_t r = 0; r < steps; ++r) {
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        });
+        return 4.0 * 2 * 16 * 16 * 32 * static_cast<double>(steps) * threads / time / 1e9;
+    }
+#endif
+    return float_peak(threads, rounds);
+}
+
 /// A buffer beyond every cache that read-rate runs walk through, a stretch at a time.
 class dram {
 public:
@@ -335,7 +365,7 @@ inline dram& dram_buffer() {
 /// The limits in one place, each the best of a few runs: for the report, not for a claim (claims are paired).
 struct limits {
     double dram = 0, dram_copy = 0, level_3 = 0, level_2 = 0; // GB/s
-    double float32 = 0, int8 = 0;                             // GFLOP/s, GOP/s
+    double float32 = 0, int8 = 0, bf16 = 0;                   // GFLOP/s, GOP/s, GFLOP/s
 };
 
 inline limits measure_limits(int threads, int runs = 3) {
@@ -350,6 +380,7 @@ inline limits measure_limits(int threads, int runs = 3) {
         keep(best.level_2, read_rate(small.data(), (std::size_t{512} << 10) * count, threads, 400));
         keep(best.float32, float_peak(threads));
         keep(best.int8, int8_peak(threads));
+        keep(best.bf16, bf16_peak(threads));
     }
     return best;
 }

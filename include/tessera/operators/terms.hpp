@@ -40,14 +40,16 @@ void run_product(Exec const& exec, Op const& op, index_t m, Inputs const& inputs
                  run_scratch const& s, Finish const& finish) noexcept {
     index_t const across = ceil_div(op.rows(), s.tile.n);
     index_t const down = ceil_div(m, s.tile.m);
+    // Tiles of the same columns follow each other, whose weights are still in the cache; or tiles of the same rows, where x
+    // (taken for 16-bit) is too large to stay there.
+    bool const by_rows = 2 * m * op.cols() > config::level_2_bytes;
     // With few rows of x the operand streams by once: a worker takes tiles that follow each other, so that what it fetches
     // ahead of one is the next. Which worker makes a tile changes nothing in it.
     index_t const together = m > 16 ? 1 : ceil_div(across * down, s.workers);
     parallel_for(exec.parallel(), across * down, together, [&](index_t first, index_t last, index_t worker) noexcept {
         for (index_t t = first; t < last; ++t) {
-            // Tiles of the same columns follow each other: their weights are still in the cache.
-            index_t const n0 = t / down * s.tile.n;
-            index_t const m0 = t % down * s.tile.m;
+            index_t const n0 = (by_rows ? t % across : t / down) * s.tile.n;
+            index_t const m0 = (by_rows ? t / across : t % down) * s.tile.m;
             product_task const task{m0, minimum(m0 + s.tile.m, m), n0, minimum(n0 + s.tile.n, op.rows()), 1.0f,
                                     s.accumulators + worker * s.tile.m * s.tile.n, s.tile.n};
             for (index_t i = 0; i < (task.m1 - task.m0) * task.stride; ++i) task.accumulator[i] = 0.0f;
