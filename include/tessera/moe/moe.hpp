@@ -186,6 +186,7 @@ routing_report apply(Exec const& exec, Block const& block,
     detail::check_operator_apart("apply", w.router().weights(), "y", footprint_of(out));
     for (auto const& e : w.experts()) detail::check_expert_apart("apply", e, footprint_of(out));
     if constexpr (requires { w.shared().expert(); }) detail::check_expert_apart("apply", w.shared().expert(), footprint_of(out));
+    if constexpr (requires { w.shared().weight(); }) detail::check_expert_apart("apply", w.shared().weight(), footprint_of(out));
     workspace_scope scope{exec.scratch()};
     auto const run = detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, scope);
     run.run(exec, w, values, out);

@@ -17,8 +17,10 @@ std::vector<index_t> sorted_choice(std::vector<float> const& choice, index_t gro
     auto const order_of = [](std::vector<float> const& values) {
         std::vector<index_t> order(values.size());
         std::iota(order.begin(), order.end(), index_t{0});
-        std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-            return values[static_cast<std::size_t>(a)] > values[static_cast<std::size_t>(b)];
+        std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+            float const x = values[static_cast<std::size_t>(a)];
+            float const y = values[static_cast<std::size_t>(b)];
+            return x > y || (x == y && a < b);
         });
         return order;
     };
@@ -103,7 +105,9 @@ void check_plan(Exec const& exec, ts::matrix<std::int32_t> const& index, index_t
     index_t const k = index.extent(1);
     std::vector<index_t> pair(static_cast<std::size_t>(index.size()));
     std::iota(pair.begin(), pair.end(), index_t{0});
-    std::stable_sort(pair.begin(), pair.end(), [&](index_t a, index_t b) { return index.data()[a] < index.data()[b]; });
+    std::sort(pair.begin(), pair.end(), [&](index_t a, index_t b) {
+        return index.data()[a] < index.data()[b] || (index.data()[a] == index.data()[b] && a < b);
+    });
     bool same = plan.slots() == index.size() && plan.offsets()[0] == 0 && plan.offsets()[experts] == index.size();
     for (index_t s = 0; s < plan.slots(); ++s) {
         index_t const p = pair[static_cast<std::size_t>(s)];
