@@ -47,11 +47,13 @@ void append(Exec const& exec, kv_cache<key<KeyFormat>, value<ValueFormat>, Layou
     check::not_null("append", "v", values.data_handle(), values.size());
     if constexpr (std::is_same_v<Layout, contiguous>)
         check::within("append", "tokens of k", n, 0, kv.capacity() - kv.tokens());
-    for (auto const& x : {spanned_bytes(keys), spanned_bytes(values)}) {
-        check::no_overlap("append", "k or v", x.first, x.bytes, "the keys of the cache", kv.key_rows().data,
-                          kv.capacity() * kv.kv_heads() * kv.key_dim() * index_t{sizeof(*kv.key_rows().data)});
-        check::no_overlap("append", "k or v", x.first, x.bytes, "the values of the cache", kv.value_rows().data,
-                          kv.capacity() * kv.kv_heads() * kv.value_dim() * index_t{sizeof(*kv.value_rows().data)});
+    for (footprint const& x : {footprint_of(keys), footprint_of(values)}) {
+        check::no_overlap("append", "k or v", x, "the keys of the cache",
+                          footprint_of(kv.key_rows().data,
+                                       kv.capacity() * kv.kv_heads() * kv.key_dim() * index_t{sizeof(*kv.key_rows().data)}));
+        check::no_overlap("append", "k or v", x, "the values of the cache",
+                          footprint_of(kv.value_rows().data,
+                                       kv.capacity() * kv.kv_heads() * kv.value_dim() * index_t{sizeof(*kv.value_rows().data)}));
     }
     auto const to_keys = kv.key_rows();
     auto const to_values = kv.value_rows();

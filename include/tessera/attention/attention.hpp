@@ -62,14 +62,14 @@ constexpr auto kv_of(T const& kv) noexcept {
         return kv.view();
 }
 
-/// The bytes that hold the rows of a side of a cache, its unused slots between heads included.
+/// Where the rows of a side of a cache lie.
 template <class T, class K, class V>
-byte_range kv_bytes(kv_rows<T const> const& rows, kv_view<K, V> const& kv, index_t dim) noexcept {
+footprint kv_footprint(kv_rows<T const> const& rows, kv_view<K, V> const& kv, index_t dim) noexcept {
     index_t const slots = kv.ring_size != 0 ? kv.ring_size : kv.tokens;
     index_t const sizes[] = {slots, kv.kv_heads, dim};
     index_t const strides[] = {rows.slot_stride, rows.head_stride, rows.dim_stride};
     using rows_view = tensor_view<T const, 3>;
-    return spanned_bytes(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});
+    return footprint_of(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});
 }
 
 template <class Q, class K, class V, class O>
@@ -86,21 +86,20 @@ void check_attention(tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv, 
     check::equal(name, "head_dim of out", out.extent(2), kv.value_dim, "head_dim of the values");
     check::not_null(name, "q", q.data_handle(), q.size());
     check::not_null(name, "out", out.data_handle(), out.size());
-    auto const to = spanned_bytes(out);
-    auto const from = spanned_bytes(q);
-    auto const keys = kv_bytes(kv.keys, kv, kv.key_dim);
-    auto const values = kv_bytes(kv.values, kv, kv.value_dim);
-    check::no_overlap(name, "q", from.first, from.bytes, "out", to.first, to.bytes);
-    check::no_overlap(name, "keys", keys.first, keys.bytes, "out", to.first, to.bytes);
-    check::no_overlap(name, "values", values.first, values.bytes, "out", to.first, to.bytes);
+    footprint const from = footprint_of(q);
+    footprint const keys = kv_footprint(kv.keys, kv, kv.key_dim);
+    footprint const values = kv_footprint(kv.values, kv, kv.value_dim);
+    auto const check_apart = [&](char const* output, footprint const& to) {
+        check::no_overlap(name, "q", from, output, to);
+        check::no_overlap(name, "keys", keys, output, to);
+        check::no_overlap(name, "values", values, output, to);
+    };
+    check_apart("out", footprint_of(out));
     if (lse.data_handle() == nullptr) return;
     check::equal(name, "rows of log_sum_exp", lse.extent(0), q.extent(1), "heads of q");
     check::equal(name, "columns of log_sum_exp", lse.extent(1), q.extent(0), "tokens of q");
-    index_t const lse_bytes = span_bytes(lse);
-    check::no_overlap(name, "q", from.first, from.bytes, "log_sum_exp", lse.data_handle(), lse_bytes);
-    check::no_overlap(name, "keys", keys.first, keys.bytes, "log_sum_exp", lse.data_handle(), lse_bytes);
-    check::no_overlap(name, "values", values.first, values.bytes, "log_sum_exp", lse.data_handle(), lse_bytes);
-    check::no_overlap(name, "out", to.first, to.bytes, "log_sum_exp", lse.data_handle(), lse_bytes);
+    check_apart("log_sum_exp", footprint_of(lse));
+    check::no_overlap(name, "out", footprint_of(out), "log_sum_exp", footprint_of(lse));
 }
 
 template <class Exec, class Q, class K, class V, class O, class Score>

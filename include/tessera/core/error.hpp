@@ -111,16 +111,6 @@ inline void not_null(char const* operation, char const* argument, void const* po
                                    std::to_string(elements) + " elements, expected 0 or a pointer");
 }
 
-/// The byte ranges of an input and an output must not overlap; core/overlap.hpp judges views exactly.
-inline void no_overlap(char const* operation, char const* input, void const* a, index_t a_bytes, char const* output,
-                       void const* b, index_t b_bytes) {
-    auto const first = reinterpret_cast<std::uintptr_t>(a);
-    auto const second = reinterpret_cast<std::uintptr_t>(b);
-    if (a_bytes <= 0 || b_bytes <= 0) return;
-    if (first < second + static_cast<std::uintptr_t>(b_bytes) && second < first + static_cast<std::uintptr_t>(a_bytes))
-        detail::raise_overlap(operation, input, a_bytes, output, b_bytes);
-}
-
 } // namespace check
 
 } // namespace tessera::inline TESSERA_ABI

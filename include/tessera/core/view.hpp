@@ -109,23 +109,6 @@ inline constexpr bool is_view<view<T, E, L, A>> = true;
 
 } // namespace detail
 
-/// The bytes between the lowest and the highest element of a view, strides of either sign.
-struct byte_range {
-    void const* first;
-    index_t bytes;
-};
-template <class T, class E, class L, class A>
-constexpr byte_range spanned_bytes(view<T, E, L, A> const& v) noexcept {
-    if (v.empty()) return {v.data_handle(), 0};
-    index_t lowest = 0;
-    index_t highest = 0;
-    for (std::size_t r = 0; r < E::rank(); ++r) {
-        index_t const reach = v.stride(r) * (v.extent(r) - 1);
-        (reach < 0 ? lowest : highest) += reach;
-    }
-    return {v.data_handle() + lowest, (highest - lowest + 1) * static_cast<index_t>(sizeof(T))};
-}
-
 /// Bytes from the first to past the last element of a view with non-negative strides; 0 when it is empty.
 template <class T, class E, class L, class A>
 TESSERA_HOST_DEVICE constexpr index_t span_bytes(view<T, E, L, A> const& v) noexcept {

@@ -155,8 +155,7 @@ void layer_norm_backward(Exec const& exec,
     detail::check_norm_backward("layer_norm_backward", from, w, epsilon, d, to, dw);
     detail::check_per_column("layer_norm_backward", "dbias", db, from);
     detail::check_apart("layer_norm_backward", "dbias", db, "dx", to);
-    check::no_overlap("layer_norm_backward", "dbias", db.data_handle(), span_bytes(db), "dweight", dw.data_handle(),
-                      span_bytes(dw));
+    check::no_overlap("layer_norm_backward", "dbias", footprint_of(db), "dweight", footprint_of(dw));
     using table = kernel<op::layer_norm_backward, Exec, typename decltype(from)::value_type>;
     if constexpr (std::same_as<Exec, reference>) {
         table::run(exec, from, w, epsilon, d, to, dw, db);

@@ -218,6 +218,14 @@ TEST_CASE("attention refuses bad calls with a sentence and writes nothing") {
     CHECK(contains(message(q, k, v, wide), "head_dim of out is 8, expected 6"));
     CHECK(contains(message(q, k, v, short_out), "tokens of out is 2, expected 3"));
     CHECK(contains(message(q, k, k, q), "overlaps out"));
+    // Columns of one matrix beside each other share no element.
+    ts::matrix<float> const both(3, 64);
+    auto const heads = [&](index_t first, index_t dim) {
+        index_t const strides[] = {64, dim, 1};
+        return ts::tensor_view<float, 3>{const_cast<float*>(both.data()) + first, {{3, 4, dim}, strides}};
+    };
+    CHECK(message_of([&] { ts::attention(exec, heads(0, 8), k, v, heads(32, 6), ts::causal); }) == "no error");
+    CHECK(contains(message_of([&] { ts::attention(exec, heads(0, 8), k, v, heads(31, 6), ts::causal); }), "overlaps out"));
     ts::matrix<float> lse(3, 3);
     CHECK(contains(message_of([&] { ts::attention(exec, q, k, v, out, ts::causal, lse); }),
                    "rows of log_sum_exp is 3, expected 4"));

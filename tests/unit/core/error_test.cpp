@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <tessera/core/error.hpp>
+#include <tessera/core/overlap.hpp>
 
 #include <limits>
 #include <stdexcept>
@@ -49,7 +50,7 @@ TEST_CASE("every check names operation, argument and both numbers, and is silent
 TEST_CASE("overlap is judged by bytes: touching ranges are apart, empty ones never overlap") {
     char bytes[64];
     auto const overlap = [&](int a, int a_bytes, int b, int b_bytes) {
-        return message_of([&] { ts::check::no_overlap("apply", "x", bytes + a, a_bytes, "y", bytes + b, b_bytes); });
+        return message_of([&] { ts::check::no_overlap("apply", "x", ts::footprint_of(bytes + a, a_bytes), "y", ts::footprint_of(bytes + b, b_bytes)); });
     };
     CHECK(overlap(0, 16, 8, 16) == "tessera: apply: x (16 bytes) overlaps y (16 bytes)");
     CHECK(overlap(0, 16, 16, 16).empty());
