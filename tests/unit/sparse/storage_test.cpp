@@ -214,6 +214,36 @@ TEST_CASE("any number of threads") {
     }
 }
 
+TEST_CASE("reserved scratch is enough; tiles decode to the elements") {
+    auto const w = ts::sparsify<ts::csr<ts::bf16>>(random_sparse(600, 50, 0.2), ts::magnitude_threshold{0});
+    auto const v = ts::sparsify<ts::n_of_m<2, 4, float>>(random_sparse(600, 50, 0.9));
+    auto const check = [](auto const& op) {
+        for (index_t const m : {1, 3, 20}) {
+            ts::workspace scratch;
+            ts::cpu<ts::native_arch, ts::serial> const one{scratch};
+            guarded<float> x{m, op.cols()};
+            guarded<float> y{m, op.rows()};
+            x.fill(3);
+            one.reserve(ts::workspace_bytes(one, op, x.view()));
+            index_t const capacity = scratch.capacity();
+            ts::apply(one, op, x.view(), y.view());
+            CHECK(scratch.capacity() == capacity);
+        }
+    };
+    check(ts::linear{w});
+    check(ts::transposed(ts::linear{w}));
+    check(ts::linear{v} + ts::linear{w});
+    check(ts::transposed(ts::linear{v}));
+
+    auto const placed = ts::place(exec, ts::linear{w});
+    using policy = std::remove_const_t<decltype(exec)>;
+    float tile[7 * 20];
+    ts::kernel<ts::op::decode, policy, std::remove_cvref_t<decltype(placed.view().storage())>>::tile(
+        placed.view().storage(), 30, 37, 5, 25, tile, 20, nullptr);
+    for (index_t n = 0; n < 7; ++n)
+        for (index_t k = 0; k < 20; ++k) CHECK(tile[n * 20 + k] == w.view()(30 + n, 5 + k));
+}
+
 TEST_CASE("y must not overlap the operator; descriptions; the reference of placed operands") {
     ts::matrix<float> memory{1, 64};
     index_t const offsets[2] = {0, 1};
