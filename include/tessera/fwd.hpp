@@ -43,6 +43,14 @@ template <class Scheme>
 class quantized;
 template <class Scheme>
 class quantized_tensor;
+template <class T, class Granularity>
+class csr;
+template <class T, class Granularity>
+class csr_tensor;
+template <index_t N, index_t M, class T, class Granularity>
+class n_of_m;
+template <index_t N, index_t M, class T, class Granularity>
+class n_of_m_tensor;
 template <index_t R, index_t D>
 struct panel;
 template <class Layout, class Storage>
