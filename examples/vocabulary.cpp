@@ -5,10 +5,12 @@
 //
 // Output:
 //     quantised base + adapter: 16 outputs, all finite
+//     the same as any_operator: 16 outputs, all finite
 //     2 of 4 + outliers: 41 outliers, 16 outputs, all finite
 //     attention over an int8 cache: 8 tokens in the cache, all finite
 //     mixture of 4 experts: 2 tokens to 2 experts each, all finite
 
+#include <tessera/dispatch/any_operator.hpp>
 #include <tessera/tessera.hpp>
 
 #include <cmath>
@@ -30,7 +32,7 @@ char const* verdict(T const& x) {
 // The planned half of the vocabulary: types, and what they will be made of.
 using adapted = ts::dora<ts::linear<ts::quantized<ts::nf4_g64>>, ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>;
 static_assert(ts::is_built<adapted>);
-static_assert(!ts::is_built<ts::paged<16>> && !ts::is_built<ts::any_operator<backend>>);
+static_assert(!ts::is_built<ts::paged<16>>);
 static_assert(ts::is_built<ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>);
 
 } // namespace
@@ -50,6 +52,11 @@ int main() {
     auto const layer = ts::place(exec, ts::linear{q, ts::int8_per_token{}} + adapter);
     ts::apply(exec, layer, x, y);                                                   // y (m, n) = x (m, k) layerᵀ
     std::printf("quantised base + adapter: %d outputs, %s\n", static_cast<int>(y.extent(1)), verdict(y));
+
+    // Without its type: what programs hold whose formats are known at run time.
+    auto const any = ts::erase(exec, ts::place(exec, layer.view()));                // owns
+    ts::apply(exec, any, x, y);
+    std::printf("the same as any_operator: %d outputs, %s\n", static_cast<int>(y.extent(1)), verdict(y));
 
     // Sparse weights: two of every four in int8, and the largest 2% apart, in the same pass.
     auto const pruned = ts::sparsify<ts::n_of_m<2, 4, ts::int8>>(w);

@@ -26,16 +26,10 @@ struct planned {
 template <index_t N>
 class paged : detail::planned<paged<N>> {};
 
-/// An operator whose format is known at run time.
-template <class Exec>
-class any_operator : detail::planned<Exec> {};
-
 /// False for the types of this file.
 template <class T>
 inline constexpr bool is_built = true;
 template <index_t N>
 inline constexpr bool is_built<paged<N>> = false;
-template <class E>
-inline constexpr bool is_built<any_operator<E>> = false;
 
 } // namespace tessera::inline TESSERA_ABI

@@ -93,7 +93,8 @@ std::string describe_term(Exec const& exec, column_scaled<A> const& s, index_t m
 /// See the file comment.
 template <class Arch, class Parallel, linear_operator Op>
 std::string describe(cpu<Arch, Parallel> const& exec, Op const& w, index_t m) {
-    return std::string{Arch::name} + ": " + detail::describe_term(exec, w, m);
+    using detail::describe_term; // or the operator's own
+    return std::string{Arch::name} + ": " + describe_term(exec, w, m);
 }
 template <linear_operator Op>
 std::string describe(reference const&, Op const&, index_t) {

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// A linear operator whose type is known at run time. `erase` turns any operator, or owner of one, into an `any_operator`:
+///
+///     auto w = ts::erase(exec, ts::place(exec, ts::linear{q, ts::int8_per_group<32>{}}));   // owns
+///     auto v = ts::erase(exec, ts::linear{q} + adapter);                                    // refers to what its argument does
+///     ts::apply(exec, w, x, y);                                                             // the bits of the typed operator
+///
+/// float32 x and y without an epilogue: one virtual call. Everything else goes through the view, `any_view`, which is a linear
+/// operator like others: it may be a term of a sum, a factor, or sliced, takes epilogues and x and y of other types; tiles
+/// then cost a virtual call each, and a copy of x in float32 is made. Nothing allocates but `erase`.
+///
+/// What is erased is compiled for one policy type, so the operator belongs to it.
+
+#include "../operators/apply.hpp"
+#include "../operators/describe.hpp"
+
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// What can be done with an operator of unknown type.
+template <class Exec>
+class erased_base {
+public:
+    virtual ~erased_base() = default;
+    virtual void apply(Exec const&, matrix_view<float const> const& x, matrix_view<float> const& y) const = 0;
+    virtual void check_apart(char const* operation, char const* output, footprint const& y) const = 0;
+    virtual std::string describe(Exec const&, index_t m) const = 0;
+
+    // The contract of kernels/kernel.hpp; the state, and x's forms, are what `plan` carves.
+    virtual void const* plan(Exec const&, matrix_view<float const> const& x, workspace_scope&) const = 0;
+    virtual void measure(Exec const&, matrix_view<float const> const& x, workspace_sizer&) const noexcept = 0;
+    virtual void prepare(Exec const&, matrix_view<float const> const& x, void const* state) const noexcept = 0;
+    virtual index_t scratch_bytes(tile_size) const noexcept = 0;
+    virtual void accumulate(void const* state, product_task const&, std::byte* scratch) const noexcept = 0;
+};
+template <>
+class erased_base<reference> {
+public:
+    virtual ~erased_base() = default;
+    virtual void apply(reference const&, matrix_view<float const> const& x, matrix_view<float> const& y) const = 0;
+    virtual void check_apart(char const* operation, char const* output, footprint const& y) const = 0;
+    virtual std::string describe(reference const&, index_t m) const = 0;
+    virtual void measure(workspace_sizer&) const noexcept = 0;
+    virtual void row(double const* x, double* y, double factor, workspace&) const = 0;
+};
+
+/// W is an operator, or the owner of one.
+template <class W>
+auto erased_view(W const& w) {
+    if constexpr (linear_operator<W>)
+        return w;
+    else
+        return w.view();
+}
+
+/// The part that does not depend on the kind of policy.
+template <class Exec, class W>
+class erased_holder : public erased_base<Exec> {
+public:
+    explicit erased_holder(W&& w) : w_{std::move(w)} {}
+    void apply(Exec const& exec, matrix_view<float const> const& x, matrix_view<float> const& y) const final {
+        tessera::apply(exec, op(), x, y);
+    }
+    void check_apart(char const* operation, char const* output, footprint const& y) const final {
+        check_operator_apart(operation, op(), output, y);
+    }
+
+protected:
+    auto op() const { return erased_view(w_); }
+
+private:
+    W w_;
+};
+
+template <class Exec, class W>
+class erased_operator final : public erased_holder<Exec, W> {
+    using op_type = decltype(erased_view(std::declval<W const&>()));
+    using term = kernel<op::apply, Exec, op_type>;
+    using inputs_type = input_set<typename term::forms>;
+    struct state {
+        inputs_type inputs;
+        typename term::state term_state;
+    };
+
+public:
+    using erased_holder<Exec, W>::erased_holder;
+    std::string describe(Exec const& exec, index_t m) const override { return describe_term(exec, this->op(), m); }
+    void const* plan(Exec const& exec, matrix_view<float const> const& x, workspace_scope& scope) const override {
+        state* const s = scope.template carve<state>(1);
+        auto const inputs = inputs_type::template plan<Exec>(x, scope);
+        return ::new (s) state{inputs, term::plan(exec, this->op(), x.extent(0), scope)};
+    }
+    void measure(Exec const& exec, matrix_view<float const> const& x, workspace_sizer& sizer) const noexcept override {
+        sizer.carve<state>(1);
+        static_cast<void>(inputs_type::template plan<Exec>(x, sizer));
+        static_cast<void>(term::plan(exec, this->op(), x.extent(0), sizer));
+    }
+    void prepare(Exec const& exec, matrix_view<float const> const& x, void const* s) const noexcept override {
+        auto const& planned = *static_cast<state const*>(s);
+        planned.inputs.run(exec, x);
+        term::prepare(exec, this->op(), planned.inputs, planned.term_state);
+    }
+    index_t scratch_bytes(tile_size tile) const noexcept override { return term::scratch_bytes(this->op(), tile); }
+    void accumulate(void const* s, product_task const& task, std::byte* scratch) const noexcept override {
+        auto const& planned = *static_cast<state const*>(s);
+        term::accumulate(this->op(), planned.inputs, planned.term_state, task, scratch);
+    }
+};
+
+template <class W>
+class erased_operator<reference, W> final : public erased_holder<reference, W> {
+    using term = kernel<op::apply, reference, decltype(erased_view(std::declval<W const&>()))>;
+
+public:
+    using erased_holder<reference, W>::erased_holder;
+    std::string describe(reference const&, index_t) const override { return "reference"; }
+    void measure(workspace_sizer& sizer) const noexcept override { term::plan(this->op(), sizer); }
+    void row(double const* x, double* y, double factor, workspace& arena) const override {
+        term::row(this->op(), x, y, factor, arena);
+    }
+};
+
+} // namespace detail
+
+/// The operator of an `any_operator`: a view, valid as long as that is.
+template <execution_policy Exec>
+class any_view {
+public:
+    using is_linear_operator = void;
+
+    any_view(detail::erased_base<Exec> const& erased, index_t rows, index_t cols) noexcept
+        : erased_{&erased}, rows_{rows}, cols_{cols} {}
+    index_t rows() const noexcept { return rows_; }
+    index_t cols() const noexcept { return cols_; }
+    detail::erased_base<Exec> const& erased() const noexcept { return *erased_; }
+
+    // Found by the functions of the same name in operators/, which look into operators.
+    friend void check_operator_apart(char const* operation, any_view const& w, char const* output, footprint const& y) {
+        w.erased().check_apart(operation, output, y);
+    }
+    friend std::string describe_term(Exec const& exec, any_view const& w, index_t m) { return w.erased().describe(exec, m); }
+
+private:
+    detail::erased_base<Exec> const* erased_;
+    index_t rows_;
+    index_t cols_;
+};
+
+/// See the file comment. Movable; an empty one has no rows and no columns, and must not be multiplied.
+template <class Exec>
+class any_operator {
+public:
+    any_operator() noexcept = default;
+    template <class W>
+    any_operator(std::unique_ptr<detail::erased_operator<Exec, W>> erased, index_t rows, index_t cols, index_t bytes) noexcept
+        : erased_{std::move(erased)}, rows_{rows}, cols_{cols}, bytes_{bytes} {}
+
+    index_t rows() const noexcept { return rows_; }
+    index_t cols() const noexcept { return cols_; }
+    /// Bytes of weights that it owns: 0 where it refers to others'.
+    index_t bytes() const noexcept { return bytes_; }
+    bool is_empty() const noexcept { return erased_ == nullptr; }
+
+    /// Throws shape_error where there is no operator.
+    any_view<Exec> view() const& {
+        check::not_null("any_operator", "the operator", erased_.get(), 1);
+        return {*erased_, rows_, cols_};
+    }
+    void view() const&& = delete;
+
+private:
+    std::unique_ptr<detail::erased_base<Exec>> erased_;
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+    index_t bytes_ = 0;
+};
+
+/// The operator `w` without its type; an owner (of `place`) is moved in. Throws std::bad_alloc.
+template <execution_policy Exec, class W>
+    requires linear_operator<std::remove_cvref_t<W>> || (!std::is_lvalue_reference_v<W> && operator_owner<W>)
+any_operator<Exec> erase(Exec const&, W&& w) {
+    using held = std::remove_cvref_t<W>;
+    auto const op = detail::erased_view(w);
+    index_t const rows = op.rows();
+    index_t const cols = op.cols();
+    index_t bytes = 0;
+    if constexpr (operator_owner<held>)
+        if constexpr (requires { w.bytes(); }) bytes = w.bytes();
+    return {std::make_unique<detail::erased_operator<Exec, held>>(held(std::forward<W>(w))), rows, cols, bytes};
+}
+
+/// y = x Wᵀ in one virtual call.
+template <execution_policy Exec, class X, class EX, class LX, class AX, class EY, class LY, class AY>
+    requires std::same_as<std::remove_cv_t<X>, float>
+void apply(Exec const& exec, any_view<Exec> const& w, view<X, EX, LX, AX> const& x, // (m, k)
+           view<float, EY, LY, AY> const& y,                                        // (m, n)
+           no_epilogue const& = {}) {
+    w.erased().apply(exec, x, y);
+}
+
+/// The instruction set and what the operator that was erased runs.
+template <class Arch, class Parallel>
+std::string describe(cpu<Arch, Parallel> const& exec, any_operator<cpu<Arch, Parallel>> const& w, index_t m) {
+    return describe(exec, w.view(), m);
+}
+
+template <class Arch, class Parallel>
+struct kernel<op::apply, cpu<Arch, Parallel>, any_view<cpu<Arch, Parallel>>> {
+    using exec_type = cpu<Arch, Parallel>;
+    using operand = any_view<exec_type>;
+    using forms = type_list<float_rows<0>>;
+    struct state {
+        matrix_view<float> x; // a copy: what plans for it needs to know where it will be
+        void const* inner = nullptr;
+    };
+
+    template <class Arena>
+    static state plan(exec_type const& exec, operand const& w, index_t m, Arena& arena) {
+        state s;
+        s.x = matrix_view<float>{arena.template carve<float>(m * w.cols()), m, w.cols()};
+        if constexpr (std::is_same_v<Arena, workspace_sizer>)
+            w.erased().measure(exec, matrix_view<float const>{s.x}, arena);
+        else
+            s.inner = w.erased().plan(exec, matrix_view<float const>{s.x}, arena);
+        return s;
+    }
+    template <class Inputs>
+    static void prepare(exec_type const& exec, operand const& w, Inputs const& inputs, state const& s) noexcept {
+        auto const& x = inputs.template get<float_rows<0>>();
+        for (index_t m = 0; m < s.x.extent(0); ++m)
+            if (w.cols() > 0)
+                std::memcpy(s.x.data_handle() + m * s.x.stride(0), x.row(m), static_cast<std::size_t>(w.cols()) * sizeof(float));
+        w.erased().prepare(exec, matrix_view<float const>{s.x}, s.inner);
+    }
+    static index_t scratch_bytes(operand const& w, tile_size tile) noexcept { return w.erased().scratch_bytes(tile); }
+    template <class Inputs>
+    static void accumulate(operand const& w, Inputs const&, state const& s, product_task const& task, std::byte* scratch) noexcept {
+        w.erased().accumulate(s.inner, task, scratch);
+    }
+};
+
+template <>
+struct kernel<op::apply, reference, any_view<reference>> {
+    static void plan(any_view<reference> const& w, workspace_sizer& sizer) noexcept { w.erased().measure(sizer); }
+    static void row(any_view<reference> const& w, double const* x, double* y, double factor, workspace& arena) {
+        w.erased().row(x, y, factor, arena);
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

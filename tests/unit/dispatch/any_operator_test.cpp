@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+// any_operator gives the bits of the operator that was erased: alone, as a term, with epilogues, in every element type; and
+// tensors of files become one by their type.
+
+#include <doctest/doctest.h>
+
+#include "cases/guarded.hpp"
+
+#include <tessera/core/philox.hpp>
+#include <tessera/dispatch/any_operator.hpp>
+#include <tessera/dispatch/gguf_operator.hpp>
+
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace ts = tessera;
+using ts::index_t;
+using tessera_test::guarded;
+using tessera_test::same_bits;
+
+namespace {
+
+using exec_type = ts::cpu<ts::native_arch, ts::serial>;
+using g32 = ts::int8_per_group<32>;
+
+static_assert(ts::linear_operator<ts::any_view<exec_type>> && ts::operator_owner<ts::any_operator<exec_type>>);
+static_assert(std::is_nothrow_move_constructible_v<ts::any_operator<exec_type>> && sizeof(ts::any_operator<exec_type>) <= 32);
+static_assert(sizeof(ts::any_view<exec_type>) <= 24);
+
+template <class Format>
+struct blocks_of {
+    std::vector<typename Format::block> blocks;
+    index_t n, k;
+    blocks_of(index_t rows, index_t columns) : blocks(static_cast<std::size_t>(rows * columns / Format::block_size)), n{rows}, k{columns} {
+        std::vector<float> x(static_cast<std::size_t>(rows * columns));
+        ts::philox const random{7};
+        for (std::size_t i = 0; i < x.size(); ++i) x[i] = random.normal(i);
+        ts::encode_row<Format>(x.data(), rows * columns, blocks.data());
+    }
+    ts::blocked<Format> view() const { return {blocks.data(), n, k}; }
+    ts::gguf::tensor_entry tensor() const {
+        ts::gguf::tensor_entry t{};
+        t.name = "w";
+        t.type = ts::gguf::detail::type_for<Format>;
+        t.rank = 2;
+        t.dims = {k, n, 1, 1};
+        t.bytes = std::as_bytes(std::span{blocks});
+        return t;
+    }
+};
+
+template <class T>
+ts::matrix<T> random_matrix(index_t rows, index_t columns, std::uint64_t seed) {
+    ts::matrix<T> m{rows, columns};
+    ts::philox const random{seed};
+    for (index_t i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(random.normal(static_cast<std::uint64_t>(i)));
+    return m;
+}
+
+/// Two operators, the same bits.
+template <class Exec, class A, class B, class X, class... Finish>
+void check_same(Exec const& exec, A const& a, B const& b, ts::matrix<X> const& x, Finish const&... finish) {
+    index_t const n = a.view().rows();
+    guarded<float> first{x.extent(0), n}, second{x.extent(0), n, 1, 2};
+    first.clear();
+    second.clear();
+    ts::apply(exec, a.view(), x.view(), first.view(), finish...);
+    ts::apply(exec, b.view(), x.view(), second.view(), finish...);
+    CHECK(second.is_intact());
+    CHECK(same_bits(first, second));
+}
+
+/// An operator as its own owner, for check_same.
+template <class Op>
+struct itself {
+    Op op;
+    Op view() const { return op; }
+};
+
+} // namespace
+
+TEST_CASE_TEMPLATE("a placed operator and its erased form", Format, ts::q4_k, ts::q6_k) {
+    blocks_of<Format> const w{37, 512};
+    exec_type const exec;
+    auto const typed = ts::place(exec, ts::linear{w.view(), g32{}});
+    auto const any = ts::erase(exec, ts::place(exec, ts::linear{w.view(), g32{}}));
+    CHECK(any.rows() == 37);
+    CHECK(any.cols() == 512);
+    CHECK(any.bytes() == typed.bytes());
+    CHECK(ts::describe(exec, any, 1) == ts::describe(exec, typed.view(), 1));
+    for (index_t const m : {0, 1, 3, 17}) check_same(exec, typed, any, random_matrix<float>(m, 512, 1));
+    std::vector<float> const bias(37, 0.5f);
+    ts::vector_view<float const> const b{bias.data(), 37};
+    check_same(exec, typed, any, random_matrix<float>(3, 512, 2), ts::bias{b});
+    check_same(exec, typed, any, random_matrix<ts::fp16>(5, 512, 3));
+    check_same(exec, typed, any, random_matrix<ts::bf16>(17, 512, 4));
+}
+
+TEST_CASE("an erased operator is a term, a factor, a slice") {
+    blocks_of<ts::q4_k> const w{37, 256};
+    auto const b = random_matrix<float>(37, 5, 1);
+    auto const a = random_matrix<float>(5, 256, 2);
+    exec_type const exec;
+    auto const base = ts::linear{w.view(), g32{}};
+    ts::low_rank const adapter{b, a, 0.5f};
+    auto const any = ts::erase(exec, base);
+    CHECK(any.bytes() == 0);
+    for (index_t const m : {1, 17}) {
+        auto const x = random_matrix<float>(m, 256, 3);
+        check_same(exec, itself{base + adapter}, itself{any.view() + adapter}, x);
+        check_same(exec, itself{adapter + base}, ts::erase(exec, adapter + base), x);
+        check_same(exec, itself{2.0f * base}, itself{2.0f * any.view()}, x);
+        check_same(exec, itself{ts::rows(base, 3, 20)}, itself{ts::rows(any.view(), 3, 20)}, x);
+        auto const narrow = random_matrix<float>(m, 99, 4);
+        check_same(exec, itself{ts::columns(base, 1, 100)}, itself{ts::columns(any.view(), 1, 100)}, narrow);
+    }
+    CHECK(ts::describe(exec, any.view() + adapter, 1) == ts::describe(exec, base + adapter, 1));
+}
+
+TEST_CASE("the reference policy") {
+    blocks_of<ts::q5_0> const w{9, 64};
+    ts::reference const exec;
+    auto const base = ts::linear{w.view(), g32{}};
+    auto const any = ts::erase(exec, base);
+    auto const x = random_matrix<float>(3, 64, 1);
+    check_same(exec, itself{base}, any, x);
+    check_same(exec, itself{base + base}, itself{any.view() + base}, x);
+    CHECK(ts::workspace_bytes(exec, any, x.view()) == ts::workspace_bytes(exec, base, x.view()));
+}
+
+TEST_CASE("wrong shapes are refused, and nothing is written over the weights") {
+    auto w = random_matrix<float>(8, 8, 1);
+    exec_type const exec;
+    auto const any = ts::erase(exec, ts::linear{w});
+    auto const x = random_matrix<float>(3, 8, 2);
+    auto const narrow = random_matrix<float>(3, 7, 2);
+    ts::matrix<float> y{3, 8}, small{3, 7};
+    CHECK_THROWS_AS(ts::apply(exec, any, narrow, y), ts::shape_error);
+    CHECK_THROWS_AS(ts::apply(exec, any, x, small), ts::shape_error);
+    CHECK_THROWS_AS(ts::apply(exec, any, x.view(), ts::rows(w.view(), 0, 3)), ts::shape_error);
+    ts::matrix<ts::fp16> const half{3, 8};
+    CHECK_THROWS_AS(ts::apply(exec, any, half.view(), ts::rows(w.view(), 0, 3)), ts::shape_error);
+    ts::any_operator<exec_type> const none;
+    CHECK(none.is_empty());
+    CHECK_THROWS_AS(ts::apply(exec, none, x, y), ts::shape_error);
+}
+
+TEST_CASE("tensors of files by their type") {
+    exec_type const exec;
+    ts::gguf::operator_formats<exec_type> formats;
+    formats.add<ts::q4_k>().add<ts::q4_k>();
+    formats.add(ts::format_list<ts::q5_1>{});
+    blocks_of<ts::q4_k> const w{12, 256};
+    blocks_of<ts::q5_1> const v{12, 96};
+    blocks_of<ts::q6_k> const u{12, 256};
+    auto const x = random_matrix<float>(2, 256, 1);
+    check_same(exec, ts::place(exec, ts::linear{w.view(), g32{}}), formats.place(exec, w.tensor()), x);
+    check_same(exec, itself{ts::linear{v.view(), g32{}}}, formats.place(exec, v.tensor()), random_matrix<float>(2, 96, 1));
+    CHECK(formats.has(ts::gguf::tensor_type::f16));
+    CHECK(!formats.has(ts::gguf::tensor_type::q6_k));
+    CHECK_THROWS_WITH_AS(formats.place(exec, u.tensor()),
+                         "tessera: gguf: tensor 'w' is q6_k, expected one of the formats that were added: f32, f16, bf16, q4_k, q5_1",
+                         ts::unsupported_error);
+
+    ts::gguf::operator_formats<ts::reference> definitions;
+    definitions.add<ts::q4_k>();
+    auto const held = definitions.place(ts::reference{}, w.tensor());
+    check_same(ts::reference{}, itself{ts::linear{w.view(), g32{}}}, held, x);
+    CHECK(held.bytes() == 0);
+}
