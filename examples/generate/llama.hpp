@@ -38,6 +38,7 @@ struct llama_options {
     index_t kv_tokens = 0; ///< room in the KV cache; 0: for the whole context
     index_t context = 0;   ///< positions; 0: what the model was trained for
     index_t chunk = 256;   ///< most tokens that run together: their activations stay in the second-level cache
+    ts::peft::adapter const* adapter = nullptr; ///< read while the model is made; null: none
 };
 
 /// The model, its KV cache and its buffers; the file's bytes must outlive it.
@@ -120,8 +121,9 @@ llama(Exec const&, ts::gguf::file const&, llama_options const& = {}) -> llama<Ex
 template <class Exec>
 class llama<Exec>::loader {
 public:
-    loader(Exec const& exec, ts::gguf::file const& file, activations how, ts::memory_arena& arena)
-        : exec_{exec}, file_{file}, how_{how}, arena_{arena} {}
+    loader(Exec const& exec, ts::gguf::file const& file, activations how, ts::memory_arena& arena,
+           matrix_adapters const& adapters)
+        : exec_{exec}, file_{file}, how_{how}, arena_{arena}, adapters_{adapters} {}
 
     ts::gguf::tensor_entry const& matrix(std::string const& name, index_t rows, index_t columns) {
         ts::gguf::tensor_entry const& t = file_.tensor(name);
@@ -149,12 +151,17 @@ public:
     };
     projection<Exec> stack(index_t columns, std::initializer_list<part> parts) {
         std::vector<ts::gguf::tensor_entry const*> tensors;
-        for (part const& p : parts) tensors.push_back(&matrix(p.name, p.rows, columns));
-        return projection<Exec>{exec_, tensors, how_, arena_};
+        std::vector<std::optional<matrix_adapter>> adapters;
+        for (part const& p : parts) {
+            tensors.push_back(&matrix(p.name, p.rows, columns));
+            adapters.push_back(adapters_.find(p.name, p.rows, columns));
+        }
+        return projection<Exec>{exec_, tensors, how_, arena_, std::move(adapters)};
     }
 
     /// A tensor that nobody asked for means something that is not done here.
     void check_all_used() const {
+        adapters_.check_all_used();
         for (ts::gguf::tensor_entry const& t : file_.tensors())
             if (!used_.contains(t.name))
                 ts::detail::raise<ts::unsupported_error>(file_.name() + ": tensor " + ts::gguf::detail::quoted(t.name) +
@@ -166,6 +173,7 @@ private:
     ts::gguf::file const& file_;
     activations how_;
     ts::memory_arena& arena_;
+    matrix_adapters adapters_;
     std::set<std::string_view> used_;
 };
 
@@ -180,7 +188,7 @@ llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options c
     ts::check::within("llama", "chunk", options_.chunk, 1, 1 << 16);
     options_.chunk = ts::minimum(options_.chunk, options_.kv_tokens);
 
-    loader load{exec_, file, options_.products, arena_};
+    loader load{exec_, file, options_.products, arena_, matrix_adapters{options_.adapter, s.head_dim}};
     auto const& embedding = load.matrix("token_embd.weight", -1, s.width);
     table_ = embedding_table{embedding};
     index_t const q_rows = s.heads * s.head_dim;
@@ -202,6 +210,7 @@ llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options c
     bool const is_tied = file.find_tensor("output.weight") == nullptr;
     head_ = load.stack(s.width, {{is_tied ? "token_embd.weight" : "output.weight", vocabulary()}});
     load.check_all_used();
+    options_.adapter = nullptr;
 
     rotations_ = ts::rope_table{options_.context, s.rope_dims, s.rope_base};
     kv_ = kv_memory{options_.kv, options_.layout, s.layers, options_.kv_tokens, s.kv_heads, s.head_dim};

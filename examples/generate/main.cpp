@@ -199,6 +199,8 @@ int run(options const& o) {
     settings.products = o.products;
     settings.kv = o.kv;
     settings.chunk = o.chunk;
+    std::optional<ts::peft::adapter> adapter;
+    if (o.adapter) settings.adapter = &adapter.emplace(ts::peft::read(*o.adapter));
     index_t const limit = read_hyperparameters(file).context;
     index_t const wanted = o.bench ? ts::maximum(o.bench->prompt, ts::maximum(o.bench->answer, 1))
                                    : static_cast<index_t>(prompt.size()) + o.length;
@@ -225,6 +227,9 @@ int run(options const& o) {
     }
     print_memory(model, bytes);
     print_setting(model, exec);
+    if (adapter)
+        std::printf("adapter         %s, %zu matrices, %s\n", o.adapter->c_str(), adapter->modules.size(),
+                    adapter->config.use_dora ? "DoRA" : "LoRA");
     if (o.synthetic) std::printf("model           synthetic, random weights\n");
     return 0;
 }

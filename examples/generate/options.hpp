@@ -34,6 +34,7 @@ struct bench_sizes {
 
 struct options {
     std::string model;
+    std::optional<std::string> adapter;
     std::optional<std::string> prompt; ///< without: standard input where it is not a terminal, else a default
     std::optional<std::string> system;
     bool raw = false;
@@ -55,6 +56,7 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
 
   --model PATH       GGUF file; default: SmolLM2-135M-Instruct.Q4_1.gguf in $XDG_CACHE_HOME/tessera or ~/.cache/tessera
   --synthetic        a small random model, written to a temporary file first: shows that it runs, the text is noise
+  --adapter FOLDER   a LoRA or DoRA adapter in PEFT's files, applied beside the weights as they are stored
   --read             copy the file into memory instead of mapping it (for files that may shrink while they are used)
 
   --prompt TEXT      what to ask; default: standard input, or a question of our own
@@ -144,6 +146,7 @@ inline options parse_options(std::span<char const* const> arguments) {
             return arguments[++i];
         };
         if (name == "--model") o.model = value();
+        else if (name == "--adapter") o.adapter = value();
         else if (name == "--prompt") o.prompt = value();
         else if (name == "--system") o.system = value();
         else if (name == "--raw") o.raw = true;

@@ -5,6 +5,8 @@
 /// A weight matrix whose format the file decides at run time: a variant of the operators that the library can multiply.
 /// Weights stay as they are stored; `place` only puts their codes in the order in which this machine reads them.
 
+#include "adapter.hpp"
+
 #include <tessera/interop/gguf.hpp>
 #include <tessera/nn/embedding.hpp>
 #include <tessera/operators/apply.hpp>
@@ -12,6 +14,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -113,20 +116,24 @@ weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activation
 } // namespace detail
 
 /// The matrices of several tensors below each other, multiplied by one x: query, key and value; gate and up. Neighbours of
-/// one format are one operand, so x is prepared once and one parallel loop makes all their outputs.
+/// one format are one operand, so x is prepared once and one parallel loop makes all their outputs. A matrix with an adapter
+/// stays alone.
 template <class Exec>
 class projection {
 public:
     projection() = default;
-    /// The weights are placed in `arena`, which must outlive the projection.
+    /// The weights are placed in `arena`, which must outlive the projection. `adapters`: of every tensor, or none at all.
     projection(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
-               ts::memory_arena& arena)
+               ts::memory_arena& arena, std::vector<std::optional<matrix_adapter>> adapters = {})
         : many_in_bf16_{how == activations::automatic && ts::has_bf16_tiles(exec)} {
         for (std::size_t i = 0; i < tensors.size();) {
             std::size_t end = i + 1;
+            auto const has_adapter = [&](std::size_t t) { return t < adapters.size() && adapters[t].has_value(); };
             if constexpr (!std::is_same_v<Exec, ts::reference>)
-                while (end < tensors.size() && tensors[end]->type == tensors[i]->type) ++end;
+                while (end < tensors.size() && tensors[end]->type == tensors[i]->type && !has_adapter(i) && !has_adapter(end))
+                    ++end;
             add(exec, tensors.subspan(i, end - i), how, arena);
+            if (has_adapter(i)) adapt(exec, *tensors[i], std::move(*adapters[i]), arena);
             i = end;
         }
     }
@@ -135,7 +142,10 @@ public:
     /// Bytes held besides the file's.
     index_t bytes() const {
         index_t sum = 0;
-        for (part const& p : parts_) sum += std::visit([](auto const& w) { return w.bytes(); }, p.weights);
+        for (part const& p : parts_) {
+            sum += std::visit([](auto const& w) { return w.bytes(); }, p.weights);
+            if (p.adapter) sum += p.adapter->bytes();
+        }
         return sum;
     }
 
@@ -146,13 +156,25 @@ public:
                ts::matrix_view<float> const& y,       // (m, n)
                Finish const& finish = {}) const {
         for (part const& p : parts_)
-            visit(p, x.extent(0), [&](auto const& w) { ts::apply(exec, w, x, ts::columns(y, p.first, p.last), finish); });
+            visit(p, x.extent(0), [&](auto const& w) {
+                auto const out = ts::columns(y, p.first, p.last);
+                if (p.adapter)
+                    apply_adapted(exec, p, w, x, out, finish);
+                else
+                    ts::apply(exec, w, x, out, finish);
+            });
     }
 
     index_t workspace_bytes(Exec const& exec, ts::matrix_view<float const> const& x) const {
         index_t most = 0;
         for (part const& p : parts_)
-            visit(p, x.extent(0), [&](auto const& w) { most = ts::maximum(most, ts::workspace_bytes(exec, w, x)); });
+            visit(p, x.extent(0), [&](auto const& w) {
+                index_t bytes = ts::workspace_bytes(exec, w, x);
+                if (p.adapter)
+                    bytes = ts::maximum(bytes, ts::workspace_bytes(exec, p.adapter->view(), x)) +
+                            ts::round_up(x.extent(0) * w.rows() * static_cast<index_t>(sizeof(float)), 64);
+                most = ts::maximum(most, bytes);
+            });
         return most;
     }
 
@@ -161,7 +183,36 @@ private:
         index_t first;
         index_t last;
         detail::weights<Exec> weights;
+        std::optional<matrix_adapter> source{}; ///< what `adapter` refers to where it is not placed
+        std::optional<detail::held<Exec, matrix_adapter::low_rank_type>> adapter{};
+        ts::vector<float> factors{}; ///< of DoRA's rows
     };
+
+    /// y = finish(f (W x + s B (A x))); the base's product waits in the workspace.
+    template <class Op, class Finish>
+    static void apply_adapted(Exec const& exec, part const& p, Op const& w, ts::matrix_view<float const> const& x,
+                              ts::matrix_view<float> const& y, Finish const& finish) {
+        ts::workspace_scope scope{exec.scratch()};
+        ts::matrix_view<float> const base{scope.carve<float>(x.extent(0) * w.rows()), x.extent(0), w.rows()};
+        ts::apply(exec, w, x, base);
+        float const* const factors = p.factors.size() == 0 ? nullptr : p.factors.data();
+        auto const scaled = [factors](float value, index_t, index_t n) noexcept {
+            return factors == nullptr ? value : factors[n] * value;
+        };
+        ts::apply(exec, p.adapter->view(), x, y,
+                  ts::epilogue_pair<ts::epilogue_pair<ts::residual, decltype(scaled)>, Finish>{
+                      {ts::residual{base}, scaled}, finish});
+    }
+
+    void adapt(Exec const& exec, ts::gguf::tensor_entry const& t, matrix_adapter&& adapter, ts::memory_arena& arena) {
+        part& p = parts_.back();
+        p.source = std::move(adapter);
+        p.adapter.emplace(exec, p.source->low_rank(), &arena);
+        if (p.source->magnitude.size() == 0) return;
+        p.factors = detail::with_storage(t, [&](auto const& w) {
+            return ts::dora_factors(exec, ts::linear{w}, p.source->low_rank(), p.source->magnitude);
+        });
+    }
 
     /// f(the operator that multiplies m rows of x)
     template <class F>
@@ -193,7 +244,7 @@ private:
             }
             stacked.bytes = {bytes.data(), static_cast<std::size_t>(size)};
         }
-        parts_.push_back({rows_, rows_ + stacked.rows(), detail::hold(exec, stacked, how, arena)});
+        parts_.push_back({rows_, rows_ + stacked.rows(), detail::hold(exec, stacked, how, arena), {}, {}, {}});
         rows_ += stacked.rows();
     }
 
