@@ -154,8 +154,13 @@ struct grouped_product {
     static void run(Exec const& exec, group_rows const& rows, Member const& member, index_t n, Inputs const& inputs,
                     group_scratch const& s, Finish const& finish) {
         group_list const list = list_groups(rows, n, s.groups);
+        if (list.count == 0) return;
         if constexpr (runs_at_once) {
-            run_tiles(exec, list, member, n, inputs, states{}, s, finish);
+            // A form may lay out x in blocks of rows from the first on (float_columns): groups begin anywhere, so of several
+            // it is taken as a slice, which such a form answers with rows.
+            row_group const& last = list.groups[list.count - 1];
+            bool const is_whole = list.count == 1 && last.first_x == 0;
+            run_tiles(exec, list, member, n, is_whole ? inputs : inputs.slice(0, last.first_x + last.rows), states{}, s, finish);
         } else {
             for (index_t i = 0; i < list.count; ++i) {
                 workspace_scope scope{exec.scratch()};
