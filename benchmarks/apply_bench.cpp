@@ -145,8 +145,9 @@ void add(std::string const& format, std::string const& preparation, int ggml_typ
 int const registered = [] {
 #if defined(BENCH_HAS_GGML)
     constexpr int q4_0 = GGML_TYPE_Q4_0, q4_1 = GGML_TYPE_Q4_1, q8_0 = GGML_TYPE_Q8_0, f16 = GGML_TYPE_F16;
+    constexpr int q5_0 = GGML_TYPE_Q5_0, q4_k = GGML_TYPE_Q4_K, q6_k = GGML_TYPE_Q6_K;
 #else
-    constexpr int q4_0 = -1, q4_1 = -1, q8_0 = -1, f16 = -1;
+    constexpr int q4_0 = -1, q4_1 = -1, q8_0 = -1, f16 = -1, q5_0 = -1, q4_k = -1, q6_k = -1;
 #endif
     using g32 = ts::int8_per_group<32>;
     add<block_weights<ts::q4_0>>("q4_0", "int8_per_group_32", q4_0, g32{}, {1, 4, 8, 16, 512});
@@ -156,6 +157,9 @@ int const registered = [] {
     add<quantized_weights<ts::uint4_g128>>("uint4_g128", "int8_per_token", -1, ts::int8_per_token{}, {1});
     add<quantized_weights<ts::int8_per_channel>>("int8_per_channel", "int8_per_token", -1, ts::int8_per_token{}, {1, 8, 512});
     add<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", q8_0, g32{}, {1, 512});
+    add<block_weights<ts::q5_0>>("q5_0", "int8_per_group_32", q5_0, g32{}, {1});
+    add<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", q4_k, g32{}, {1, 16, 512});
+    add<block_weights<ts::q6_k>>("q6_k", "int8_per_group_32", q6_k, g32{}, {1, 512});
     add<block_weights<ts::q4_1>>("q4_1", "as_bf16", q4_1, ts::as_bf16{}, {1, 16, 64, 512});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_bf16", -1, ts::as_bf16{}, {512});
     add<quantized_weights<ts::int4_g128>>("int4_g128", "as_bf16", -1, ts::as_bf16{}, {512});

@@ -43,22 +43,14 @@ constexpr char const* name_of(activations a) noexcept {
 
 namespace detail {
 
+/// What most files of language models hold. Another one of `ts::gguf::block_formats` needs its name here, and costs its kernels'
+/// compile time, once for each kind of activations.
+using formats = ts::format_list<ts::q4_0, ts::q4_1, ts::q5_0, ts::q8_0, ts::q4_k, ts::q6_k>;
+
 /// Calls f(storage) with the tensor as what it is stored as.
 template <class F>
 decltype(auto) with_storage(ts::gguf::tensor_entry const& t, F&& f) {
-    using ts::gguf::tensor_type;
-    switch (t.type) {
-    case tensor_type::f32: return f(ts::gguf::as_dense<float>(t));
-    case tensor_type::f16: return f(ts::gguf::as_dense<ts::fp16>(t));
-    case tensor_type::bf16: return f(ts::gguf::as_dense<ts::bf16>(t));
-    case tensor_type::q4_0: return f(ts::gguf::as_blocked<ts::q4_0>(t));
-    case tensor_type::q4_1: return f(ts::gguf::as_blocked<ts::q4_1>(t));
-    case tensor_type::q8_0: return f(ts::gguf::as_blocked<ts::q8_0>(t));
-    default:
-        ts::detail::raise<ts::unsupported_error>("tensor " + ts::gguf::detail::quoted(t.name) + " is " +
-                                                 ts::gguf::name_of(t.type) +
-                                                 ", expected f32, f16, bf16, q4_0, q4_1 or q8_0");
-    }
+    return ts::gguf::with_storage(t, f, formats{});
 }
 
 template <class Op>
@@ -93,11 +85,18 @@ template <class Exec, class Format>
 using held_blocks =
     held_as<Exec, ts::blocked<Format>, ts::as_is, ts::int8_per_token, ts::int8_per_group<32>>;
 
+template <class Exec, class List>
+struct weights_of;
+template <class Exec, class... Format>
+struct weights_of<Exec, ts::format_list<Format...>> {
+    using type = typename joined<
+        held_as<Exec, ts::matrix_view<float const>, ts::as_is>, held_as<Exec, ts::matrix_view<ts::fp16 const>, ts::as_is>,
+        held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>, held_blocks<Exec, Format>...>::type;
+    using table = std::variant<ts::matrix_view<float const>, ts::matrix_view<ts::fp16 const>, ts::matrix_view<ts::bf16 const>,
+                               ts::blocked<Format>...>;
+};
 template <class Exec>
-using weights = typename joined<
-    held_as<Exec, ts::matrix_view<float const>, ts::as_is>, held_as<Exec, ts::matrix_view<ts::fp16 const>, ts::as_is>,
-    held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>, held_blocks<Exec, ts::q4_0>, held_blocks<Exec, ts::q4_1>,
-    held_blocks<Exec, ts::q8_0>>::type;
+using weights = typename weights_of<Exec, formats>::type;
 
 template <class Exec>
 weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activations how, ts::memory_arena& arena) {
@@ -271,8 +270,7 @@ public:
     }
 
 private:
-    using table = std::variant<ts::matrix_view<float const>, ts::matrix_view<ts::fp16 const>, ts::matrix_view<ts::bf16 const>,
-                               ts::blocked<ts::q4_0>, ts::blocked<ts::q4_1>, ts::blocked<ts::q8_0>>;
+    using table = detail::weights_of<ts::reference, detail::formats>::table;
     index_t rows_ = 0;
     table table_;
 };

@@ -154,7 +154,10 @@ private:
         case tensor_type::bf16: narrowed(ts::bf16{}); break;
         case tensor_type::q4_0: encoded(ts::q4_0{}); break;
         case tensor_type::q4_1: encoded(ts::q4_1{}); break;
+        case tensor_type::q5_0: encoded(ts::q5_0{}); break;
         case tensor_type::q8_0: encoded(ts::q8_0{}); break;
+        case tensor_type::q4_k: encoded(ts::q4_k{}); break;
+        case tensor_type::q6_k: encoded(ts::q6_k{}); break;
         default: narrowed(0.0f); break;
         }
         out_.add_tensor(name, type, dims, bytes);

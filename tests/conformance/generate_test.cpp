@@ -91,7 +91,7 @@ double largest_divergence(std::vector<floats> const& p, std::vector<floats> cons
 }
 
 /// Bound of KL for the same computation in float32 and in double. Logits are of order 1; the residual stream is a sum of
-/// a dozen terms, each with a relative error of a few hundred u (sums of 352 products), so logits differ by less than
+/// a dozen terms, each with a relative error of a few hundred u (sums of at most 512 products), so logits differ by less than
 /// d = 1e-4, and KL <= d^2 to second order.
 constexpr double rounding_divergence = 1e-8;
 
@@ -105,11 +105,16 @@ constexpr double int8_tie_divergence = 1e-5;
 TEST_CASE("synthetic model: float32 activations against plain loops in double, every tensor type") {
     std::vector<token_id> const tokens = some_tokens(37);
     for (tensor_type const type : {tensor_type::f32, tensor_type::f16, tensor_type::bf16, tensor_type::q4_0,
-                                   tensor_type::q4_1, tensor_type::q8_0}) {
+                                   tensor_type::q4_1, tensor_type::q5_0, tensor_type::q8_0, tensor_type::q4_k,
+                                   tensor_type::q6_k}) {
         CAPTURE(std::string{ts::gguf::name_of(type)});
         synthetic_model m;
         m.table = m.attention = m.value = m.feed = type;
         m.untied = type == tensor_type::q4_0;
+        if (type == tensor_type::q4_k || type == tensor_type::q6_k) {
+            m.width = 256;
+            m.feed_forward = 512;
+        }
         model_file const f{m};
         std::vector<floats> expected;
         for (auto const& r : conformance::naive_llama{f.file}(tokens)) expected.push_back(to_float(r));

@@ -6,6 +6,16 @@
 
 using namespace tessera_test;
 
+namespace {
+
+/// Eighths of a byte times 1000 that a placed weight takes.
+template <class Format>
+constexpr ts::index_t placed_millibits = ts::prepacked<ts::panel<16, 4>, ts::blocked<Format>>{nullptr, 16, 256}.bytes() * 8000 / 4096;
+static_assert(placed_millibits<ts::q4_k> == 4625 && placed_millibits<ts::q5_k> == 8625 && placed_millibits<ts::q6_k> == 8562);
+static_assert(placed_millibits<ts::q2_k> == 5125 && placed_millibits<ts::q3_k> == 4562 && placed_millibits<ts::q8_k> == 8125);
+
+} // namespace
+
 TEST_CASE("q2_k") { report_law<blocked_storage<ts::q2_k>, ts::int8_per_group<32>>("int8_per_group<32>"); }
 
 TEST_CASE("q3_k") { report_law<blocked_storage<ts::q3_k>, ts::int8_per_token>("int8_per_token"); }
