@@ -66,11 +66,10 @@ TESSERA_FORCE_INLINE void dot_vectors(std::byte const* codes, index_t vectors, s
     }
 }
 
-/// Scales of group g of a panel as float32; one lane a row. Products of two levels are exact.
+/// Scales of group g of a panel, whose record is at `record`, as float32; one lane a row. Products of two levels are exact.
 template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    auto const scales =
-        simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(panel + w.record_offset(g)));
+TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(std::byte const* panel, std::byte const* record, index_t g) noexcept {
+    auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record));
     if constexpr (Weights::super_groups > 0)
         return scales * simd::load<Arch>(reinterpret_cast<fp16 const*>(panel + Weights::super_offset(g)));
     else
@@ -78,30 +77,43 @@ TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte
 }
 /// The same of minima.
 template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    auto const minima = simd::load<Arch>(
-        reinterpret_cast<typename Weights::scale_type const*>(panel + w.record_offset(g) + Weights::scale_bytes));
+TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(std::byte const* panel, std::byte const* record, index_t g) noexcept {
+    auto const minima =
+        simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record + Weights::scale_bytes));
     if constexpr (Weights::super_groups > 0)
         return minima * simd::load<Arch>(reinterpret_cast<fp16 const*>(panel + Weights::super_offset(g) + Weights::super_scale_bytes));
     else
         return minima;
 }
 template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::ints<Arch> record_zero_points(std::byte const* record) noexcept {
+    return simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
+}
+/// The same where the record has not been looked up.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
+    return group_scales<Arch, Weights>(panel, panel + w.record_offset(g), g);
+}
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(Weights const& w, std::byte const* panel, index_t g) noexcept {
+    return group_minima<Arch, Weights>(panel, panel + w.record_offset(g), g);
+}
+template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return simd::load_zero_points<Arch>(
-        reinterpret_cast<std::uint8_t const*>(panel + w.record_offset(g) + Weights::scale_bytes));
+    return record_zero_points<Arch, Weights>(panel + w.record_offset(g));
 }
 
-/// Adds group g of a panel for rows m0 .. m0 + MR of x; result[m] has one lane per row of the panel.
+/// Adds group g of a panel, whose record is at `record`, for rows m0 .. m0 + MR of x; result[m] has one lane per row of the panel.
 template <class Arch, class Weights, class Form, int MR>
-TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* panel, index_t g, Form const& x, index_t m0,
+TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* panel, std::byte const* record, index_t g,
+                                         Form const& x, index_t m0,
                                          std::int8_t const* const (&row)[MR], simd::floats<Arch> (&result)[MR]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t longest = longest_segment<source, Form>;
     index_t const columns = w.group_columns(g);
-    std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
+    std::byte const* codes = record + Weights::header_bytes;
     floats total[MR];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) total[m] = floats(0.0f);
@@ -114,7 +126,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* pane
             std::int32_t of_x = 0;
             for (index_t b = 0; b < ceil_div(here, Form::block); ++b) of_x += x.row_sums(m0 + m)[first_block + b];
             if constexpr (source::offset == offset_kind::zero_point)
-                sum[m] = ints(0) - group_zero_points<Arch>(w, panel, g) * ints(of_x);
+                sum[m] = ints(0) - record_zero_points<Arch, Weights>(record) * ints(of_x);
             else
                 sum[m] = ints(-source::zero * of_x);
         }
@@ -130,11 +142,11 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* pane
                 total[m] = simd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
         }
     }
-    floats const scale = group_scales<Arch>(w, panel, g);
+    floats const scale = group_scales<Arch, Weights>(panel, record, g);
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) result[m] = simd::fma(total[m], scale, result[m]);
     if constexpr (source::offset == offset_kind::minimum) {
-        floats const offset = group_minima<Arch>(w, panel, g);
+        floats const offset = group_minima<Arch, Weights>(panel, record, g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m)
             result[m] = simd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
@@ -154,9 +166,14 @@ void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], 
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) result[p][m] = floats(0.0f);
     }
-    for (index_t g = 0; g < w.groups(); ++g)
+    index_t offset = 0;
+    for (index_t g = 0; g < w.groups(); ++g, offset += Weights::record_bytes(w.group())) {
+        if constexpr (Weights::super_groups > 0)
+            if (g % Weights::super_groups == 0) offset += Weights::super_bytes;
 #pragma GCC unroll 2
-        for (int p = 0; p < NP; ++p) add_group_int8<Arch, Weights, Form, MR>(w, panel[p], g, x, m0, row, result[p]);
+        for (int p = 0; p < NP; ++p)
+            add_group_int8<Arch, Weights, Form, MR>(w, panel[p], panel[p] + offset, g, x, m0, row, result[p]);
+    }
     if constexpr (Form::scale_group == 0)
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m)
