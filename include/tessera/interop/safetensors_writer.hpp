@@ -114,8 +114,9 @@ private:
         for (std::size_t i = 1; i < order.size(); ++i)
             if (!by_name(order[i - 1], order[i]))
                 fail("tensor " + tessera::detail::quoted(tensors_[order[i]].name) + " is there twice");
-        std::stable_sort(order.begin(), order.end(),
-                         [&](std::size_t a, std::size_t b) { return tensors_[a].type > tensors_[b].type; });
+        std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+            return tensors_[a].type != tensors_[b].type ? tensors_[a].type > tensors_[b].type : by_name(a, b);
+        });
         return order;
     }
 
