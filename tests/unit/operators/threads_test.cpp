@@ -42,13 +42,7 @@ void check_threads(Op const& w) {
             if constexpr (ts::config::has_openmp) {
                 ts::workspace omp_scratch;
                 y.clear();
-                ts::cpu<ts::native_arch, ts::default_parallel> const omp{
-                    [&] {
-                        ts::default_parallel p;
-                        if constexpr (requires { p.threads; }) p.threads = count;
-                        return p;
-                    }(),
-                    omp_scratch};
+                ts::cpu<ts::native_arch, ts::openmp> const omp{ts::openmp{count}, omp_scratch};
                 check_without_allocation(omp, w, x, y);
                 CHECK(same_bits(expected, y));
             }
