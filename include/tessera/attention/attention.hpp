@@ -109,6 +109,7 @@ void run_attention(Exec const& exec, tensor_view<Q const, 3> const& q, kv_view<K
     static_assert(is_nothrow_score<Score>(),
                   "tessera: a score functor must be noexcept: V operator()(V s, coord<V> at) const noexcept");
     check_attention(q, kv, out, lse);
+    check_score("attention", score, q.extent(1));
     auto const resolved = resolved_score(score, kv.key_dim);
     using rest_type = std::remove_const_t<decltype(resolved.rest)>;
     using arguments_type = attention_arguments<Q, K, V, O, rest_type>;

@@ -6,12 +6,16 @@
 ///
 ///     ts::scaled{s} | ts::soft_cap{30.f} | ts::causal | ts::window{1024}
 ///
-/// A pipeline without `scaled` is scaled by 1 / sqrt(head_dim) first.
+/// A pipeline without `scaled` is scaled by 1 / sqrt(head_dim) first. Attention throws shape_error where the limit of a soft
+/// cap is not a positive finite number, a window is empty, or ALiBi has not one slope a query head.
 
+#include "../core/error.hpp"
 #include "../core/view.hpp"
 #include "../kernels/score.hpp"
 
 #include <cmath>
+#include <limits>
+#include <string>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -26,7 +30,7 @@ struct scaled {
     }
 };
 
-/// s -> limit * tanh(s / limit).
+/// s -> limit * tanh(s / limit), limit > 0.
 struct soft_cap {
     float limit;
 
@@ -35,6 +39,11 @@ struct soft_cap {
     V operator()(V s, coord<V>) const noexcept {
         using std::tanh;
         return V(limit) * tanh(s / V(limit));
+    }
+    void check(char const* operation, index_t) const {
+        if (!(limit > 0.0f && limit <= std::numeric_limits<float>::max()))
+            detail::raise<shape_error>("tessera: " + std::string{operation} + ": limit of soft_cap is " +
+                                       std::to_string(limit) + ", expected a finite number above 0");
     }
 };
 
@@ -47,6 +56,10 @@ struct alibi {
     V operator()(V s, coord<V> at) const noexcept {
         using std::abs;
         return s - V(slopes[at.head]) * abs(at.distance());
+    }
+    void check(char const* operation, index_t heads) const {
+        check::equal(operation, "number of slopes of alibi", slopes.extent(0), heads, "heads of q");
+        check::not_null(operation, "slopes of alibi", slopes.data_handle(), heads);
     }
 };
 
@@ -91,6 +104,7 @@ struct window {
         if (farthest < 0 || nearest >= size) return tessera::visibility::none;
         return nearest >= 0 && farthest < size ? tessera::visibility::full : tessera::visibility::partial;
     }
+    void check(char const* operation, index_t) const { check::at_least(operation, "size of window", size, 1); }
 };
 
 namespace detail {

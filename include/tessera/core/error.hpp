@@ -97,6 +97,13 @@ inline void within(char const* operation, char const* argument, index_t actual, 
                                    std::to_string(high));
 }
 
+/// `actual` must be `low` or more.
+inline void at_least(char const* operation, char const* argument, index_t actual, index_t low) {
+    if (actual < low)
+        detail::raise<shape_error>("tessera: " + std::string{operation} + ": " + argument + " is " +
+                                   std::to_string(actual) + ", expected at least " + std::to_string(low));
+}
+
 /// `actual` must be a multiple of `unit`.
 inline void multiple(char const* operation, char const* argument, index_t actual, index_t unit) {
     if (actual % unit != 0)

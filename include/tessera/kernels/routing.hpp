@@ -167,6 +167,7 @@ void select_experts(Gate const& gate, T const* choice, index_t k, std::int32_t* 
 /// The parameters of a gate fit E experts of which k are chosen.
 template <routing_gate Gate>
 void check_gate(char const* operation, Gate const& gate, index_t experts, index_t k) {
+    check::at_least(operation, "number of experts", experts, 1);
     check::within(operation, "number of chosen experts", k, 1, experts);
     if constexpr (std::is_base_of_v<sigmoid_gate, Gate>) {
         if (gate.bias.extent(0) != 0) {

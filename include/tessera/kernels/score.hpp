@@ -10,6 +10,9 @@
 /// where V is a SIMD register in the fast kernels and double in the reference; a lambda of two `auto` arguments is one.
 /// A mask is a functor that returns s or minus infinity and that also answers `visibility(score_tile)`: whole tiles are
 /// then skipped, and where it answers `full` it is not called. What follows a mask must keep minus infinity.
+///
+/// A functor with parameters may judge them: `void check(char const* operation, index_t heads) const`, called once before
+/// anything is written, throws where they do not fit (heads: of the queries).
 
 #include "../core/types.hpp"
 
@@ -131,6 +134,17 @@ constexpr V transformed(F const& f, V s, coord<V> at) noexcept {
         return s;
     else
         return f(s, at);
+}
+
+/// Calls the parts of a pipeline that judge their parameters.
+template <class F>
+void check_score(char const* operation, F const& f, index_t heads) {
+    if constexpr (is_pipeline<F>) {
+        check_score(operation, f.first, heads);
+        check_score(operation, f.second, heads);
+    } else if constexpr (requires { f.check(operation, heads); }) {
+        f.check(operation, heads);
+    }
 }
 
 } // namespace detail

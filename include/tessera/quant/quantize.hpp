@@ -11,9 +11,10 @@
 /// * affine:     scale = (max(w, 0) - min(w, 0)) / (2^b - 1),  zero point = round(-min(w, 0) / scale),
 ///               code = nearest(w / scale + zero point)
 ///
-/// The scale is rounded to its stored type first, and codes are chosen for the rounded one. A block of zeros has scale 0. A
-/// block with a NaN or infinity has a NaN scale, so all of it decodes to NaN; where the scale's type has no NaN it is
-/// refused with unsupported_error. Source: "A White Paper on Neural Network Quantization", arXiv:2106.08295, section 2.2.
+/// The scale is rounded to its stored type first, and codes are chosen for the rounded one: symmetric integers lie in -M to
+/// M whatever the rounding did to it, and integer codes of finite weights decode to finite numbers. A block of zeros, or of
+/// weights too small for the scale's type, has scale 0 and decodes to zeros. A block with a NaN or infinity has a NaN scale,
+/// so all of it decodes to NaN; where the scale's type has no NaN it is refused with unsupported_error. Source: "A White Paper on Neural Network Quantization", arXiv:2106.08295, section 2.2.
 
 #include "../core/error.hpp"
 #include "../core/philox.hpp"
@@ -50,6 +51,35 @@ struct weight_range {
     bool finite = true;
 };
 
+/// (high - low) / steps, at most the largest float, for low <= 0 <= high: the difference itself may be beyond it.
+inline float affine_scale(float low, float high, float steps) noexcept {
+    constexpr float largest = std::numeric_limits<float>::max();
+    float const span = high - low;
+    if (span <= largest) return span / steps;
+    float const scale = (0.5f * high - 0.5f * low) / (0.5f * steps);
+    return scale <= largest ? scale : largest;
+}
+
+/// w / scale: by the reciprocal, or by division where a small scale has none in float32. 0 where the scale is 0 or NaN.
+class scale_divisor {
+public:
+    explicit scale_divisor(float scale) noexcept
+        : scale_{scale}, inverse_{scale > 0 ? 1.0f / scale : 0.0f},
+          divides_{inverse_ > std::numeric_limits<float>::max()} {}
+    float operator()(float w) const noexcept { return divides_ ? w / scale_ : w * inverse_; }
+
+private:
+    float scale_;
+    float inverse_;
+    bool divides_;
+};
+
+/// The largest integer of at most `limit` whose product with the scale is a finite float.
+inline float integer_reach(float scale, float limit) noexcept {
+    double const finite = std::floor(static_cast<double>(std::numeric_limits<float>::max()) / static_cast<double>(scale));
+    return finite < static_cast<double>(limit) ? static_cast<float>(finite) : limit;
+}
+
 template <class Scheme>
 class quantizer {
 public:
@@ -79,25 +109,28 @@ private:
                 range.high = v > range.high ? v : range.high;
                 range.finite = range.finite && std::fabs(v) <= std::numeric_limits<float>::max();
             }
-        float const span = Scheme::is_affine ? range.high - range.low
-                                             : (range.high > -range.low ? range.high : -range.low);
         float const steps = Scheme::is_affine ? static_cast<float>((1 << format::bits) - 1) : symmetric_limit<format>;
-        float const scale = store_scale(index, range.finite ? span / steps : std::numeric_limits<float>::quiet_NaN());
-        float const inverse = scale > 0 ? 1.0f / scale : 0.0f;
+        float const exact = Scheme::is_affine ? affine_scale(range.low, range.high, steps)
+                                              : (range.high > -range.low ? range.high : -range.low) / steps;
+        float const scale = store_scale(index, range.finite ? exact : std::numeric_limits<float>::quiet_NaN());
+        scale_divisor const scaled{scale};
         float zero = 0;
         if constexpr (Scheme::is_affine) {
-            zero = std::nearbyint(-range.low * inverse);
+            zero = std::nearbyint(scaled(-range.low));
             zero = zero < steps ? zero : steps; // NaN, of a NaN scale, falls to the next line
             out_.zero_points()[index] = static_cast<std::uint8_t>(zero > 0 ? zero : 0);
             zero = static_cast<float>(out_.zero_points()[index]);
         }
+        float const reach = integer_reach(scale, steps);
         philox const random{options_.seed};
         for (index_t n = n0; n < n1; ++n)
             for (index_t k = k0; k < k1; ++k) {
                 auto const bits = options_.mode == rounding::stochastic
                                       ? random.bits(static_cast<std::uint64_t>(n * w_.extent(1) + k))
                                       : 0u;
-                std::uint32_t const code = format::encode(w_(n, k) * inverse + zero, options_.mode, overflow::saturate, bits);
+                float v = scaled(w_(n, k)) + zero;
+                if constexpr (format::is_integer) v = v < zero - reach ? zero - reach : v > zero + reach ? zero + reach : v;
+                std::uint32_t const code = format::encode(v, options_.mode, overflow::saturate, bits);
                 bitpack::set<format::bits>(out_.codes() + n * bitpack::bytes(w_.extent(1), format::bits), k, code);
             }
     }

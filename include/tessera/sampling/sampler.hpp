@@ -298,6 +298,15 @@ private:
     double temperature_;
 };
 
+/// The first largest logit; throws where there is none above minus infinity.
+inline index_t best_logit(char const* operation, vector_view<float const> logits) {
+    check::at_least(operation, "number of logits", logits.extent(0), 1);
+    check::not_null(operation, "logits", logits.data_handle(), logits.size());
+    index_t const best = first_largest(logits);
+    if (best < 0) check::within(operation, "number of logits above minus infinity", 0, 1, logits.extent(0));
+    return best;
+}
+
 } // namespace detail
 
 /// Bytes of workspace that sampling from `vocabulary` logits takes.
@@ -311,10 +320,7 @@ inline index_t sampling_workspace_bytes(index_t vocabulary) noexcept {
 /// The index of the largest logit, the first of equals.
 template <execution_policy Exec>
 index_t greedy(Exec const&, vector_view<float const> logits /* (vocabulary) */) {
-    check::not_null("greedy", "logits", logits.data_handle(), logits.size());
-    index_t const best = detail::first_largest(logits);
-    if (best < 0) check::within("greedy", "number of logits above minus infinity", 0, 1, logits.extent(0));
-    return best;
+    return detail::best_logit("greedy", logits);
 }
 
 /// A choice of options, checked once.
@@ -335,9 +341,7 @@ public:
     /// The token of `step` (each generated token is a step). Single-threaded; scratch from the policy's workspace.
     template <execution_policy Exec>
     index_t operator()(Exec const& exec, vector_view<float const> logits /* (vocabulary) */, std::uint64_t step) const {
-        check::not_null("sample", "logits", logits.data_handle(), logits.size());
-        index_t const best = detail::first_largest(logits);
-        if (best < 0) check::within("sample", "number of logits above minus infinity", 0, 1, logits.extent(0));
+        index_t const best = detail::best_logit("sample", logits);
         float const largest = logits[best];
         if (options_.temperature == 0.0f || largest == std::numeric_limits<float>::infinity()) return best;
 

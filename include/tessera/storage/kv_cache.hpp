@@ -12,6 +12,9 @@
 /// |---|---|---|
 /// | `float` (or `fp32`), `fp16`, `bf16` | as it is, rounded to nearest even | none |
 /// | `int8_per_token` | int8, symmetric: round(x / scale), scale = largest magnitude / 127 | float, per token and head |
+///
+/// An int8 row whose largest magnitude is below about 3.7e-37 (127 over it is no float32) is stored as zeros, on purpose: as
+/// the int8 preparations of scheme.hpp.
 
 #include "../core/error.hpp"
 #include "../core/view.hpp"

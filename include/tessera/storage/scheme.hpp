@@ -83,7 +83,8 @@ using uint4_g128 = scheme<uint4, group<128>, fp16, affine>;
 using int8_per_channel = scheme<int8, per_channel, fp32>;
 using nf4_g64 = scheme<nf4, group<64>, fp32>;
 
-/// Preparations: what x becomes inside a product.
+/// Preparations: what x becomes inside a product. In int8, a row or group whose largest magnitude a has no 127 / a in float32
+/// (a below about 3.7e-37) becomes zeros: on purpose, for division would cost more than such values are worth.
 ///
 /// As it is, in float32.
 struct as_is {};

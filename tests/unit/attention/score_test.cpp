@@ -5,6 +5,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <limits>
+#include <span>
+
 namespace {
 
 using namespace attention_tests;
@@ -60,6 +64,35 @@ TEST_CASE("score: pipelines apply from left to right; masks are not transforms")
     using ramp_type = std::remove_const_t<decltype(ramp)>;
     static_assert(ts::detail::has_transform<ramp_type> && ts::detail::has_mask<ramp_type>);
     static_assert(!ts::detail::has_transform<decltype(ts::causal | ts::window{3})>);
+}
+
+TEST_CASE("score: parameters that do not fit are refused, and nothing is written") {
+    auto const q = random_tensor(3, 4, 16, 1);
+    auto const k = random_tensor(9, 2, 16, 2);
+    float const infinity = std::numeric_limits<float>::infinity();
+    float const slopes[4] = {1, 2, 3, 4};
+    using vector = ts::vector_view<float const>;
+    ts::tensor<float, 3> out(3, 4, 16);
+    auto const refused = [&](auto const& score, char const* sentence) {
+        for (float& v : std::span{out.data(), 3 * 4 * 16}) v = 7.0f;
+        CHECK_THROWS_WITH_AS(ts::attention(ts::reference{}, q, k, k, out, score), sentence, ts::shape_error);
+        CHECK_THROWS_WITH_AS(ts::attention(ts::cpu<>{}, q, k, k, out, score), sentence, ts::shape_error);
+        CHECK(std::ranges::all_of(std::span{out.data(), 3 * 4 * 16}, [](float v) { return v == 7.0f; }));
+    };
+    refused(ts::soft_cap{0.0f}, "tessera: attention: limit of soft_cap is 0.000000, expected a finite number above 0");
+    refused(ts::scaled{0.5f} | ts::soft_cap{-30.0f} | ts::causal,
+            "tessera: attention: limit of soft_cap is -30.000000, expected a finite number above 0");
+    refused(ts::causal | ts::soft_cap{infinity},
+            "tessera: attention: limit of soft_cap is inf, expected a finite number above 0");
+    refused(ts::soft_cap{std::numeric_limits<float>::quiet_NaN()},
+            "tessera: attention: limit of soft_cap is nan, expected a finite number above 0");
+    refused(ts::window{0}, "tessera: attention: size of window is 0, expected at least 1");
+    refused(ts::scaled{1.0f} | ts::causal | ts::window{-5}, "tessera: attention: size of window is -5, expected at least 1");
+    refused(ts::alibi{vector{slopes, 3}} | ts::causal,
+            "tessera: attention: number of slopes of alibi is 3, expected 4 (heads of q)");
+    refused(ts::alibi{vector{nullptr, 4}},
+            "tessera: attention: slopes of alibi is null but has 4 elements, expected 0 or a pointer");
+    CHECK_NOTHROW(ts::attention(ts::cpu<>{}, q, k, k, out, ts::alibi{vector{slopes, 4}} | ts::soft_cap{1.0f} | ts::window{1}));
 }
 
 TEST_CASE("score: the default scale is 1 / sqrt(head_dim), anywhere `scaled` replaces it") {

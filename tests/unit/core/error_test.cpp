@@ -40,6 +40,9 @@ TEST_CASE("every check names operation, argument and both numbers, and is silent
     CHECK(message_of([] { within("rows", "last", -1, 0, 8); }) == "tessera: rows: last is -1, expected 0 to 8");
     CHECK(message_of([] { within("rows", "last", 0, 0, 8); }).empty());
     CHECK(message_of([] { within("rows", "last", 8, 0, 8); }).empty());
+    CHECK(message_of([] { at_least("greedy", "number of logits", 0, 1); }) ==
+          "tessera: greedy: number of logits is 0, expected at least 1");
+    CHECK(message_of([] { at_least("greedy", "number of logits", 1, 1); }).empty());
     CHECK(message_of([] { multiple("place", "k", 33, 32); }) == "tessera: place: k is 33, expected a multiple of 32");
     CHECK(message_of([] { multiple("place", "k", 0, 32); }).empty());
     CHECK(message_of([] { not_null("apply", "x", nullptr, 12); }) ==

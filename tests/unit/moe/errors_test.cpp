@@ -25,6 +25,8 @@ TEST_CASE("routers") {
           "tessera: top_k_router: number of chosen experts is 0, expected 1 to 6");
     wrong([&] { ts::top_k_router(w.router, 7, ts::softmax_gate{}); },
           "tessera: top_k_router: number of chosen experts is 7, expected 1 to 6");
+    wrong([&] { ts::top_k_router(ts::matrix_view<float const>{nullptr, 0, 8}, 1, ts::softmax_gate{}); },
+          "tessera: top_k_router: number of experts is 0, expected at least 1");
     wrong([&] { ts::top_k_router(w.router, 2, ts::sigmoid_gate{bias}); },
           "tessera: top_k_router: size of the gate's bias is 4, expected 6 (number of experts)");
     wrong([&] { ts::top_k_router(w.router, 2, ts::sigmoid_gate{ts::vector_view<float const>{nullptr, 6}}); },
@@ -61,6 +63,7 @@ TEST_CASE("routers") {
     };
     choose(null_matrix(3, 6), "tessera: choose_experts: the logits is null but has 18 elements, expected 0 or a pointer");
     choose(null_matrix(2, 6), "tessera: choose_experts: rows of the indices is 3, expected 2 (rows of x)");
+    choose(null_matrix(3, 0), "tessera: choose_experts: number of experts is 0, expected at least 1");
     choose(null_matrix(3, 1), "tessera: choose_experts: number of chosen experts is 2, expected 1 to 1");
 }
 

@@ -242,7 +242,10 @@ TEST_CASE("wrong options and logits are refused with a sentence") {
     CHECK_THROWS_AS(ts::sampler({.top_k = -1}), ts::shape_error);
     CHECK_THROWS_WITH_AS(ts::greedy(exec, view({-infinity, nan_value})),
                          "tessera: greedy: number of logits above minus infinity is 0, expected 1 to 2", ts::shape_error);
-    CHECK_THROWS_AS(ts::sampler{}(exec, view({}), 0), ts::shape_error);
+    CHECK_THROWS_WITH_AS(ts::greedy(exec, view({})), "tessera: greedy: number of logits is 0, expected at least 1",
+                         ts::shape_error);
+    CHECK_THROWS_WITH_AS(ts::sampler{}(exec, view({}), 0), "tessera: sample: number of logits is 0, expected at least 1",
+                         ts::shape_error);
     CHECK_THROWS_AS(ts::sampler{}(exec, ts::vector_view<float const>(nullptr, 3), 0), ts::shape_error);
 }
 

@@ -54,11 +54,11 @@ struct kernel<op::route, reference, Gate> {
                     matrix_view<float> weight, scratch const& s) noexcept {
         index_t const k = index.extent(1);
         for (index_t t = 0; t < logits.extent(0); ++t) {
-            auto const all = [&](index_t e) noexcept { return static_cast<double>(logits(t, e)); };
-            for (index_t e = 0; e < s.experts; ++e) s.choice[e] = detail::reference_choice(gate, all(e), e);
+            auto const logit = [&](index_t e) noexcept { return static_cast<double>(logits(t, e)); };
+            for (index_t e = 0; e < s.experts; ++e) s.choice[e] = detail::reference_choice(gate, logit(e), e);
             detail::select_experts(gate, s.choice, k, &index(t, 0), s);
-            auto const chosen = [&](index_t j) noexcept { return all(index(t, j)); };
-            detail::reference_weights(gate, chosen, k, all, s.experts, s.best);
+            auto const chosen = [&](index_t j) noexcept { return logit(index(t, j)); };
+            detail::reference_weights(gate, chosen, k, logit, s.experts, s.best);
             double sum = 0;
             for (index_t j = 0; j < k; ++j) sum += s.best[j];
             double const divisor = !detail::is_renormalized<Gate> ? 1.0 : sum == 0 ? HUGE_VAL : sum;
