@@ -86,6 +86,8 @@ void check_attention(tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv, 
     check::equal(name, "head_dim of out", out.extent(2), kv.value_dim, "head_dim of the values");
     check::not_null(name, "q", q.data_handle(), q.size());
     check::not_null(name, "out", out.data_handle(), out.size());
+    check::not_null(name, "keys", kv.keys.data, dynamic_extents<3>{kv.tokens, kv.kv_heads, kv.key_dim}.size());
+    check::not_null(name, "values", kv.values.data, dynamic_extents<3>{kv.tokens, kv.kv_heads, kv.value_dim}.size());
     footprint const from = footprint_of(q);
     footprint const keys = kv_footprint(kv.keys, kv, kv.key_dim);
     footprint const values = kv_footprint(kv.values, kv, kv.value_dim);

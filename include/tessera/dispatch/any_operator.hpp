@@ -179,9 +179,9 @@ public:
 
 private:
     std::unique_ptr<detail::erased_base<Exec>> erased_;
-    index_t rows_ = 0;
-    index_t cols_ = 0;
-    index_t bytes_ = 0;
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
+    detail::emptied_by_move<index_t> bytes_;
 };
 
 /// The operator `w` without its type; an owner (of `place`) is moved in. Throws std::bad_alloc.

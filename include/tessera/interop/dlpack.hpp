@@ -192,7 +192,7 @@ public:
         is_read_only_ = (from->flags & read_only_flag) != 0;
     }
     imported(imported&& other) noexcept
-        : array_{other.array_}, managed_{std::exchange(other.managed_, nullptr)}, release_{other.release_},
+        : array_{std::exchange(other.array_, nullptr)}, managed_{std::exchange(other.managed_, nullptr)}, release_{other.release_},
           is_read_only_{other.is_read_only_} {}
     imported& operator=(imported&& other) noexcept {
         imported taken{std::move(other)};
@@ -206,14 +206,18 @@ public:
         if (managed_ != nullptr) release_(managed_);
     }
 
-    dlpack::array const& array() const noexcept { return *array_; }
+    /// @throws shape_error after a move
+    dlpack::array const& array() const {
+        if (array_ == nullptr) detail::refuse("managed tensor is null");
+        return *array_;
+    }
     bool is_read_only() const noexcept { return is_read_only_; }
 
     /// See dlpack::as_view; a view that writes is refused where the owner allows reading only.
     template <class T, std::size_t Rank>
     tensor_view<T, Rank> as_view() const& {
         if (!std::is_const_v<T> && is_read_only_) detail::refuse("the array is read-only, wanted one to write");
-        return dlpack::as_view<T, Rank>(*array_);
+        return dlpack::as_view<T, Rank>(array());
     }
     template <class T, std::size_t Rank>
     void as_view() const&& = delete;

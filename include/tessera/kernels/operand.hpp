@@ -30,14 +30,6 @@ constexpr index_t storage_columns(Storage const& w) noexcept {
         return w.cols();
 }
 
-/// Owns the memory that an operator would refer to.
-template <class T>
-inline constexpr bool is_owner = false;
-template <class T, std::size_t Rank>
-inline constexpr bool is_owner<tensor<T, Rank>> = true;
-template <class Scheme>
-inline constexpr bool is_owner<quantized_tensor<Scheme>> = true;
-
 } // namespace detail
 
 /// W as an operator: y = x Wᵀ with x prepared as `Preparation`.
@@ -45,7 +37,7 @@ inline constexpr bool is_owner<quantized_tensor<Scheme>> = true;
 ///     linear{w}                          // dense view, or quantized / blocked / prepacked view; x as it is
 ///     linear{q, int8_per_group<32>{}}    // x in int8, one scale for 32 columns
 ///
-/// Owners (tensor, quantized_tensor) are accepted as lvalues; a view of a temporary does not compile.
+/// Owners (tensor, quantized_tensor, csr_tensor, n_of_m_tensor) are accepted as lvalues; a view of a temporary does not compile.
 template <class Storage, preparation Preparation = as_is>
 class linear {
 public:

@@ -14,11 +14,6 @@ namespace tessera::inline TESSERA_ABI {
 namespace detail {
 
 template <class T, class G>
-inline constexpr bool is_owner<csr_tensor<T, G>> = true;
-template <index_t N, index_t M, class T, class G>
-inline constexpr bool is_owner<n_of_m_tensor<N, M, T, G>> = true;
-
-template <class T, class G>
 struct as_storage<csr<T, G>> {
     using type = csr<T, G>;
 };

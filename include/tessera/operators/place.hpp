@@ -17,7 +17,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// Owner of a placed operator; `view()` is the operator. Specialised for every node of the algebra.
+/// Owner of a placed operator; `view()` is the operator. A move leaves an empty one. Specialised for every node of the algebra.
 template <class Exec, class Op>
 class placed {
     static_assert(detail::always_false<Exec, Op>, "tessera: place: this operator cannot be placed for this policy");
@@ -130,8 +130,8 @@ public:
 
 private:
     placed<Exec, A> inner_;
-    index_t first_;
-    index_t last_;
+    detail::emptied_by_move<index_t> first_;
+    detail::emptied_by_move<index_t> last_;
 };
 
 /// Places an operator for a policy; see the file comment. Throws std::bad_alloc.

@@ -50,14 +50,14 @@ public:
             view_ = weights{data, at + weights::slack, packed.nonzeros(), packed.rows(), packed.cols()};
             parallel_for(exec.parallel(), windows, 4, [&](index_t first, index_t last, index_t) noexcept {
                 for (index_t i = first; i < last; ++i)
-                    pack_window(w.storage(), view_, i, data + reinterpret_cast<index_t const*>(data)[i]);
+                    pack_window(w.storage(), view_.get(), i, data + reinterpret_cast<index_t const*>(data)[i]);
             });
         }
     }
 
-    operator_type view() const& noexcept { return operator_type{view_}; }
+    operator_type view() const& noexcept { return operator_type{view_.get()}; }
     void view() const&& = delete;
-    index_t bytes() const noexcept { return view_.bytes(); }
+    index_t bytes() const noexcept { return view_.get().bytes(); }
 
 private:
     std::byte* allocate(index_t bytes, memory_arena* arena) {
@@ -67,7 +67,7 @@ private:
     }
 
     buffer<std::byte> own_;
-    weights view_;
+    detail::emptied_by_move<weights> view_;
 };
 
 /// N of every M weights in panels.

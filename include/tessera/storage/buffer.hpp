@@ -14,6 +14,35 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+namespace detail {
+
+/// A value that a move leaves as T{}. An owner keeps its extents in these beside its buffers: then the moves that the
+/// compiler writes leave it empty, and what is done with it later is checked like any other empty argument (contract 3).
+template <class T>
+class emptied_by_move {
+    static_assert(std::is_trivially_copyable_v<T>);
+
+public:
+    constexpr emptied_by_move() noexcept = default;
+    constexpr explicit(false) emptied_by_move(T const& value) noexcept : value_{value} {}
+    constexpr emptied_by_move(emptied_by_move&& other) noexcept : value_{std::exchange(other.value_, T{})} {}
+    constexpr emptied_by_move& operator=(emptied_by_move&& other) noexcept {
+        value_ = std::exchange(other.value_, T{}); // of itself too: the old value comes back
+        return *this;
+    }
+    constexpr T const& get() const noexcept { return value_; }
+    constexpr explicit(false) operator T const&() const noexcept { return value_; }
+
+private:
+    T value_{};
+};
+
+/// Owns the memory that a view of it refers to; specialised beside each owner.
+template <class T>
+inline constexpr bool is_owner = false;
+
+} // namespace detail
+
 /// `size` elements of a trivial type, uninitialised; moves, does not copy.
 template <class T>
 class buffer {

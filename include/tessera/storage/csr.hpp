@@ -145,7 +145,8 @@ private:
     index_t cols_ = 0;
 };
 
-/// Owner of a sparse matrix. Where the nonzeros are is fixed; values and scales may change.
+/// Owner of a sparse matrix. Where the nonzeros are is fixed; values and scales may change. A move leaves an
+/// empty one.
 template <class T, class Granularity = per_channel>
 class csr_tensor {
 public:
@@ -198,8 +199,8 @@ private:
         scales_ = buffer<float>{detail::sparse_scales<T, Granularity>(n)};
     }
 
-    index_t rows_ = 0;
-    index_t cols_ = 0;
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
     buffer<index_t> offsets_;
     buffer<std::int32_t> columns_;
     buffer<stored_type> values_;
@@ -207,6 +208,9 @@ private:
 };
 
 namespace detail {
+
+template <class T, class G>
+inline constexpr bool is_owner<csr_tensor<T, G>> = true;
 
 struct csr_access {
     template <class T, class G>

@@ -146,7 +146,7 @@ kv_view(K const&, V const&) -> kv_view<typename K::value_type, typename V::value
 template <class Key, class Value, class Layout = contiguous>
 class kv_cache;
 
-/// Owner of the keys and values of one layer of one sequence.
+/// Owner of the keys and values of one layer of one sequence. A move leaves one without tokens, heads or capacity.
 template <class KeyFormat, class ValueFormat, class Layout>
 class kv_cache<key<KeyFormat>, value<ValueFormat>, Layout> {
     using key_format = detail::kv_format<KeyFormat>;
@@ -185,7 +185,10 @@ public:
     }
 
     /// Forgets everything; the next token is at position 0.
-    void clear() noexcept { first_ = tokens_ = 0; }
+    void clear() noexcept {
+        first_ = 0;
+        tokens_ = 0;
+    }
     /// Forgets the newest tokens, so that `tokens` are left.
     void truncate(index_t tokens) {
         check::within("truncate", "tokens", tokens, 0, tokens_);
@@ -201,7 +204,7 @@ public:
         v.key_dim = key_dim_;
         v.value_dim = value_dim_;
         v.first_position = first_;
-        v.ring_size = is_ring ? capacity_ : 0;
+        v.ring_size = is_ring ? capacity() : 0;
         v.first_slot = slot(first_);
         return v;
     }
@@ -239,12 +242,12 @@ private:
         return tokens * heads * dim;
     }
 
-    index_t capacity_ = 0;
-    index_t kv_heads_ = 0;
-    index_t key_dim_ = 0;
-    index_t value_dim_ = 0;
-    index_t tokens_ = 0;
-    index_t first_ = 0;
+    detail::emptied_by_move<index_t> capacity_;
+    detail::emptied_by_move<index_t> kv_heads_;
+    detail::emptied_by_move<index_t> key_dim_;
+    detail::emptied_by_move<index_t> value_dim_;
+    detail::emptied_by_move<index_t> tokens_;
+    detail::emptied_by_move<index_t> first_;
     buffer<key_element> keys_;
     buffer<value_element> values_;
     buffer<float> key_scales_;

@@ -131,6 +131,7 @@ private:
 };
 
 /// Owner of a matrix with N of every M weights; zeros at the first N positions of each group until `keep` says otherwise.
+/// A move leaves an empty one.
 template <index_t N, index_t M, class T, class Granularity = per_channel>
 class n_of_m_tensor {
 public:
@@ -179,11 +180,18 @@ private:
                                                static_cast<std::uint32_t>(p));
     }
 
-    index_t rows_ = 0;
-    index_t cols_ = 0;
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
     buffer<stored_type> values_;
     buffer<std::uint8_t> positions_;
     buffer<float> scales_;
 };
+
+namespace detail {
+
+template <index_t N, index_t M, class T, class Granularity>
+inline constexpr bool is_owner<n_of_m_tensor<N, M, T, Granularity>> = true;
+
+} // namespace detail
 
 } // namespace tessera::inline TESSERA_ABI

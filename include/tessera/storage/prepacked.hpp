@@ -152,7 +152,7 @@ inline constexpr bool is_dense_panel<prepacked<panel<R, 1>, Storage>> = true;
 
 } // namespace detail
 
-/// Owner of placed storage, or of a place in an arena.
+/// Owner of placed storage, or of a place in an arena. A move leaves an empty one.
 template <class Layout, class Storage>
 class prepacked_tensor {
 public:
@@ -171,9 +171,9 @@ public:
 
 private:
     buffer<std::byte> own_;
-    std::byte* data_ = nullptr; // a moved-from owner is destroyed or assigned to, nothing else
-    index_t rows_ = 0;
-    index_t cols_ = 0;
+    detail::emptied_by_move<std::byte*> data_;
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
 };
 
 } // namespace tessera::inline TESSERA_ABI

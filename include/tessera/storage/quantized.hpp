@@ -105,7 +105,7 @@ private:
     index_t cols_ = 0;
 };
 
-/// Owner of a quantised matrix; zero codes and scales until written.
+/// Owner of a quantised matrix; zero codes and scales until written. A move leaves an empty one.
 template <class Scheme>
 class quantized_tensor {
 public:
@@ -138,11 +138,18 @@ public:
     operator view_type() const&& = delete;
 
 private:
-    index_t rows_ = 0;
-    index_t cols_ = 0;
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
     buffer<std::uint8_t> codes_;
     buffer<scale_type> scales_;
     buffer<std::uint8_t> zero_points_;
 };
+
+namespace detail {
+
+template <class Scheme>
+inline constexpr bool is_owner<quantized_tensor<Scheme>> = true;
+
+} // namespace detail
 
 } // namespace tessera::inline TESSERA_ABI

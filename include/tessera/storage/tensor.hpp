@@ -3,7 +3,7 @@
 
 /// @file
 /// `tensor<T, Rank>`: owns a contiguous row-major array. It converts to views of itself; a view of a temporary does not
-/// compile (contract 8).
+/// compile (contract 8). A move leaves an empty one.
 
 #include "../core/error.hpp"
 #include "../core/slice.hpp"
@@ -29,11 +29,11 @@ public:
     template <class... Index>
         requires(sizeof...(Index) == Rank && (std::is_convertible_v<Index, index_t> && ...))
     explicit tensor(Index... sizes)
-        : extents_{static_cast<index_t>(sizes)...}, data_{checked_size({static_cast<index_t>(sizes)...})} {
+        : extents_{dynamic_extents<Rank>{static_cast<index_t>(sizes)...}}, data_{checked_size({static_cast<index_t>(sizes)...})} {
         for (T& x : data_) x = T{};
     }
 
-    index_t extent(std::size_t r) const noexcept { return extents_.extent(r); }
+    index_t extent(std::size_t r) const noexcept { return extents_.get().extent(r); }
     index_t size() const noexcept { return data_.size(); }
     T* data() noexcept { return data_.data(); }
     T const* data() const noexcept { return data_.data(); }
@@ -50,12 +50,12 @@ public:
     template <class... Index>
         requires(sizeof...(Index) == Rank)
     T& operator()(Index... index) noexcept {
-        return data_[layout_right::mapping<dynamic_extents<Rank>>{extents_}(static_cast<index_t>(index)...)];
+        return data_[layout_right::mapping<dynamic_extents<Rank>>{extents_.get()}(static_cast<index_t>(index)...)];
     }
     template <class... Index>
         requires(sizeof...(Index) == Rank)
     T const& operator()(Index... index) const noexcept {
-        return data_[layout_right::mapping<dynamic_extents<Rank>>{extents_}(static_cast<index_t>(index)...)];
+        return data_[layout_right::mapping<dynamic_extents<Rank>>{extents_.get()}(static_cast<index_t>(index)...)];
     }
 
 private:
@@ -76,12 +76,19 @@ private:
     }
     template <class U>
     tensor_view<U, Rank> as_view(U* data) const noexcept {
-        return {data, typename tensor_view<U, Rank>::mapping_type{layout_right::mapping<dynamic_extents<Rank>>{extents_}}};
+        return {data, typename tensor_view<U, Rank>::mapping_type{layout_right::mapping<dynamic_extents<Rank>>{extents_.get()}}};
     }
 
-    dynamic_extents<Rank> extents_{};
+    detail::emptied_by_move<dynamic_extents<Rank>> extents_;
     buffer<T> data_{};
 };
+
+namespace detail {
+
+template <class T, std::size_t Rank>
+inline constexpr bool is_owner<tensor<T, Rank>> = true;
+
+} // namespace detail
 
 template <class T>
 using matrix = tensor<T, 2>;

@@ -231,5 +231,15 @@ TEST_CASE("attention refuses bad calls with a sentence and writes nothing") {
                    "rows of log_sum_exp is 3, expected 4"));
     ts::tensor_view<float, 3> const null{nullptr, 3, 4, 6};
     CHECK(contains(message_of([&] { ts::attention(exec, q, k, v, null, ts::causal); }), "out is null"));
+    ts::kv_view<float, float> nothing;
+    nothing.tokens = 5;
+    nothing.kv_heads = 2;
+    nothing.key_dim = 8;
+    nothing.value_dim = 6;
+    CHECK(message_of([&] { ts::attention(exec, q, nothing, out); }) ==
+          "tessera: attention: keys is null but has 80 elements, expected 0 or a pointer");
+    nothing.keys = ts::kv_view{k.view(), v.view()}.keys;
+    CHECK(message_of([&] { ts::attention(exec, q, nothing, out); }) ==
+          "tessera: attention: values is null but has 60 elements, expected 0 or a pointer");
     CHECK(out(0, 0, 0) == 7.0f);
 }

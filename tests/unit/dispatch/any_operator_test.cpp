@@ -12,6 +12,7 @@
 
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace ts = tessera;
@@ -144,6 +145,13 @@ TEST_CASE("wrong shapes are refused, and nothing is written over the weights") {
     ts::any_operator<exec_type> const none;
     CHECK(none.is_empty());
     CHECK_THROWS_AS(ts::apply(exec, none, x, y), ts::shape_error);
+    auto first = ts::erase(exec, ts::linear{w});
+    auto const second = std::move(first);
+    CHECK(first.is_empty());
+    CHECK(first.rows() == 0);
+    CHECK(first.cols() == 0);
+    CHECK_THROWS_AS(ts::apply(exec, first, x, y), ts::shape_error);
+    CHECK(second.rows() == 8);
 }
 
 TEST_CASE("tensors of files by their type") {

@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 namespace ts = tessera;
 namespace dlpack = tessera::dlpack;
@@ -141,6 +142,12 @@ TEST_CASE("foreign arrays that are refused") {
     CHECK_THROWS_WITH_AS(dlpack::imported{&later.managed}, "tessera: dlpack: major version is 2, expected 1",
                          ts::unsupported_error);
     CHECK(later.released == 1);
+
+    dlpack::imported taken{dlpack::exported(ts::matrix<float>{2, 3})};
+    dlpack::imported const whole{std::move(taken)};
+    CHECK(whole.as_view<float, 2>().extent(1) == 3);
+    CHECK_THROWS_AS((taken.as_view<float, 2>()), ts::shape_error);
+    CHECK_THROWS_AS(static_cast<void>(taken.array()), ts::shape_error);
 }
 
 TEST_CASE("no elements, no dimensions") {

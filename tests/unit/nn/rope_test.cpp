@@ -3,6 +3,8 @@
 
 #include <tessera/nn/rope.hpp>
 
+#include <utility>
+
 using namespace nn_test;
 
 namespace {
@@ -151,6 +153,15 @@ TEST_CASE("rope refuses wrong arguments with a sentence") {
     CHECK(message_of([] { ts::rope_table(10, 7); }) == "tessera: rope_table: dims is 7, expected a multiple of 2");
     CHECK_THROWS_AS(ts::rope_table(10, 8, 0.0), ts::shape_error);
     CHECK_THROWS_AS(ts::rope_table(-1, 8), ts::shape_error);
+    ts::rope_table first(10, 8);
+    ts::rope_table second{std::move(first)};
+    CHECK(first.positions() == 0);
+    CHECK(message_of([&] { ts::rope(exec, ts::rope_halves{}, x, first, 0, y); }) ==
+          "tessera: rope: last position plus one is 4, expected 0 to 0");
+    first = std::move(second);
+    CHECK(first.positions() == 10);
+    CHECK(message_of([&] { ts::rope(exec, ts::rope_halves{}, x, second, 0, y); }) ==
+          "tessera: rope: last position plus one is 4, expected 0 to 0");
     for (index_t i = 0; i < y.size(); ++i) CHECK(y.data()[i] == 0);
 }
 

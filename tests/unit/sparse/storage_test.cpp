@@ -8,6 +8,8 @@
 #include <tessera/quant/quantize.hpp>
 
 #include <limits>
+#include <type_traits>
+#include <utility>
 
 using namespace tessera_test;
 
@@ -122,6 +124,48 @@ TEST_CASE("n_of_m: arrays that break the rules") {
     CHECK_THROWS_WITH_AS(owner.keep(2, 0, {0, 1}), "tessera: n_of_m: row is 2, expected 0 to 1", ts::shape_error);
     CHECK_THROWS_WITH_AS(owner.keep(0, 2, {0, 1}), "tessera: n_of_m: group is 2, expected 0 to 1", ts::shape_error);
     CHECK_THROWS_WITH_AS(owner.keep(0, 0, {1, 1}), "tessera: n_of_m: a position is 1, expected 2 to 3", ts::shape_error);
+}
+
+TEST_CASE("moved owners leave empty ones, which are refused where a matrix is wanted") {
+    ts::matrix<float> const x(2, 8);
+    ts::matrix<float> y(2, 4);
+    ts::matrix<float> const none_x(2, 0);
+    ts::matrix<float> none_y(2, 0);
+    auto const is_empty = [&](auto const& op) {
+        CHECK(op.rows() == 0);
+        CHECK(op.cols() == 0);
+        CHECK_THROWS_AS(ts::apply(exec, op, x, y), ts::shape_error);
+        CHECK_THROWS_AS(ts::apply(ts::reference{}, op, x, y), ts::shape_error);
+        CHECK_NOTHROW(ts::apply(exec, op, none_x, none_y));
+    };
+    auto const check = [&]<class Owner>(Owner a) {
+        static_assert(std::is_nothrow_move_constructible_v<Owner> && std::is_nothrow_move_assignable_v<Owner>);
+        index_t const nonzeros = a.nonzeros();
+        CHECK(nonzeros > 0);
+        auto placed = ts::place(exec, ts::linear{a});
+        Owner b{std::move(a)};
+        CHECK(a.nonzeros() == 0);
+        is_empty(ts::linear{a});
+        auto const placed_empty = ts::place(exec, ts::linear{a});
+        is_empty(placed_empty.view());
+        is_empty(ts::transposed(ts::linear{a}));
+        a = std::move(b);
+        CHECK(a.nonzeros() == nonzeros);
+        is_empty(ts::linear{b});
+        auto& self = a;
+        a = std::move(self);
+        CHECK(a.rows() == 4);
+        CHECK(a.nonzeros() == nonzeros);
+
+        auto const moved = std::move(placed);
+        is_empty(placed.view());
+        CHECK_NOTHROW(ts::apply(exec, moved, x, y));
+    };
+    auto const w = random_sparse(4, 8, 0.7);
+    check(ts::sparsify<ts::csr<float>>(w, ts::magnitude_threshold{0}));
+    check(ts::sparsify<ts::csr<ts::int8>>(w, ts::magnitude_threshold{0}));
+    check(ts::sparsify<ts::n_of_m<2, 4, float>>(w));
+    check(ts::sparsify<ts::n_of_m<1, 4, ts::int8>>(w));
 }
 
 TEST_CASE("sparsify: rules and their errors") {

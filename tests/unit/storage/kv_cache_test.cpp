@@ -2,6 +2,7 @@
 // The KV cache: what append writes, what is counted, where tokens are, and what is refused.
 
 #include <tessera/attention/append.hpp>
+#include <tessera/attention/attention.hpp>
 #include <tessera/storage/kv_cache.hpp>
 #include <tessera/storage/tensor.hpp>
 
@@ -12,6 +13,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 namespace {
 
@@ -134,4 +136,39 @@ TEST_CASE("kv_cache: bad calls are refused") {
     CHECK(message_of([] { ts::kv_cache<ts::key<float>, ts::value<float>> bad{index_t{1} << 40, 1 << 20, 1 << 20}; }) ==
           "tessera: kv_cache: capacity is 1099511627776, expected 0 to 256");
     CHECK(kv.tokens() == 0);
+}
+
+TEST_CASE_TEMPLATE("kv_cache: a move leaves an empty cache, which refuses tokens and queries", Layout, ts::contiguous, ts::ring) {
+    using cache = ts::kv_cache<ts::key<float>, ts::value<ts::int8_per_token>, Layout>;
+    static_assert(std::is_nothrow_move_constructible_v<cache> && std::is_nothrow_move_assignable_v<cache>);
+    ts::cpu<> const exec;
+    auto const x = numbered(0, 3, 2, 8);
+    ts::tensor<float, 3> out(3, 2, 8);
+    cache a{5, 2, 8};
+    ts::append(exec, a, x, x);
+    cache b{std::move(a)};
+    auto const is_empty = [&](cache& kv) {
+        CHECK(kv.tokens() == 0);
+        CHECK(kv.capacity() == 0);
+        CHECK(kv.kv_heads() == 0);
+        CHECK(kv.key_dim() == 0);
+        CHECK(kv.value_dim() == 0);
+        CHECK(kv.end_position() == 0);
+        CHECK(kv.bytes() == 0);
+        CHECK(message_of([&] { ts::append(exec, kv, x, x); }) ==
+              "tessera: append: heads of k is 2, expected 0 (heads of the cache)");
+        CHECK(message_of([&] { ts::attention(exec, x, kv, out); }) ==
+              "tessera: attention: head_dim of q is 8, expected 0 (head_dim of the keys)");
+    };
+    is_empty(a);
+    CHECK(b.tokens() == 3);
+    CHECK(holds_numbers(b, 0.0f));
+    cache c{1, 1, 1};
+    c = std::move(b);
+    is_empty(b);
+    auto& self = c;
+    c = std::move(self);
+    ts::append(exec, c, numbered(3, 2, 2, 8), numbered(3, 2, 2, 8));
+    CHECK(c.tokens() == 5);
+    CHECK(holds_numbers(c, 0.0f));
 }

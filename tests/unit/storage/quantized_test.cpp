@@ -122,6 +122,61 @@ TEST_CASE("an owner is zero until written, and moves") {
     CHECK(moved.rows() == 3);
 }
 
+TEST_CASE("moved owners leave empty ones, which are refused where a matrix is wanted") {
+    using owner = ts::quantized_tensor<ts::int4_g32>;
+    static_assert(std::is_nothrow_move_constructible_v<owner> && std::is_nothrow_move_assignable_v<owner>);
+    ts::cpu<ts::native_arch, ts::serial> const exec;
+    ts::matrix<float> const x(1, 40);
+    ts::matrix<float> y(1, 3);
+    auto const refuses = [&](auto const& op) {
+        CHECK(op.rows() == 0);
+        CHECK(op.cols() == 0);
+        CHECK_THROWS_AS(ts::apply(exec, op, x, y), ts::shape_error);
+    };
+    owner q{3, 40};
+    owner moved{std::move(q)};
+    CHECK(q.rows() == 0);
+    CHECK(q.bytes() == 0);
+    refuses(ts::linear{q});
+    auto& self = moved;
+    moved = std::move(self);
+    CHECK(moved.cols() == 40);
+
+    ts::prepacked_tensor<ts::panel<8, 1>, ts::matrix_view<float const>> panels{3, 40};
+    auto const* const data = panels.data();
+    auto const other = std::move(panels);
+    CHECK(other.view().data() == data);
+    CHECK(panels.data() == nullptr);
+    CHECK(panels.bytes() == 0);
+
+    auto const check = [&](auto const& op) {
+        auto placed = ts::place(exec, op);
+        static_assert(std::is_nothrow_move_constructible_v<decltype(placed)> && std::is_nothrow_move_assignable_v<decltype(placed)>);
+        index_t const bytes = placed.bytes();
+        auto target = std::move(placed);
+        CHECK(placed.bytes() == 0);
+        refuses(placed.view());
+        auto& same = target;
+        target = std::move(same);
+        CHECK(target.bytes() == bytes);
+        CHECK_NOTHROW(ts::apply(exec, target, x, y));
+        placed = std::move(target);
+        CHECK(placed.bytes() == bytes);
+        refuses(target.view());
+    };
+    ts::matrix<float> const dense(3, 40);
+    ts::matrix<float> const tall(9, 40);
+    check(ts::linear{dense});
+    check(ts::linear{moved, ts::int8_per_group<32>{}} + 2.0f * ts::linear{dense});
+    check(ts::rows(ts::linear{tall}, 2, 5));
+    // In an arena: nothing is owned, and the one left behind does not refer to it.
+    ts::memory_arena arena{4096};
+    auto placed = ts::place(exec, ts::linear{dense}, arena);
+    auto const target = std::move(placed);
+    refuses(placed.view());
+    CHECK_NOTHROW(ts::apply(exec, target, x, y));
+}
+
 TEST_CASE("checks") {
     using view = ts::quantized<ts::uint4_g32>;
     std::uint8_t const codes[64] = {};

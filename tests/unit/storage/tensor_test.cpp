@@ -82,6 +82,30 @@ TEST_CASE("tensors are row-major, zero at first, and convert to views of themsel
     CHECK(t.data() == nullptr);
 }
 
+TEST_CASE("a moved tensor leaves an empty one") {
+    ts::matrix<float> a(2, 3);
+    a(1, 2) = 5.0f;
+    ts::matrix<float> b{std::move(a)};
+    CHECK(a.extent(0) == 0);
+    CHECK(a.extent(1) == 0);
+    CHECK(a.view().empty());
+    ts::matrix<float> c(7, 7);
+    c = std::move(b);
+    CHECK(b.view().empty());
+    CHECK(b.extent(1) == 0);
+    auto& self = c;
+    c = std::move(self);
+    CHECK(c.extent(0) == 2);
+    CHECK(c.extent(1) == 3);
+    CHECK(c(1, 2) == 5.0f);
+    a = ts::matrix<float>(1, 4); // and may be used again
+    CHECK(a.view().extent(1) == 4);
+    ts::vector<float> v(3);
+    ts::vector<float> const w{std::move(v)};
+    CHECK(v.extent(0) == 0);
+    CHECK(w.extent(0) == 3);
+}
+
 TEST_CASE("tensors of every shape") {
     CHECK(ts::matrix<float>(0, 5).size() == 0);
     CHECK(ts::matrix<float>(5, 0).data() == nullptr);
