@@ -80,7 +80,7 @@ purpose() {
     cmake) echo "configures the build (3.25 or newer)" ;;
     ninja) echo "runs the build" ;;
     xsimd) echo "SIMD batches, tessera's one dependency" ;;
-    eigen) echo "dense decompositions, optional part linalg" ;;
+    eigen) echo "its matrices as views, interop/eigen.hpp" ;;
     doctest) echo "the test framework" ;;
     benchmark) echo "Google Benchmark" ;;
     python) echo "runs the checks of the source tree and unpacks the model" ;;

@@ -29,7 +29,7 @@ char const* verdict(T const& x) {
     return "all finite";
 }
 
-// The planned half of the vocabulary: types, and what they will be made of.
+// What is built, and what is only named (include/tessera/planned.hpp), is a constant of the program.
 using adapted = ts::dora<ts::linear<ts::quantized<ts::nf4_g64>>, ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>>>;
 static_assert(ts::is_built<adapted>);
 static_assert(!ts::is_built<ts::paged<16>>);

@@ -95,6 +95,20 @@ inline void no_overlap(char const* operation, char const* input, footprint const
     if (overlap(a, b)) detail::raise_overlap(operation, input, a.bytes(), output, b.bytes());
 }
 
+/// No two elements of an output matrix (m, n) are one: rows lie apart, or columns do.
+template <class T, class E, class L, class A>
+void distinct_rows(char const* operation, char const* output, view<T, E, L, A> const& y) {
+    if (y.size() <= 1) return;
+    auto const step = [&](std::size_t r) { return y.stride(r) < 0 ? -y.stride(r) : y.stride(r); };
+    auto const reach = [&](std::size_t r) { return step(r) * (y.extent(r) - 1); };
+    if (y.extent(1) == 1 ? step(0) > 0 : y.extent(0) == 1 ? step(1) > 0 : (step(1) > 0 && step(0) > reach(1)) || (step(0) > 0 && step(1) > reach(0)))
+        return;
+    detail::raise<shape_error>("tessera: " + std::string{operation} + ": rows of " + output + " are " +
+                               std::to_string(y.stride(0)) + " elements apart and its columns " + std::to_string(y.stride(1)) +
+                               ", expected no element twice in " + std::to_string(y.extent(0)) + " x " +
+                               std::to_string(y.extent(1)));
+}
+
 } // namespace check
 
 } // namespace tessera::inline TESSERA_ABI

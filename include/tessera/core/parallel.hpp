@@ -69,8 +69,9 @@ struct openmp {
     void run(index_t chunks, F const& f) const noexcept {
         static_assert(config::has_openmp || detail::always_false<F>,
                       "tessera: the openmp backend needs -fopenmp (or use serial, or core/thread_pool.hpp)");
-        index_t const workers = minimum(concurrency(), chunks);
-        if (workers <= 1) return serial{}.run(chunks, f);
+        // Always the whole team: libgomp allocates, and may start threads anew, whenever a team's size is not the last one's.
+        index_t const workers = concurrency();
+        if (workers <= 1 || chunks <= 1) return serial{}.run(chunks, f);
 #if defined(_OPENMP)
 #pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast<int>(workers))
         for (index_t c = 0; c < chunks; ++c) f(c, static_cast<index_t>(omp_get_thread_num()));

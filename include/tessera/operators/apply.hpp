@@ -21,12 +21,6 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// Something that owns the memory of an operator: `view()` is the operator.
-template <class T>
-concept operator_owner = requires(T const& owner) {
-    { owner.view() } -> linear_operator;
-};
-
 namespace detail {
 
 template <class T, class E, class L, class A>
@@ -35,6 +29,7 @@ matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n) {
     check::equal("apply", "rows of y", y.extent(0), m, "rows of x");
     check::equal("apply", "columns of y", y.extent(1), n, "rows of the operator");
     check::not_null("apply", "y", y.data_handle(), y.size());
+    check::distinct_rows("apply", "y", matrix_view<T>{y});
     return y;
 }
 
@@ -121,15 +116,17 @@ void apply(Exec const& exec, Op const& w, prepared_rows<Forms> const& x, // (m, 
     detail::apply_prepared(exec, scope, w, x, out, finish);
 }
 
-/// Owners stand for their operator; so do owning tensors for views of them.
+/// Owners stand for their operator; so do owning tensors for views of them, x, y or both.
 template <execution_policy Exec, operator_owner Owner, class X, class Y, epilogue Epilogue = no_epilogue>
+    requires(!detail::is_matrix_owner<X> && !detail::is_matrix_owner<Y>)
 void apply(Exec const& exec, Owner const& w, X const& x, Y const& y, Epilogue const& finish = {}) {
     apply(exec, w.view(), x, y, finish);
 }
 template <execution_policy Exec, class Op, class X, class Y, epilogue Epilogue = no_epilogue>
-    requires(linear_operator<Op> || operator_owner<Op>)
-void apply(Exec const& exec, Op const& w, tensor<X, 2> const& x, tensor<Y, 2>& y, Epilogue const& finish = {}) {
-    apply(exec, w, x.view(), y.view(), finish);
+    requires((linear_operator<Op> || operator_owner<Op>) &&
+             (detail::is_matrix_owner<X> || detail::is_matrix_owner<std::remove_cvref_t<Y>>))
+void apply(Exec const& exec, Op const& w, X const& x, Y&& y, Epilogue const& finish = {}) {
+    apply(exec, w, detail::without_owner(x), detail::without_owner(y), finish);
 }
 
 /// Bytes of scratch that `apply(exec, w, x, y)` carves from the policy's workspace.
@@ -150,9 +147,13 @@ index_t workspace_bytes(Exec const& exec, Op const& w, view<X, EX, LX, AX> const
     }
     return sizer.bytes();
 }
-template <execution_policy Exec, operator_owner Owner, class X>
-index_t workspace_bytes(Exec const& exec, Owner const& w, X const& x) {
-    return workspace_bytes(exec, w.view(), x);
+template <execution_policy Exec, class Op, class X>
+    requires(operator_owner<Op> || (linear_operator<Op> && detail::is_matrix_owner<X>))
+index_t workspace_bytes(Exec const& exec, Op const& w, X const& x) {
+    if constexpr (operator_owner<Op>)
+        return workspace_bytes(exec, w.view(), detail::without_owner(x));
+    else
+        return workspace_bytes(exec, w, x.view());
 }
 
 } // namespace tessera::inline TESSERA_ABI

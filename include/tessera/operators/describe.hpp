@@ -11,6 +11,7 @@
 
 #include "../kernels/cpu/decode.hpp"
 #include "diagonal.hpp"
+#include "prepare.hpp"
 
 #include <string>
 
@@ -99,6 +100,11 @@ std::string describe(cpu<Arch, Parallel> const& exec, Op const& w, index_t m) {
 template <linear_operator Op>
 std::string describe(reference const&, Op const&, index_t) {
     return "reference";
+}
+
+template <class Exec, operator_owner Owner>
+std::string describe(Exec const& exec, Owner const& w, index_t m) {
+    return describe(exec, w.view(), m);
 }
 
 } // namespace tessera::inline TESSERA_ABI

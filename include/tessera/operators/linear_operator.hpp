@@ -131,6 +131,10 @@ template <linear_operator A>
 constexpr scaled_operator<A> operator*(float factor, A const& a) noexcept {
     return {factor, a};
 }
+template <linear_operator A>
+constexpr scaled_operator<A> operator*(A const& a, float factor) noexcept {
+    return {factor, a};
+}
 
 template <linear_operator A>
 row_slice<A> rows(A const& a, index_t first, index_t last) {

@@ -149,4 +149,28 @@ placed<Exec, Op> place(Exec const& exec, Op const& w, memory_arena& arena) {
     return {exec, w, &arena};
 }
 
+/// What `place` returns for `reference`, which reads operators as they are: it owns nothing, and what `op` refers to must
+/// outlive it.
+template <class Op>
+class unplaced {
+public:
+    explicit unplaced(Op const& op) : op_{op} {}
+    Op view() const& { return op_; }
+    void view() const&& = delete;
+    static constexpr index_t bytes() noexcept { return 0; }
+
+private:
+    Op op_;
+};
+
+/// The same call for the definition: `using backend = reference` compiles.
+template <linear_operator Op>
+unplaced<Op> place(reference const&, Op const& w) {
+    return unplaced<Op>{w};
+}
+template <linear_operator Op>
+unplaced<Op> place(reference const&, Op const& w, memory_arena&) {
+    return unplaced<Op>{w};
+}
+
 } // namespace tessera::inline TESSERA_ABI

@@ -27,7 +27,27 @@ struct prepared_rows {
     footprint source{};  ///< where x is: y must not overlap it
 };
 
+/// Something that owns the memory of an operator: `view()` is the operator.
+template <class T>
+concept operator_owner = requires(T const& owner) {
+    { owner.view() } -> linear_operator;
+};
+
 namespace detail {
+
+template <class T>
+inline constexpr bool is_matrix_owner = false;
+template <class T>
+inline constexpr bool is_matrix_owner<tensor<T, 2>> = true;
+
+/// The view of a tensor; anything else as it is.
+template <class X>
+auto without_owner(X& x) noexcept {
+    if constexpr (is_matrix_owner<std::remove_const_t<X>>)
+        return x.view();
+    else
+        return x;
+}
 
 template <class T>
 inline constexpr bool is_activation = std::is_same_v<T, float> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
@@ -50,6 +70,7 @@ template <class T, class E, class L, class A>
 matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T, E, L, A> const& x) {
     static_assert(E::rank() == 2 && is_activation<std::remove_cv_t<T>>,
                   "tessera: x and y are matrices of float, fp16 or bf16");
+    check::at_least(operation, "rows of x", x.extent(0), 0);
     check::not_null(operation, "x", x.data_handle(), x.size());
     return x;
 }
@@ -87,6 +108,16 @@ auto prepare(Exec const& exec, workspace_scope& scope, view<T, E, L, A> const& x
     auto const result = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(values, scope);
     result.inputs.run(exec, values);
     return result;
+}
+
+/// Owners stand for what they own.
+template <class Exec, class T, class Like>
+auto prepare(Exec const& exec, workspace_scope& scope, tensor<T, 2> const& x, Like const& like) {
+    return prepare(exec, scope, x.view(), like);
+}
+template <class Exec, operator_owner Owner, class T, class E, class L, class A>
+auto prepare(Exec const& exec, workspace_scope& scope, view<T, E, L, A> const& x, Owner const& like) {
+    return prepare(exec, scope, x, like.view());
 }
 
 } // namespace tessera::inline TESSERA_ABI

@@ -73,13 +73,16 @@ using ints = batch<std::int32_t, Arch>;
 template <class Arch>
 inline constexpr index_t lanes = static_cast<index_t>(floats<Arch>::size);
 
-/// x * y + z with one rounding where the architecture has it (not on sse2). xsimd 8.1 has no fused form for AVX-512, and
-/// only g++ fuses its two instructions by itself.
+/// x * y + z with one rounding wherever the program is compiled for a processor that has it. xsimd 8.1 has no fused form for
+/// AVX-512; and of the two instructions of `sse2` g++ fuses some where it may, so that two kernels would round differently.
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> fma(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y,
                                                 xsimd::batch<float, A> const& z) noexcept {
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_fmadd_ps(x, y, z);
+#endif
+#if defined(__FMA__)
+    if constexpr (std::is_same_v<A, xsimd::sse2>) return _mm_fmadd_ps(x, y, z);
 #endif
     return xsimd::fma(x, y, z);
 }
@@ -91,6 +94,9 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fms(xsimd::batch<float, A> const& x,
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_fmsub_ps(x, y, z);
 #endif
+#if defined(__FMA__)
+    if constexpr (std::is_same_v<A, xsimd::sse2>) return _mm_fmsub_ps(x, y, z);
+#endif
     return xsimd::fms(x, y, z);
 }
 
@@ -100,6 +106,9 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fnma(xsimd::batch<float, A> const& x
                                                  xsimd::batch<float, A> const& z) noexcept {
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_fnmadd_ps(x, y, z);
+#endif
+#if defined(__FMA__)
+    if constexpr (std::is_same_v<A, xsimd::sse2>) return _mm_fnmadd_ps(x, y, z);
 #endif
     return xsimd::fnma(x, y, z);
 }
