@@ -30,7 +30,7 @@ struct bf16_shape {
             return true;
         else
             return Weights::source::group % 32 == 0 || // a chunk begins inside no vector, and ends with a group
-                   (Weights::source::group % 8 == 0 && chunk % Weights::source::group == 0);
+                   (Weights::source::group % 8 == 0 && chunk % maximum(Weights::source::group, 1) == 0);
     }();
     static constexpr index_t chunk_bytes = chunk * 32;
 
