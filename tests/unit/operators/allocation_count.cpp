@@ -15,6 +15,10 @@
 #define REPLACES_MALLOC 0
 #endif
 #endif
+// clang's OpenMP runtime allocates for every parallel region: there, operator new alone is counted.
+#if !defined(REPLACES_MALLOC) && defined(__clang__) && defined(_OPENMP)
+#define REPLACES_MALLOC 0
+#endif
 #if !defined(REPLACES_MALLOC) && defined(__GLIBC__)
 #define REPLACES_MALLOC 1
 #endif
