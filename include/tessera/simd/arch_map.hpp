@@ -113,6 +113,19 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fnma(xsimd::batch<float, A> const& x
     return xsimd::fnma(x, y, z);
 }
 
+/// Lanes of `yes` where the condition holds, else of `no`. xsimd 8.1's form of it for AVX-512 integers names instructions of
+/// every width in one function, which g++ without optimisation, where they are macros, does not compile.
+template <class T, class A>
+TESSERA_FORCE_INLINE xsimd::batch<T, A> select(xsimd::batch_bool<T, A> const& condition, xsimd::batch<T, A> const& yes,
+                                               xsimd::batch<T, A> const& no) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, std::int32_t> && xsimd::batch<T, A>::size == 16)
+        return _mm512_mask_blend_epi32(static_cast<__mmask16>(condition.data), no, yes);
+    else
+#endif
+        return xsimd::select(condition, yes, no);
+}
+
 /// The larger of each pair of lanes; y where one is NaN (x86). The masked form of AVX-512 avoids a false warning that
 /// GCC 12's own header gives for the plain one.
 template <class A>

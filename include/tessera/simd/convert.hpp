@@ -122,14 +122,14 @@ encode_magnitude(xsimd::batch<std::int32_t, A> const& magnitude) noexcept {
         auto const step = reinterpret<float>(magnitude) + xsimd::batch<float, A>(magic);
         integers const subnormal =
             reinterpret<std::int32_t>(step) - integers(tessera::detail::bit_cast<std::int32_t>(magic));
-        code = xsimd::select(magnitude < integers(rebias + (1 << 23)), subnormal, code);
+        code = simd::select(magnitude < integers(rebias + (1 << 23)), subnormal, code);
     }
     constexpr auto largest = static_cast<std::int32_t>(F::card.max_code);
     constexpr std::int32_t beyond = overflow_code<F, Beyond>();
     if constexpr (beyond == largest || beyond == largest + 1)
         return smaller(code, integers(beyond));
     else
-        return xsimd::select(code > integers(largest), integers(beyond), code);
+        return simd::select(code > integers(largest), integers(beyond), code);
 }
 
 template <class F, overflow Beyond, class A>
@@ -143,16 +143,16 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_float(xsimd::batch<flo
     constexpr bool nan_is_beyond = !std::same_as<F, fp16> && F::card.has_nan && F::card.bias <= 120 &&
                                    overflow_code<F, Beyond>() == static_cast<std::int32_t>(F::card.nan_code);
     if constexpr (nan_is_beyond) // a NaN's bits are above all numbers', and the code above all codes is NaN's
-        return F::card.has_negative_zero ? sign | code : xsimd::select(code == integers(0), code, sign | code);
+        return F::card.has_negative_zero ? sign | code : simd::select(code == integers(0), code, sign | code);
     else if constexpr (std::same_as<F, fp16>) // keeps the payload's high bits
-        return sign | xsimd::select(is_nan, (shift_right<13>(magnitude) & integers(0x1ff)) | integers(0x7e00), code);
+        return sign | simd::select(is_nan, (shift_right<13>(magnitude) & integers(0x1ff)) | integers(0x7e00), code);
     else if constexpr (!F::card.has_nan)
-        return xsimd::select(is_nan, sign ^ integers(sign_bit<F>), sign | code);
+        return simd::select(is_nan, sign ^ integers(sign_bit<F>), sign | code);
     else if constexpr (F::card.has_negative_zero)
-        return sign | xsimd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)), code);
+        return sign | simd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)), code);
     else
-        return xsimd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)),
-                             xsimd::select(code == integers(0), code, sign | code));
+        return simd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)),
+                             simd::select(code == integers(0), code, sign | code));
 }
 
 template <class F, class A>
@@ -166,22 +166,22 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> decode_float(xsimd::batch<std::int32
     if constexpr (F::card.bias != 127) {
         xsimd::batch<float, A> const one_up = reinterpret<float>(bits + integers(1 << 23));
         auto const subnormal = one_up - xsimd::batch<float, A>(power_of_two(1 - F::card.bias));
-        bits = xsimd::select(magnitude < integers(std::int32_t{1} << F::card.mantissa_bits),
+        bits = simd::select(magnitude < integers(std::int32_t{1} << F::card.mantissa_bits),
                              reinterpret<std::int32_t>(subnormal), bits);
     }
     if constexpr (std::same_as<F, fp16>) { // infinity and NaN keep their mantissa, and NaN becomes quiet
         integers const special = shift_left<shift>(magnitude) | integers(0x7f800000);
-        integers const quiet = xsimd::select(magnitude > integers(0x7c00), integers(0x400000), integers(0));
-        bits = xsimd::select(magnitude >= integers(0x7c00), special | quiet, bits);
+        integers const quiet = simd::select(magnitude > integers(0x7c00), integers(0x400000), integers(0));
+        bits = simd::select(magnitude >= integers(0x7c00), special | quiet, bits);
     } else if constexpr (F::card.has_infinity && F::card.bias != 127) {
         constexpr auto infinity = static_cast<std::int32_t>(F::card.infinity_code);
         integers const special =
-            xsimd::select(magnitude == integers(infinity), integers(0x7f800000), integers(0x7fc00000));
-        bits = xsimd::select(magnitude >= integers(infinity), special, bits);
+            simd::select(magnitude == integers(infinity), integers(0x7f800000), integers(0x7fc00000));
+        bits = simd::select(magnitude >= integers(infinity), special, bits);
     } else if constexpr (F::card.special_codes == specials::nan_only) {
-        bits = xsimd::select(magnitude == integers(sign_bit<F> - 1), integers(0x7fc00000), bits);
+        bits = simd::select(magnitude == integers(sign_bit<F> - 1), integers(0x7fc00000), bits);
     } else if constexpr (F::card.special_codes == specials::unsigned_zero) {
-        bits = xsimd::select(magnitude == integers(0), shift_right<31>(sign) & integers(0x7fc00000), bits);
+        bits = simd::select(magnitude == integers(0), shift_right<31>(sign) & integers(0x7fc00000), bits);
     }
     return reinterpret<float>(bits | sign);
 }
@@ -191,25 +191,25 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_power(xsimd::batch<flo
     using integers = xsimd::batch<std::int32_t, A>;
     integers const u = reinterpret<std::int32_t>(x);
     // 2^-127, the tie between code 0 and 1, goes down; all other ties go up. The sum is below 2^31 for no NaN only.
-    integers const up = xsimd::select(u < integers(0x800000), integers(0x3fffff), integers(0x400000));
+    integers const up = simd::select(u < integers(0x800000), integers(0x3fffff), integers(0x400000));
     auto const is_number = (u > integers(0)) & (u <= integers(0x7f800000));
     integers const limit(Beyond == overflow::saturate ? 254 : 255);
     integers const code = smaller(shift_right<23>(smaller(u, integers(0x7f800000)) + up), limit);
-    return xsimd::select(is_number, code, integers(255));
+    return simd::select(is_number, code, integers(255));
 }
 
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> decode_power(xsimd::batch<std::int32_t, A> const& code) noexcept {
     using integers = xsimd::batch<std::int32_t, A>;
-    integers const bits = xsimd::select(code == integers(0), integers(0x400000), shift_left<23>(code));
-    return reinterpret<float>(xsimd::select(code == integers(255), integers(0x7fc00000), bits));
+    integers const bits = simd::select(code == integers(0), integers(0x400000), shift_left<23>(code));
+    return reinterpret<float>(simd::select(code == integers(255), integers(0x7fc00000), bits));
 }
 
 template <class F, class A>
 TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_integer(xsimd::batch<float, A> const& x) noexcept {
     using integers = xsimd::batch<std::int32_t, A>;
     using reals = xsimd::batch<float, A>;
-    reals const number = xsimd::select(x == x, x, reals(0.0f));
+    reals const number = simd::select(x == x, x, reals(0.0f));
     reals const inside = clamped(number, static_cast<float>(F::min_value), static_cast<float>(F::max_value));
     // Adding 1.5 * 2^23 rounds to an integer, to even, and leaves it in the low bits.
     integers const rounded = reinterpret<std::int32_t>(inside + reals(0x1.8p23f));

@@ -74,8 +74,8 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> exp_any(xsimd::batch<float, A> const
     reals const first = reinterpret<float>((half + integers(127)) << 23);
     reals const second = reinterpret<float>((whole - half + integers(127)) << 23);
     reals y = exp_reduced(r) * first * second;
-    y = xsimd::select(x < reals(-104.0f), reals(0.0f), y);
-    return xsimd::select(x > reals(88.8f), reals(std::numeric_limits<float>::infinity()), y);
+    y = simd::select(x < reals(-104.0f), reals(0.0f), y);
+    return simd::select(x > reals(88.8f), reals(std::numeric_limits<float>::infinity()), y);
 }
 
 #if defined(__AVX512F__)
@@ -126,7 +126,7 @@ template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> sigmoid(xsimd::batch<float, A> const& x) noexcept {
     using reals = xsimd::batch<float, A>;
     reals const e = simd::exp(-xsimd::abs(x));
-    return xsimd::select(x < reals(0.0f), e, reals(1.0f)) / (reals(1.0f) + e);
+    return simd::select(x < reals(0.0f), e, reals(1.0f)) / (reals(1.0f) + e);
 }
 
 /// The hyperbolic tangent: an odd polynomial below 0.625, 1 - 2 / (e^2|x| + 1) with the sign of x above.
@@ -138,7 +138,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> tanh(xsimd::batch<float, A> const& x
     reals const u = x * x;
     reals const near = simd::fma(x * u, detail::polynomial(u, p), x);
     reals const far = reals(1.0f) - reals(2.0f) / (simd::exp(a + a) + reals(1.0f));
-    return xsimd::copysign(xsimd::select(a < reals(0.625f), near, far), x); // near is +0 for -0
+    return xsimd::copysign(simd::select(a < reals(0.625f), near, far), x); // near is +0 for -0
 }
 
 /// The error function: an odd polynomial below 0.85, 1 - erfc(|x|) with the sign of x above.
@@ -148,11 +148,11 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> erf(xsimd::batch<float, A> const& x)
     constexpr float p[] = {0x1.06eba8p-3f, -0x1.81271ap-2f, 0x1.ce23dep-4f, -0x1.b72208p-6f, 0x1.4b0750p-8f,
                            -0x1.4b183cp-11f};
     reals const magnitude = xsimd::abs(x);
-    reals const a = xsimd::select(magnitude > reals(10.0f), reals(10.0f), magnitude);
+    reals const a = simd::select(magnitude > reals(10.0f), reals(10.0f), magnitude);
     reals const u = a * a;
     reals const near = simd::fma(x, detail::polynomial(u, p), x);
     reals const far = reals(1.0f) - simd::exp(-u) * detail::scaled_erfc(a);
-    return xsimd::select(a < reals(0.85f), near, xsimd::copysign(far, x));
+    return simd::select(a < reals(0.85f), near, xsimd::copysign(far, x));
 }
 
 /// (1 - erf(a / sqrt 2)) / 2 for a >= 0: the probability that a normal variable exceeds a. With FMA the rounding of a^2
@@ -160,7 +160,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> erf(xsimd::batch<float, A> const& x)
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> normal_tail(xsimd::batch<float, A> const& a) noexcept {
     using reals = xsimd::batch<float, A>;
-    reals const inside = xsimd::select(a > reals(15.0f), reals(15.0f), a);
+    reals const inside = simd::select(a > reals(15.0f), reals(15.0f), a);
     reals const square = inside * inside;
     reals const rest = simd::fms(inside, inside, square);
     reals const half(0.5f);
@@ -179,7 +179,7 @@ template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> gelu_erf(xsimd::batch<float, A> const& x) noexcept {
     using reals = xsimd::batch<float, A>;
     reals const tail = simd::normal_tail(xsimd::abs(x));
-    return x * xsimd::select(x < reals(0.0f), tail, reals(1.0f) - tail);
+    return x * simd::select(x < reals(0.0f), tail, reals(1.0f) - tail);
 }
 
 /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, as x sigmoid(2 ...).

@@ -175,7 +175,7 @@ TESSERA_FORCE_INLINE ints<Arch> bf16_codes(floats<Arch> const& v) noexcept {
     // Arithmetic shifts: only the low 16 bits of the result are stored.
     integers const rounded = (bits + integers(0x7fff) + ((bits >> 16) & integers(1))) >> 16;
     integers const quiet = ((bits >> 16) & integers(0x8000)) | integers(0x7fc0);
-    return xsimd::select((bits & integers(0x7fffffff)) > integers(0x7f800000), quiet, rounded);
+    return simd::select((bits & integers(0x7fffffff)) > integers(0x7f800000), quiet, rounded);
 }
 
 } // namespace detail

@@ -24,7 +24,7 @@ TESSERA_FORCE_INLINE void for_each(index_t n, F const& f) noexcept {
 template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> keep_first(floats<Arch> const& v, index_t n, float other) noexcept {
     alignas(64) static constexpr float index[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return xsimd::select(floats<Arch>::load_aligned(index) < floats<Arch>(static_cast<float>(n)), v,
+    return simd::select(floats<Arch>::load_aligned(index) < floats<Arch>(static_cast<float>(n)), v,
                          floats<Arch>(other));
 }
 

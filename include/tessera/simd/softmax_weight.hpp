@@ -29,7 +29,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> softmax_weight(xsimd::batch<float, A
         return _mm512_maskz_scalef_ps(normal, detail::polynomial(f, p), n);
     }
 #endif
-    reals const inside = xsimd::select(x < reals(smallest), reals(smallest), x);
+    reals const inside = simd::select(x < reals(smallest), reals(smallest), x);
     reals const magic(0x1.8p23f); // adding it rounds to an integer and leaves that in the low bits
     reals const t = inside * reals(detail::inverse_ln2);
     reals const shifted = t + magic;
@@ -37,7 +37,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> softmax_weight(xsimd::batch<float, A
     // The low bits, moved to the exponent: polynomial * 2^n.
     integers const exponent = detail::reinterpret<std::int32_t>(shifted) << 23;
     integers const bits = detail::reinterpret<std::int32_t>(detail::polynomial(fraction, p)) + exponent;
-    return xsimd::select(x < reals(smallest), reals(0.0f), detail::reinterpret<float>(bits));
+    return simd::select(x < reals(smallest), reals(0.0f), detail::reinterpret<float>(bits));
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd
