@@ -97,7 +97,7 @@ inline void no_overlap(char const* operation, char const* input, footprint const
 
 /// No two elements of an output matrix (m, n) are one: rows lie apart, or columns do.
 template <class T, class E, class L, class A>
-void distinct_rows(char const* operation, char const* output, view<T, E, L, A> const& y) {
+void distinct_elements(char const* operation, char const* output, view<T, E, L, A> const& y) {
     if (y.size() <= 1) return;
     auto const step = [&](std::size_t r) { return y.stride(r) < 0 ? -y.stride(r) : y.stride(r); };
     auto const reach = [&](std::size_t r) { return step(r) * (y.extent(r) - 1); };

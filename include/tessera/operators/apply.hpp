@@ -29,7 +29,7 @@ matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n) {
     check::equal("apply", "rows of y", y.extent(0), m, "rows of x");
     check::equal("apply", "columns of y", y.extent(1), n, "rows of the operator");
     check::not_null("apply", "y", y.data_handle(), y.size());
-    check::distinct_rows("apply", "y", matrix_view<T>{y});
+    check::distinct_elements("apply", "y", matrix_view<T>{y});
     return y;
 }
 

@@ -90,7 +90,7 @@ struct form_of<Arch, Weights, as_bf16> {
     using type = bf16_rows;
 };
 
-/// Bytes a panel stage may use: fewest rows of x for which decoding a panel once beats decoding it for every block.
+/// Fewest rows of x for which decoding a panel once beats decoding it for every block.
 inline constexpr index_t decode_once_rows = 9;
 
 } // namespace detail
@@ -166,8 +166,14 @@ private:
 #endif
         return is_bf16_product;
     }();
-    /// Panels that go through the tiles together.
-    static constexpr index_t tile_panel_count = 4;
+    /// Panels that go through the tiles together; their scratch is counted by the same constant.
+    static constexpr index_t tile_panel_count = [] {
+        if constexpr (is_bf16_product)
+            return detail::bf16_shape<Arch, weights>::panels;
+        else if constexpr (has_tiles)
+            return detail::amx_shape<weights, form>::panels;
+        return index_t{1};
+    }();
 
     static weights shape(operand const& w) noexcept {
         if constexpr (is_placed)
