@@ -8,6 +8,7 @@
 #include <tessera/storage/kv_cache.hpp>
 
 #include <cstddef>
+#include <string>
 #include <type_traits>
 #include <variant>
 #include <vector>
@@ -27,13 +28,28 @@ constexpr char const* name_of(kv_format f) noexcept {
 /// contiguous: every token up to the capacity; ring: the last ones.
 enum class kv_layout { contiguous, ring };
 
-class kv_memory {
+namespace detail {
+
+template <class Format, class Layout>
+using cache_of = ts::kv_cache<ts::key<Format>, ts::value<Format>, Layout>;
+
+} // namespace detail
+
+/// One of the caches that it is compiled for, `Cache...`.
+template <class... Cache>
+class basic_kv_memory {
 public:
-    kv_memory() = default;
-    kv_memory(kv_format format, kv_layout layout, index_t layers, index_t capacity, index_t kv_heads, index_t head_dim) {
+    basic_kv_memory() = default;
+    /// @throws tessera::unsupported_error when it is not compiled for the format and layout
+    basic_kv_memory(kv_format format, kv_layout layout, index_t layers, index_t capacity, index_t kv_heads, index_t head_dim) {
         auto const make = [&]<class Format, class Layout>(std::type_identity<Format>, std::type_identity<Layout>) {
-            auto& all = caches_.emplace<caches<Format, Layout>>();
-            for (index_t i = 0; i < layers; ++i) all.emplace_back(capacity, kv_heads, head_dim);
+            using cache = detail::cache_of<Format, Layout>;
+            if constexpr ((std::is_same_v<cache, Cache> || ...)) {
+                auto& all = caches_.template emplace<std::vector<cache>>();
+                for (index_t i = 0; i < layers; ++i) all.emplace_back(capacity, kv_heads, head_dim);
+            } else {
+                ts::detail::raise<ts::unsupported_error>(std::string{"the program is not compiled for KV caches in "} + name_of(format));
+            }
         };
         auto const with_layout = [&](auto f) {
             if (layout == kv_layout::ring)
@@ -82,12 +98,14 @@ public:
     }
 
 private:
-    template <class Format, class Layout>
-    using caches = std::vector<ts::kv_cache<ts::key<Format>, ts::value<Format>, Layout>>;
-    std::variant<caches<float, ts::contiguous>, caches<ts::fp16, ts::contiguous>, caches<ts::bf16, ts::contiguous>,
-                 caches<ts::int8_per_token, ts::contiguous>, caches<float, ts::ring>, caches<ts::fp16, ts::ring>,
-                 caches<ts::bf16, ts::ring>, caches<ts::int8_per_token, ts::ring>>
-        caches_;
+    std::variant<std::vector<Cache>...> caches_;
 };
+
+/// Every format in every layout.
+using kv_memory =
+    basic_kv_memory<detail::cache_of<float, ts::contiguous>, detail::cache_of<ts::fp16, ts::contiguous>,
+                    detail::cache_of<ts::bf16, ts::contiguous>, detail::cache_of<ts::int8_per_token, ts::contiguous>,
+                    detail::cache_of<float, ts::ring>, detail::cache_of<ts::fp16, ts::ring>,
+                    detail::cache_of<ts::bf16, ts::ring>, detail::cache_of<ts::int8_per_token, ts::ring>>;
 
 } // namespace generate

@@ -41,12 +41,27 @@ struct llama_options {
     ts::peft::adapter const* adapter = nullptr; ///< read while the model is made; null: none
 };
 
-/// The model, its KV cache and its buffers; the file's bytes must outlive it.
+/// What a model is made of: the weights as they are stored, any KV cache. Another type with these members makes a model of
+/// other weights (examples/compress).
 template <class Exec>
+struct stored_parts {
+    using projection_type = projection<Exec>;
+    using kv_type = kv_memory;
+    /// Called for every projection, in the order of their use; see projection's constructor.
+    projection_type operator()(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
+                               ts::memory_arena& arena, std::vector<std::optional<matrix_adapter>>&& adapters) const {
+        return projection_type{exec, tensors, how, arena, std::move(adapters)};
+    }
+};
+
+/// The model, its KV cache and its buffers; the file's bytes must outlive it.
+template <class Exec, class Parts = stored_parts<Exec>>
 class llama {
 public:
+    using projection_type = typename Parts::projection_type;
+
     /// @throws tessera::format_error, tessera::unsupported_error when the file holds no such model
-    llama(Exec const& exec, ts::gguf::file const& file, llama_options const& options = {});
+    llama(Exec const& exec, ts::gguf::file const& file, llama_options const& options = {}, Parts const& parts = {});
 
     hyperparameters const& sizes() const noexcept { return sizes_; }
     llama_options const& options() const noexcept { return options_; }
@@ -72,11 +87,11 @@ public:
 private:
     struct layer {
         std::vector<float> attention_norm;
-        projection<Exec> qkv;
-        projection<Exec> output;
+        projection_type qkv;
+        projection_type output;
         std::vector<float> feed_forward_norm;
-        projection<Exec> gate_up;
-        projection<Exec> down;
+        projection_type gate_up;
+        projection_type down;
     };
 
     /// Reads tensors by name and remembers which.
@@ -103,9 +118,9 @@ private:
     ts::memory_arena arena_; // the placed weights, in the order of their use
     std::vector<layer> layers_;
     std::vector<float> norm_;
-    projection<Exec> head_;
+    projection_type head_;
     ts::rope_table rotations_;
-    kv_memory kv_;
+    typename Parts::kv_type kv_;
     // (chunk, ...)
     ts::matrix<float> x_;        // the residual stream
     ts::matrix<float> normed_;   // (…, width)
@@ -118,12 +133,12 @@ private:
 template <class Exec>
 llama(Exec const&, ts::gguf::file const&, llama_options const& = {}) -> llama<Exec>;
 
-template <class Exec>
-class llama<Exec>::loader {
+template <class Exec, class Parts>
+class llama<Exec, Parts>::loader {
 public:
-    loader(Exec const& exec, ts::gguf::file const& file, activations how, ts::memory_arena& arena,
+    loader(Exec const& exec, ts::gguf::file const& file, Parts const& parts, activations how, ts::memory_arena& arena,
            matrix_adapters const& adapters)
-        : exec_{exec}, file_{file}, how_{how}, arena_{arena}, adapters_{adapters} {}
+        : exec_{exec}, file_{file}, parts_{parts}, how_{how}, arena_{arena}, adapters_{adapters} {}
 
     ts::gguf::tensor_entry const& matrix(std::string const& name, index_t rows, index_t columns) {
         ts::gguf::tensor_entry const& t = file_.tensor(name);
@@ -149,14 +164,14 @@ public:
         std::string name;
         index_t rows;
     };
-    projection<Exec> stack(index_t columns, std::initializer_list<part> parts) {
+    projection_type stack(index_t columns, std::initializer_list<part> parts) {
         std::vector<ts::gguf::tensor_entry const*> tensors;
         std::vector<std::optional<matrix_adapter>> adapters;
         for (part const& p : parts) {
             tensors.push_back(&matrix(p.name, p.rows, columns));
             adapters.push_back(adapters_.find(p.name, p.rows, columns));
         }
-        return projection<Exec>{exec_, tensors, how_, arena_, std::move(adapters)};
+        return parts_(exec_, tensors, how_, arena_, std::move(adapters));
     }
 
     /// A tensor that nobody asked for means something that is not done here.
@@ -171,14 +186,15 @@ public:
 private:
     Exec const& exec_;
     ts::gguf::file const& file_;
+    Parts const& parts_;
     activations how_;
     ts::memory_arena& arena_;
     matrix_adapters adapters_;
     std::set<std::string_view> used_;
 };
 
-template <class Exec>
-llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options const& options)
+template <class Exec, class Parts>
+llama<Exec, Parts>::llama(Exec const& exec, ts::gguf::file const& file, llama_options const& options, Parts const& parts)
     : exec_{exec}, sizes_{read_hyperparameters(file)}, options_{options} {
     auto const& s = sizes_;
     if (options_.context == 0) options_.context = s.context;
@@ -188,7 +204,7 @@ llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options c
     ts::check::within("llama", "chunk", options_.chunk, 1, 1 << 16);
     options_.chunk = ts::minimum(options_.chunk, options_.kv_tokens);
 
-    loader load{exec_, file, options_.products, arena_, matrix_adapters{options_.adapter, s.head_dim}};
+    loader load{exec_, file, parts, options_.products, arena_, matrix_adapters{options_.adapter, s.head_dim}};
     auto const& embedding = load.matrix("token_embd.weight", -1, s.width);
     table_ = embedding_table{embedding};
     index_t const q_rows = s.heads * s.head_dim;
@@ -224,8 +240,8 @@ llama<Exec>::llama(Exec const& exec, ts::gguf::file const& file, llama_options c
 }
 
 /// The largest scratch of any call, so that none of them allocates.
-template <class Exec>
-void llama<Exec>::reserve() {
+template <class Exec, class Parts>
+void llama<Exec, Parts>::reserve() {
     index_t most = 0;
     auto const& s = sizes_;
     // Few and many rows are different kernels.
@@ -244,15 +260,15 @@ void llama<Exec>::reserve() {
     exec_.reserve(most);
 }
 
-template <class Exec>
-index_t llama<Exec>::weight_bytes() const {
+template <class Exec, class Parts>
+index_t llama<Exec, Parts>::weight_bytes() const {
     index_t sum = head_.bytes();
     for (layer const& l : layers_) sum += l.qkv.bytes() + l.output.bytes() + l.gate_up.bytes() + l.down.bytes();
     return sum;
 }
 
-template <class Exec>
-ts::matrix_view<float const> llama<Exec>::forward(std::span<token_id const> tokens, index_t wanted) {
+template <class Exec, class Parts>
+ts::matrix_view<float const> llama<Exec, Parts>::forward(std::span<token_id const> tokens, index_t wanted) {
     auto const& s = sizes_;
     index_t m = static_cast<index_t>(tokens.size());
     index_t const first = position();

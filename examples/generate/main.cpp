@@ -3,6 +3,7 @@
 /// Runs a language model from a GGUF file: see options.hpp for the arguments, llama.hpp for the model.
 /// Exit codes: 0 done (also when interrupted), 1 the model cannot be run, 2 wrong arguments.
 
+#include "backend.hpp"
 #include "chat.hpp"
 #include "llama.hpp"
 #include "options.hpp"
@@ -10,7 +11,6 @@
 #include "synthetic.hpp"
 #include "tokenizer.hpp"
 
-#include <tessera/core/exec.hpp>
 #include <tessera/core/philox.hpp>
 #include <tessera/sampling/sampler.hpp>
 #include <tessera/storage/mapped_file.hpp>
@@ -31,21 +31,12 @@ namespace {
 
 namespace ts = tessera;
 using namespace generate;
-using backend = ts::cpu<>;
 
 volatile std::sig_atomic_t interrupted = 0;
 
 extern "C" void interrupt(int signal) {
     interrupted = 1;
     std::signal(signal, SIG_DFL); // a second Ctrl-C ends the program at once
-}
-
-template <class Backend> // the branch not taken need not compile
-Backend make_backend([[maybe_unused]] int threads) {
-    if constexpr (std::is_same_v<typename Backend::parallel_type, ts::openmp>)
-        return Backend{ts::openmp{threads}};
-    else
-        return Backend{};
 }
 
 /// A file that is gone when the program ends.
