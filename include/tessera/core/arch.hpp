@@ -49,6 +49,19 @@ struct neon64 : generic_arch {
     static constexpr char const* name = "neon64";
     static constexpr int lanes = 4; ///< float32 lanes of a register
 };
+/// AArch64 with the dot product of signed bytes (Armv8.2-A's option, Armv8.4-A).
+struct neon64_dotprod : neon64 {
+    static constexpr char const* name = "neon64_dotprod";
+};
+/// AArch64 with the dot product of unsigned by signed bytes too (Armv8.2-A's option, Armv8.6-A).
+struct neon64_i8mm : neon64_dotprod {
+    static constexpr char const* name = "neon64_i8mm";
+};
+
+/// Chosen when the program runs: `cpu<dispatched>` multiplies operators that dispatch/ erased. No kernel is compiled for it.
+struct dispatched {
+    static constexpr char const* name = "dispatched";
+};
 
 /// The best tag that this translation unit's flags allow.
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
@@ -68,7 +81,13 @@ using native_arch = avx2;
 #elif defined(__SSE2__) || defined(_M_X64)
 using native_arch = sse2;
 #elif defined(__aarch64__) && defined(__ARM_NEON)
+#if defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_FEATURE_MATMUL_INT8)
+using native_arch = neon64_i8mm;
+#elif defined(__ARM_FEATURE_DOTPROD)
+using native_arch = neon64_dotprod;
+#else
 using native_arch = neon64;
+#endif
 #else
 using native_arch = generic_arch;
 #endif

@@ -3,7 +3,8 @@
 
 /// @file
 /// The only place that maps the library's architecture tags to xsimd's, and that absorbs the renamings between xsimd 8.1
-/// (Debian 12) and later versions: `hadd` became `reduce_add`.
+/// (Debian 12) and later versions: `hadd` became `reduce_add`. What xsimd 8.1 rounds otherwise on AArch64 (division of
+/// registers by Newton's steps, `fnma` in two) has its instruction here.
 
 #include "../core/arch.hpp"
 #include "../core/types.hpp"
@@ -28,7 +29,7 @@ namespace detail {
 template <class Arch>
 struct arch_map {
     static_assert(tessera::detail::always_false<Arch>,
-                  "tessera: no SIMD mapping for this architecture tag (sse2, avx2, avx512 and their refinements, neon64)");
+                  "tessera: no SIMD mapping for this architecture tag (sse2, avx2, avx512 and their refinements, neon64 and its)");
 };
 template <>
 struct arch_map<sse2> {
@@ -52,6 +53,10 @@ template <>
 struct arch_map<neon64> {
     using type = xsimd::neon64;
 };
+template <>
+struct arch_map<neon64_dotprod> : arch_map<neon64> {};
+template <>
+struct arch_map<neon64_i8mm> : arch_map<neon64> {};
 
 #if defined(__AVX512F__)
 /// For zero-masked forms of conversions: the unmasked ones of g++ 12 start from a register that it warns of.
@@ -84,6 +89,9 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fma(xsimd::batch<float, A> const& x,
 #if defined(__FMA__)
     if constexpr (std::is_same_v<A, xsimd::sse2>) return _mm_fmadd_ps(x, y, z);
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vfmaq_f32(z, x, y);
+#endif
     return xsimd::fma(x, y, z);
 }
 
@@ -96,6 +104,9 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fms(xsimd::batch<float, A> const& x,
 #endif
 #if defined(__FMA__)
     if constexpr (std::is_same_v<A, xsimd::sse2>) return _mm_fmsub_ps(x, y, z);
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vfmaq_f32(vnegq_f32(z), x, y);
 #endif
     return xsimd::fms(x, y, z);
 }
@@ -110,7 +121,20 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> fnma(xsimd::batch<float, A> const& x
 #if defined(__FMA__)
     if constexpr (std::is_same_v<A, xsimd::sse2>) return _mm_fnmadd_ps(x, y, z);
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vfmsq_f32(z, x, y);
+#endif
     return xsimd::fnma(x, y, z);
+}
+
+/// x / y, rounded once.
+template <class A>
+TESSERA_FORCE_INLINE xsimd::batch<float, A> divide(xsimd::batch<float, A> const& x,
+                                                   xsimd::batch<float, A> const& y) noexcept {
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vdivq_f32(x, y);
+#endif
+    return x / y;
 }
 
 /// Lanes of `yes` where the condition holds, else of `no`. xsimd 8.1's form of it for AVX-512 integers names instructions of
@@ -126,21 +150,27 @@ TESSERA_FORCE_INLINE xsimd::batch<T, A> select(xsimd::batch_bool<T, A> const& co
         return xsimd::select(condition, yes, no);
 }
 
-/// The larger of each pair of lanes; y where one is NaN (x86). The masked form of AVX-512 avoids a false warning that
+/// The larger of each pair of lanes; y where one is NaN. The masked form of AVX-512 avoids a false warning that
 /// GCC 12's own header gives for the plain one.
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> max(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y) noexcept {
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_maskz_max_ps(0xffff, x, y);
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vbslq_f32(vcgtq_f32(x, y), x, y);
+#endif
     return xsimd::max(x, y);
 }
 
-/// The smaller of each pair of lanes; y where one is NaN (x86).
+/// The smaller of each pair of lanes; y where one is NaN.
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> min(xsimd::batch<float, A> const& x, xsimd::batch<float, A> const& y) noexcept {
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_maskz_min_ps(0xffff, x, y);
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vbslq_f32(vcltq_f32(x, y), x, y);
 #endif
     return xsimd::min(x, y);
 }
@@ -166,6 +196,9 @@ TESSERA_FORCE_INLINE T reduce_max(xsimd::batch<T, A> const& v) noexcept {
         __m128 const two = _mm_max_ps(four, _mm_movehl_ps(four, four));
         return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
     }
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<T, float>) return vmaxnmvq_f32(v);
 #endif
     alignas(64) T lane[xsimd::batch<T, A>::size];
     v.store_aligned(lane);

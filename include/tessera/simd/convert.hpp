@@ -32,6 +32,9 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> shift_left(xsimd::batch<std::
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_maskz_slli_epi32(every_lane, v, N);
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vshlq_n_s32(v, N);
+#endif
     return v << N;
 }
 
@@ -40,6 +43,9 @@ template <int N, class A>
 TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> shift_right(xsimd::batch<std::int32_t, A> const& v) noexcept {
 #if defined(__AVX512F__)
     if constexpr (xsimd::batch<float, A>::size == 16) return _mm512_maskz_srai_epi32(every_lane, v, N);
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vshrq_n_s32(v, N);
 #endif
     return v >> N;
 }

@@ -6,6 +6,7 @@
 /// register, so that packing and unpacking cost a few instructions for 64, 32 or 16 elements.
 
 #include "convert.hpp"
+#include "memory.hpp"
 
 #include "../numerics/convert.hpp"
 
@@ -41,6 +42,8 @@ template <class Arch>
 inline constexpr bool is_256 = lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>;
 template <class Arch>
 inline constexpr bool is_128 = std::is_same_v<Arch, sse2>;
+template <class Arch>
+inline constexpr bool is_neon = std::is_base_of_v<neon64, Arch>;
 
 #if defined(__AVX512F__)
 inline constexpr __mmask16 all_16 = 0xffff; // see shift_left in convert.hpp
@@ -98,12 +101,36 @@ TESSERA_FORCE_INLINE code_block<Arch> load_codes(Code const* p) noexcept {
                  ints<Arch>(_mm_unpacklo_epi16(high, zero)), ints<Arch>(_mm_unpackhi_epi16(high, zero))}};
     }
 #endif
+#if defined(__aarch64__)
+    if constexpr (is_neon<Arch>) {
+        uint16x8_t low;
+        uint16x8_t high;
+        if constexpr (sizeof(Code) == 1) {
+            uint8x16_t const bytes = vld1q_u8(p);
+            low = vmovl_u8(vget_low_u8(bytes));
+            high = vmovl_u8(vget_high_u8(bytes));
+        } else {
+            low = vld1q_u16(p);
+            high = vld1q_u16(p + 8);
+        }
+        auto const lanes_of = [](uint16x4_t words) noexcept { return vreinterpretq_s32_u32(vmovl_u16(words)); };
+        return {{ints<Arch>(lanes_of(vget_low_u16(low))), ints<Arch>(lanes_of(vget_high_u16(low))),
+                 ints<Arch>(lanes_of(vget_low_u16(high))), ints<Arch>(lanes_of(vget_high_u16(high)))}};
+    }
+#endif
     if constexpr (is_512<Arch> || is_256<Arch>)
         return {{widen<Arch>(p), widen<Arch>(p + lanes<Arch>), widen<Arch>(p + 2 * lanes<Arch>),
                  widen<Arch>(p + 3 * lanes<Arch>)}};
     else
         return widen_by_element<Arch>(p);
 }
+
+#if defined(__aarch64__)
+/// The low halves of two registers' lanes.
+TESSERA_FORCE_INLINE uint16x8_t low_words(int32x4_t a, int32x4_t b) noexcept {
+    return vuzp1q_u16(vreinterpretq_u16_s32(a), vreinterpretq_u16_s32(b));
+}
+#endif
 
 /// Lanes of 0 to 255 as bytes.
 template <class Arch>
@@ -131,6 +158,13 @@ TESSERA_FORCE_INLINE void store_codes(std::uint8_t* to, code_block<Arch> const& 
     if constexpr (is_128<Arch>) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(_mm_packs_epi32(b.part[0], b.part[1]),
                                                                           _mm_packs_epi32(b.part[2], b.part[3])));
+        return;
+    }
+#endif
+#if defined(__aarch64__)
+    if constexpr (is_neon<Arch>) {
+        vst1q_u8(to, vuzp1q_u8(vreinterpretq_u8_u16(low_words(b.part[0], b.part[1])),
+                               vreinterpretq_u8_u16(low_words(b.part[2], b.part[3]))));
         return;
     }
 #endif
@@ -168,12 +202,19 @@ TESSERA_FORCE_INLINE void store_codes(std::uint16_t* p, code_block<Arch> const& 
         return;
     }
 #endif
+#if defined(__aarch64__)
+    if constexpr (is_neon<Arch>) {
+        vst1q_u16(p, low_words(b.part[0], b.part[1]));
+        vst1q_u16(p + 8, low_words(b.part[2], b.part[3]));
+        return;
+    }
+#endif
     narrow_by_element<Arch>(p, b);
 }
 
 /// fp16 by the processor's instruction.
 template <class Arch>
-inline constexpr bool converts_half = is_512<Arch> || is_256<Arch>;
+inline constexpr bool converts_half = is_512<Arch> || is_256<Arch> || is_neon<Arch>;
 
 template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> load_half([[maybe_unused]] fp16 const* p) noexcept {
@@ -183,6 +224,9 @@ TESSERA_FORCE_INLINE floats<Arch> load_half([[maybe_unused]] fp16 const* p) noex
 #endif
 #if defined(__F16C__)
     if constexpr (is_256<Arch>) return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+#endif
+#if defined(__aarch64__)
+    if constexpr (is_neon<Arch>) return simd::load<Arch>(p);
 #endif
 }
 
@@ -195,6 +239,9 @@ TESSERA_FORCE_INLINE void store_half([[maybe_unused]] fp16* p, [[maybe_unused]] 
 #endif
 #if defined(__F16C__)
     if constexpr (is_256<Arch>) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, nearest));
+#endif
+#if defined(__aarch64__)
+    if constexpr (is_neon<Arch>) simd::store<Arch>(p, v);
 #endif
 }
 

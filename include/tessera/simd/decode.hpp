@@ -55,6 +55,16 @@ TESSERA_FORCE_INLINE floats<Arch> look_up_by_element(float const* table, ints<Ar
     return floats<Arch>::load_aligned(v);
 }
 
+#if defined(__aarch64__)
+/// table[index] for indices below 16: a look-up of the four bytes of every number.
+TESSERA_FORCE_INLINE float32x4_t look_up_16(float const* table, int32x4_t index) noexcept {
+    uint8x16x4_t const bytes = {{vreinterpretq_u8_f32(vld1q_f32(table)), vreinterpretq_u8_f32(vld1q_f32(table + 4)),
+                                 vreinterpretq_u8_f32(vld1q_f32(table + 8)), vreinterpretq_u8_f32(vld1q_f32(table + 12))}};
+    int32x4_t const at = vmlaq_s32(vdupq_n_s32(0x03020100), index, vdupq_n_s32(0x04040404));
+    return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_s32(at)));
+}
+#endif
+
 } // namespace detail
 
 /// The values of the codes of one column: `word` holds one vector of panel codes, `shift` is the bit at which the
@@ -68,7 +78,11 @@ TESSERA_FORCE_INLINE floats<Arch> column_values(ints<Arch> const& word, int shif
         return _mm512_permutexvar_ps(_mm512_srli_epi32(word, static_cast<unsigned>(shift)),
                                      _mm512_load_ps(values_of<Source>.values));
 #endif
+#if defined(__aarch64__)
+    ints<Arch> const code = vandq_s32(vshlq_s32(word, vdupq_n_s32(-shift)), vdupq_n_s32(mask));
+#else
     ints<Arch> const code = (word >> shift) & ints<Arch>(mask);
+#endif
     if constexpr (Source::is_integer)
         return xsimd::to_float(code - ints<Arch>(Source::zero));
 #if defined(__AVX512F__)
@@ -78,6 +92,9 @@ TESSERA_FORCE_INLINE floats<Arch> column_values(ints<Arch> const& word, int shif
 #if defined(__AVX2__)
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
         return _mm256_i32gather_ps(values_of<Source>.values, code, 4);
+#endif
+#if defined(__aarch64__)
+    if constexpr (Source::bits <= 4) return detail::look_up_16(values_of<Source>.values, code);
 #endif
     return detail::look_up_by_element<Arch>(values_of<Source>.values, code);
 }

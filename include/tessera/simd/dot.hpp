@@ -7,7 +7,8 @@
 ///     dot4<Bits>(acc, u, s)[i] = acc[i] + sum over j < 4 of u[4 i + j] * s[4 i + j]
 ///
 /// u unsigned codes of at most `Bits` bits, s signed bytes, acc 32-bit lanes; exact (VNNI's `vpdpbusd` does not saturate;
-/// AVX2's `vpmaddubsw` does beyond 15 bits, so it serves codes of at most 7 bits, and wider ones are widened).
+/// AVX2's `vpmaddubsw` does beyond 15 bits, so it serves codes of at most 7 bits, and wider ones are widened). AArch64
+/// multiplies signed bytes by signed ones (`smull`, `sdot`): codes of 8 bits are taken as u - 128, and 128 s is added.
 
 #include "arch_map.hpp"
 
@@ -104,6 +105,41 @@ TESSERA_FORCE_INLINE ints<Arch> dot4(avx512_vnni, ints<Arch> acc, ints<Arch> u, 
 }
 #endif
 
+#if defined(__aarch64__)
+/// Products of bytes in 16 bits: two of at most 127 * 128 fit, two of 128 * 128 do not.
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(neon64, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    int8x16_t const b = vreinterpretq_s8_s32(s);
+    if constexpr (Bits <= 7) {
+        int8x16_t const a = vreinterpretq_s8_s32(u);
+        int16x8_t const low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
+        return vpadalq_s16(acc, vpaddq_s16(low, vmull_high_s8(a, b)));
+    }
+    int8x16_t const a = vreinterpretq_s8_s32(veorq_s32(u, vdupq_n_s32(static_cast<std::int32_t>(0x80808080u))));
+    int32x4_t const low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+    int32x4_t const sum = vaddq_s32(acc, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))));
+    return vpadalq_s16(sum, vshlq_n_s16(vpaddlq_s8(b), 7));
+}
+#endif
+
+#if defined(__ARM_FEATURE_DOTPROD)
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(neon64_dotprod, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    int8x16_t const b = vreinterpretq_s8_s32(s);
+    if constexpr (Bits <= 7) return vdotq_s32(acc, vreinterpretq_s8_s32(u), b);
+    int8x16_t const half = vdupq_n_s8(64);
+    int32x4_t const offset = vdotq_s32(vdotq_s32(acc, half, b), half, b);
+    return vdotq_s32(offset, vreinterpretq_s8_s32(veorq_s32(u, vdupq_n_s32(static_cast<std::int32_t>(0x80808080u)))), b);
+}
+#endif
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4(neon64_i8mm, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+    return vusdotq_s32(acc, vreinterpretq_u8_s32(u), vreinterpretq_s8_s32(s));
+}
+#endif
+
 } // namespace detail
 
 /// See the file comment. The overload is chosen by the most derived architecture that has one.
@@ -124,6 +160,13 @@ inline constexpr char const* dot4_name = [] {
     if (std::is_base_of_v<avx512, Arch>) return "vpmaddubsw or vpmaddwd (512 bits)";
     if (std::is_base_of_v<avx2, Arch>) return "vpmaddubsw or vpmaddwd (256 bits)";
     if (std::is_base_of_v<sse2, Arch>) return "pmaddwd";
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if (std::is_base_of_v<neon64_i8mm, Arch>) return "usdot";
+#endif
+#if defined(__ARM_FEATURE_DOTPROD)
+    if (std::is_base_of_v<neon64_dotprod, Arch>) return "sdot";
+#endif
+    if (std::is_base_of_v<neon64, Arch>) return "smull and sadalp";
     return "scalar products";
 }();
 

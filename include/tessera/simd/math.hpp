@@ -99,8 +99,8 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> scaled_erfc(xsimd::batch<float, A> c
     using reals = xsimd::batch<float, A>;
     constexpr float e[] = {0x1.46e80ep+0f,  -0x1.7bf616p-4f, -0x1.540848p-3f, 0x1.4ffc40p-3f,  -0x1.bc0aa8p-5f,
                            -0x1.081b22p-7f, 0x1.1ad7cap-7f,  0x1.58550cp-10f, -0x1.426b0cp-10f, -0x1.a40914p-12f};
-    reals const t = (a - reals(2.0f)) / (a + reals(2.0f));
-    return polynomial(t, e) / simd::fma(a, reals(2.0f), reals(1.0f));
+    reals const t = simd::divide(a - reals(2.0f), a + reals(2.0f));
+    return simd::divide(polynomial(t, e), simd::fma(a, reals(2.0f), reals(1.0f)));
 }
 
 } // namespace detail
@@ -108,6 +108,9 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> scaled_erfc(xsimd::batch<float, A> c
 /// Lanes 2i and 2i + 1 exchanged.
 template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> exchange_neighbours(xsimd::batch<float, A> const& x) noexcept {
+#if defined(__aarch64__)
+    if constexpr (std::is_same_v<A, xsimd::neon64>) return vrev64q_f32(x);
+#endif
     auto const pairs = detail::reinterpret<std::uint64_t>(x);
     return detail::reinterpret<float>((pairs << 32) | (pairs >> 32));
 }
@@ -126,7 +129,7 @@ template <class A>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> sigmoid(xsimd::batch<float, A> const& x) noexcept {
     using reals = xsimd::batch<float, A>;
     reals const e = simd::exp(-xsimd::abs(x));
-    return simd::select(x < reals(0.0f), e, reals(1.0f)) / (reals(1.0f) + e);
+    return simd::divide(simd::select(x < reals(0.0f), e, reals(1.0f)), reals(1.0f) + e);
 }
 
 /// The hyperbolic tangent: an odd polynomial below 0.625, 1 - 2 / (e^2|x| + 1) with the sign of x above.
@@ -137,7 +140,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> tanh(xsimd::batch<float, A> const& x
     reals const a = xsimd::abs(x);
     reals const u = x * x;
     reals const near = simd::fma(x * u, detail::polynomial(u, p), x);
-    reals const far = reals(1.0f) - reals(2.0f) / (simd::exp(a + a) + reals(1.0f));
+    reals const far = reals(1.0f) - simd::divide(reals(2.0f), simd::exp(a + a) + reals(1.0f));
     return xsimd::copysign(simd::select(a < reals(0.625f), near, far), x); // near is +0 for -0
 }
 

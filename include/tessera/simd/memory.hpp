@@ -68,6 +68,10 @@ TESSERA_FORCE_INLINE floats<Arch> load(fp16 const* p) noexcept {
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>)
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<std::uint16_t const*>(p))));
+#endif
     return detail::load_by_element<Arch>(p, lanes<Arch>);
 }
 
@@ -83,6 +87,10 @@ TESSERA_FORCE_INLINE floats<Arch> load(bf16 const* p) noexcept {
         return _mm256_castsi256_ps(
             _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))), 16));
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>)
+        return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<std::uint16_t const*>(p)), 16));
+#endif
     return detail::load_by_element<Arch>(p, lanes<Arch>);
 }
 
@@ -96,6 +104,13 @@ TESSERA_FORCE_INLINE floats<Arch> load(std::int8_t const* p) noexcept {
 #if defined(__AVX2__)
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>) {
+        std::uint32_t four;
+        std::memcpy(&four, p, sizeof four);
+        return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
+    }
 #endif
     return detail::load_by_element<Arch>(p, lanes<Arch>);
 }
@@ -157,6 +172,12 @@ TESSERA_FORCE_INLINE void store(fp16* p, floats<Arch> const& v) noexcept {
         return;
     }
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>) {
+        vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(v)));
+        return;
+    }
+#endif
     detail::store_by_element<Arch>(p, v, lanes<Arch>);
 }
 
@@ -199,6 +220,12 @@ TESSERA_FORCE_INLINE void store(bf16* p, floats<Arch> const& v) noexcept {
         return;
     }
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>) {
+        vst1_u16(reinterpret_cast<std::uint16_t*>(p), vmovn_u32(vreinterpretq_u32_s32(codes)));
+        return;
+    }
+#endif
     alignas(64) std::int32_t lane[lanes<Arch>];
     codes.store_aligned(lane);
     for (index_t i = 0; i < lanes<Arch>; ++i) p[i] = bf16::from_bits(static_cast<std::uint16_t>(lane[i]));
@@ -217,6 +244,14 @@ TESSERA_FORCE_INLINE void store_int8(std::int8_t* p, ints<Arch> const& v) noexce
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(detail::every_lane, v));
+        return;
+    }
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>) {
+        int16x4_t const words = vmovn_s32(v);
+        std::uint32_t const four = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words))), 0);
+        std::memcpy(p, &four, sizeof four);
         return;
     }
 #endif

@@ -26,6 +26,9 @@ TESSERA_FORCE_INLINE ints<Arch> load_columns(std::uint16_t const* p) noexcept {
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
         return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
 #endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>) return vreinterpretq_s32_u32(vmovl_u16(vld1_u16(p)));
+#endif
     alignas(64) std::int32_t lane[lanes<Arch>];
     for (index_t i = 0; i < lanes<Arch>; ++i) lane[i] = p[i];
     return ints<Arch>::load_aligned(lane);
@@ -98,6 +101,19 @@ TESSERA_FORCE_INLINE floats<Arch> pick(float const* x, ints<Arch> const& positio
             // The bit that says "8 and above" as the sign, which chooses.
             return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(position, 28)));
         }
+    }
+#endif
+#if defined(__aarch64__)
+    if constexpr (std::is_base_of_v<neon64, Arch>) { // a look-up of the four bytes of every number
+        auto const bytes = [x](int i) noexcept { return vreinterpretq_u8_f32(vld1q_f32(x + 4 * i)); };
+        uint8x16_t const at =
+            vreinterpretq_u8_s32(vmlaq_s32(vdupq_n_s32(0x03020100), position, vdupq_n_s32(0x04040404)));
+        if constexpr (Group <= 4)
+            return vreinterpretq_f32_u8(vqtbl1q_u8(bytes(0), at));
+        else if constexpr (Group <= 8)
+            return vreinterpretq_f32_u8(vqtbl2q_u8(uint8x16x2_t{{bytes(0), bytes(1)}}, at));
+        else
+            return vreinterpretq_f32_u8(vqtbl4q_u8(uint8x16x4_t{{bytes(0), bytes(1), bytes(2), bytes(3)}}, at));
     }
 #endif
     alignas(64) std::int32_t from[lanes<Arch>];

@@ -68,4 +68,8 @@ TEST_CASE("dot4 is its definition") {
 #if defined(__AVXVNNI__) && defined(__AVX2__)
     check_width<ts::avx2_vnni, 8>();
 #endif
+#if defined(__ARM_FEATURE_DOTPROD)
+    check_width<ts::neon64_dotprod, 7>();
+    check_width<ts::neon64_dotprod, 8>();
+#endif
 }

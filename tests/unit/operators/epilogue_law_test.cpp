@@ -19,6 +19,9 @@ void for_every_arch(F const& f) {
 #if defined(__AVXVNNI__)
     f(ts::avx2_vnni{});
 #endif
+#if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_DOTPROD)
+    f(ts::neon64_dotprod{});
+#endif
 }
 
 /// A function of the value and of its position that does not round.

@@ -32,6 +32,9 @@ void for_each_arch(F const& f) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
     if constexpr (!std::is_same_v<ts::native_arch, ts::avx512_vnni>) f(ts::avx512_vnni{});
 #endif
+#if defined(__aarch64__)
+    if constexpr (!std::is_same_v<ts::native_arch, ts::neon64>) f(ts::neon64{});
+#endif
 }
 
 /// Random codes (of finite values), scales and zero points.

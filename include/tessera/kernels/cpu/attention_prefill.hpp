@@ -301,7 +301,7 @@ private:
             float const* const sums = s_.sums + t * tile::queries + m * width;
             float const* const maxima = s_.maxima + t * tile::queries + m * width;
             floats const sum = simd::load<Arch>(sums);
-            floats const inverse = select(sum == floats(0.0f), floats(0.0f), floats(1.0f) / sum);
+            floats const inverse = select(sum == floats(0.0f), floats(0.0f), simd::divide(floats(1.0f), sum));
             float* const o = outputs(t) + m * width;
             for (index_t d = 0; d < dim; ++d)
                 simd::store<Arch>(o + d * tile::queries, simd::load<Arch>(o + d * tile::queries) * inverse);
