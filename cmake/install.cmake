@@ -20,7 +20,9 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/tessera-config-vers
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/tessera-config.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/tessera-config-version.cmake
               cmake/tessera_xsimd.cmake
+              cmake/tessera_dispatch.cmake
               cmake/tessera_formats.cmake
+              cmake/tessera_localise.cmake
         DESTINATION ${tessera_cmake_dir})
 
 # The prefix is written relative to the .pc file, so that an installed tree can be moved.
