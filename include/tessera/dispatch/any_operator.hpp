@@ -12,10 +12,17 @@
 /// operator like others: it may be a term of a sum, a factor, or sliced, takes epilogues and x and y of other types; tiles
 /// then cost a virtual call each, and a copy of x in float32 is made. Nothing allocates but `erase`.
 ///
-/// What is erased is compiled for one policy type, so the operator belongs to it.
+/// What is erased is compiled for one policy type, so the operator belongs to it. Of the policy `cpu<dispatched>` it runs the
+/// instruction set of the file that erased it, a unit of tessera_add_dispatch; the caller's file may be compiled for another.
+/// There `place` returns an `any_operator` at once:
+///
+///     ts::cpu<ts::dispatched> const exec;
+///     ts::any_operator<ts::cpu<ts::dispatched>> w = ts::place(exec, ts::linear{q, ts::int8_per_group<32>{}});
 
 #include "../operators/apply.hpp"
 #include "../operators/describe.hpp"
+#include "../operators/place.hpp"
+#include "dispatched.hpp"
 
 #include <memory>
 #include <new>
@@ -26,7 +33,7 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// What can be done with an operator of unknown type.
+/// What can be done with an operator of unknown type; Exec is a boundary policy.
 template <class Exec>
 class erased_base {
 public:
@@ -62,13 +69,13 @@ auto erased_view(W const& w) {
         return w.view();
 }
 
-/// The part that does not depend on the kind of policy.
-template <class Exec, class W>
+/// The part that does not depend on the kind of policy. What runs, runs with `Run`.
+template <class Exec, class Run, class W>
 class erased_holder : public erased_base<Exec> {
 public:
     explicit erased_holder(W&& w) : w_{std::move(w)} {}
     void apply(Exec const& exec, matrix_view<float const> const& x, matrix_view<float> const& y) const final {
-        tessera::apply(exec, op(), x, y);
+        tessera::apply(running<Run>(exec), op(), x, y);
     }
     void check_apart(char const* operation, char const* output, footprint const& y) const final {
         check_operator_apart(operation, op(), output, y);
@@ -81,10 +88,10 @@ private:
     W w_;
 };
 
-template <class Exec, class W>
-class erased_operator final : public erased_holder<Exec, W> {
+template <class Exec, class Run, class W>
+class erased_operator final : public erased_holder<Exec, Run, W> {
     using op_type = decltype(erased_view(std::declval<W const&>()));
-    using term = kernel<op::apply, Exec, op_type>;
+    using term = kernel<op::apply, Run, op_type>;
     using inputs_type = input_set<typename term::forms>;
     struct state {
         inputs_type inputs;
@@ -92,22 +99,26 @@ class erased_operator final : public erased_holder<Exec, W> {
     };
 
 public:
-    using erased_holder<Exec, W>::erased_holder;
-    std::string describe(Exec const& exec, index_t m) const override { return describe_term(exec, this->op(), m); }
+    using erased_holder<Exec, Run, W>::erased_holder;
+    std::string describe(Exec const& exec, index_t m) const override {
+        std::string const text = describe_term(running<Run>(exec), this->op(), m);
+        return std::is_same_v<Run, Exec> ? text : std::string{Run::arch_type::name} + ": " + text;
+    }
     void const* plan(Exec const& exec, matrix_view<float const> const& x, workspace_scope& scope) const override {
         state* const s = scope.template carve<state>(1);
-        auto const inputs = inputs_type::template plan<Exec>(x, scope);
-        return ::new (s) state{inputs, term::plan(exec, this->op(), x.extent(0), scope)};
+        auto const inputs = inputs_type::template plan<Run>(x, scope);
+        return ::new (s) state{inputs, term::plan(running<Run>(exec), this->op(), x.extent(0), scope)};
     }
     void measure(Exec const& exec, matrix_view<float const> const& x, workspace_sizer& sizer) const noexcept override {
         sizer.carve<state>(1);
-        static_cast<void>(inputs_type::template plan<Exec>(x, sizer));
-        static_cast<void>(term::plan(exec, this->op(), x.extent(0), sizer));
+        static_cast<void>(inputs_type::template plan<Run>(x, sizer));
+        static_cast<void>(term::plan(running<Run>(exec), this->op(), x.extent(0), sizer));
     }
     void prepare(Exec const& exec, matrix_view<float const> const& x, void const* s) const noexcept override {
         auto const& planned = *static_cast<state const*>(s);
-        planned.inputs.run(exec, x);
-        term::prepare(exec, this->op(), planned.inputs, planned.term_state);
+        Run const run = running<Run>(exec);
+        planned.inputs.run(run, x);
+        term::prepare(run, this->op(), planned.inputs, planned.term_state);
     }
     index_t scratch_bytes(tile_size tile) const noexcept override { return term::scratch_bytes(this->op(), tile); }
     void accumulate(void const* s, product_task const& task, std::byte* scratch) const noexcept override {
@@ -117,11 +128,11 @@ public:
 };
 
 template <class W>
-class erased_operator<reference, W> final : public erased_holder<reference, W> {
+class erased_operator<reference, reference, W> final : public erased_holder<reference, reference, W> {
     using term = kernel<op::apply, reference, decltype(erased_view(std::declval<W const&>()))>;
 
 public:
-    using erased_holder<reference, W>::erased_holder;
+    using erased_holder<reference, reference, W>::erased_holder;
     std::string describe(reference const&, index_t) const override { return "reference"; }
     void measure(workspace_sizer& sizer) const noexcept override { term::plan(this->op(), sizer); }
     void row(double const* x, double* y, double factor, workspace& arena) const override {
@@ -136,21 +147,24 @@ template <execution_policy Exec>
 class any_view {
 public:
     using is_linear_operator = void;
+    using erased_type = detail::erased_base<detail::boundary_policy<Exec>>;
 
-    any_view(detail::erased_base<Exec> const& erased, index_t rows, index_t cols) noexcept
+    any_view(erased_type const& erased, index_t rows, index_t cols) noexcept
         : erased_{&erased}, rows_{rows}, cols_{cols} {}
     index_t rows() const noexcept { return rows_; }
     index_t cols() const noexcept { return cols_; }
-    detail::erased_base<Exec> const& erased() const noexcept { return *erased_; }
+    erased_type const& erased() const noexcept { return *erased_; }
 
     // Found by the functions of the same name in operators/, which look into operators.
     friend void check_operator_apart(char const* operation, any_view const& w, char const* output, footprint const& y) {
         w.erased().check_apart(operation, output, y);
     }
-    friend std::string describe_term(Exec const& exec, any_view const& w, index_t m) { return w.erased().describe(exec, m); }
+    friend std::string describe_term(Exec const& exec, any_view const& w, index_t m) {
+        return w.erased().describe(detail::at_boundary(exec), m);
+    }
 
 private:
-    detail::erased_base<Exec> const* erased_;
+    erased_type const* erased_;
     index_t rows_;
     index_t cols_;
 };
@@ -159,9 +173,10 @@ private:
 template <class Exec>
 class any_operator {
 public:
+    using erased_type = typename any_view<Exec>::erased_type;
+
     any_operator() noexcept = default;
-    template <class W>
-    any_operator(std::unique_ptr<detail::erased_operator<Exec, W>> erased, index_t rows, index_t cols, index_t bytes) noexcept
+    any_operator(std::unique_ptr<erased_type> erased, index_t rows, index_t cols, index_t bytes) noexcept
         : erased_{std::move(erased)}, rows_{rows}, cols_{cols}, bytes_{bytes} {}
 
     index_t rows() const noexcept { return rows_; }
@@ -178,24 +193,41 @@ public:
     void view() const&& = delete;
 
 private:
-    std::unique_ptr<detail::erased_base<Exec>> erased_;
+    std::unique_ptr<erased_type> erased_;
     detail::emptied_by_move<index_t> rows_;
     detail::emptied_by_move<index_t> cols_;
     detail::emptied_by_move<index_t> bytes_;
 };
 
-/// The operator `w` without its type; an owner (of `place`) is moved in. Throws std::bad_alloc.
-template <execution_policy Exec, class W>
-    requires linear_operator<std::remove_cvref_t<W>> || (!std::is_lvalue_reference_v<W> && operator_owner<W>)
-any_operator<Exec> erase(Exec const&, W&& w) {
+namespace detail {
+
+template <class Exec, class Arch, class W>
+any_operator<Exec> erase_for(W&& w) {
     using held = std::remove_cvref_t<W>;
-    auto const op = detail::erased_view(w);
+    using policies = erased_policies<Exec, Arch>;
+    using erased = erased_operator<typename policies::boundary, typename policies::run, held>;
+    auto const op = erased_view(w);
     index_t const rows = op.rows();
     index_t const cols = op.cols();
     index_t bytes = 0;
     if constexpr (operator_owner<held>)
         if constexpr (requires { w.bytes(); }) bytes = w.bytes();
-    return {std::make_unique<detail::erased_operator<Exec, held>>(held(std::forward<W>(w))), rows, cols, bytes};
+    return {std::make_unique<erased>(held(std::forward<W>(w))), rows, cols, bytes};
+}
+
+} // namespace detail
+
+/// The operator `w` without its type; an owner (of `place`) is moved in. Throws std::bad_alloc.
+template <execution_policy Exec, class W, class Arch = native_arch>
+    requires linear_operator<std::remove_cvref_t<W>> || (!std::is_lvalue_reference_v<W> && operator_owner<W>)
+any_operator<Exec> erase(Exec const&, W&& w) {
+    return detail::erase_for<Exec, Arch>(std::forward<W>(w));
+}
+
+/// Places an operator for the instruction set of the calling file, a unit of tessera_add_dispatch, and erases it.
+template <class Parallel, linear_operator Op, class Arch = native_arch>
+any_operator<cpu<dispatched, Parallel>> place(cpu<dispatched, Parallel> const& exec, Op const& w) {
+    return detail::erase_for<cpu<dispatched, Parallel>, Arch>(place(cpu<Arch, Parallel>{exec.parallel(), exec.scratch()}, w));
 }
 
 /// y = x Wᵀ in one virtual call.
@@ -204,13 +236,19 @@ template <execution_policy Exec, class X, class EX, class LX, class AX, class EY
 void apply(Exec const& exec, any_view<Exec> const& w, view<X, EX, LX, AX> const& x, // (m, k)
            view<float, EY, LY, AY> const& y,                                        // (m, n)
            no_epilogue const& = {}) {
-    w.erased().apply(exec, x, y);
+    w.erased().apply(detail::at_boundary(exec), x, y);
 }
 
 /// The instruction set and what the operator that was erased runs.
 template <class Arch, class Parallel>
 std::string describe(cpu<Arch, Parallel> const& exec, any_operator<cpu<Arch, Parallel>> const& w, index_t m) {
     return describe(exec, w.view(), m);
+}
+
+/// The instruction set is that of the file that erased it.
+template <class Parallel>
+std::string describe(cpu<dispatched, Parallel> const& exec, any_view<cpu<dispatched, Parallel>> const& w, index_t m) {
+    return w.erased().describe(detail::at_boundary(exec), m);
 }
 
 template <class Arch, class Parallel>
@@ -228,9 +266,9 @@ struct kernel<op::apply, cpu<Arch, Parallel>, any_view<cpu<Arch, Parallel>>> {
         state s;
         s.x = matrix_view<float>{arena.template carve<float>(m * w.cols()), m, w.cols()};
         if constexpr (std::is_same_v<Arena, workspace_sizer>)
-            w.erased().measure(exec, matrix_view<float const>{s.x}, arena);
+            w.erased().measure(detail::at_boundary(exec), matrix_view<float const>{s.x}, arena);
         else
-            s.inner = w.erased().plan(exec, matrix_view<float const>{s.x}, arena);
+            s.inner = w.erased().plan(detail::at_boundary(exec), matrix_view<float const>{s.x}, arena);
         return s;
     }
     template <class Inputs>
@@ -239,7 +277,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, any_view<cpu<Arch, Parallel>>> {
         for (index_t m = 0; m < s.x.extent(0); ++m)
             if (w.cols() > 0)
                 std::memcpy(s.x.data_handle() + m * s.x.stride(0), x.row(m), static_cast<std::size_t>(w.cols()) * sizeof(float));
-        w.erased().prepare(exec, matrix_view<float const>{s.x}, s.inner);
+        w.erased().prepare(detail::at_boundary(exec), matrix_view<float const>{s.x}, s.inner);
     }
     static index_t scratch_bytes(operand const& w, tile_size tile) noexcept { return w.erased().scratch_bytes(tile); }
     template <class Inputs>

@@ -9,10 +9,10 @@
 ///     ts::any_operator<ts::cpu<>> w = formats.place(exec, file.tensor("blk.0.ffn_down.weight"));
 ///
 /// A format costs its kernels' compile time and code where it is added, and only there: a function that adds some, in a file
-/// of its own, compiles in parallel with others.
+/// of its own, compiles in parallel with others. CMake's `tessera_add_formats` writes such files, with ARCHS one for each format
+/// and instruction set; the policy is then `cpu<dispatched>`.
 
 #include "../interop/gguf.hpp"
-#include "../operators/place.hpp"
 #include "any_operator.hpp"
 
 #include <string>
@@ -25,17 +25,21 @@ namespace tessera::inline TESSERA_ABI::gguf {
 template <execution_policy Exec, preparation Preparation = int8_per_group<32>>
 class operator_formats {
 public:
+    /// With the dense types, except for `cpu<dispatched>`, whose units add all that they are compiled for.
     operator_formats() {
-        add_dense<float>();
-        add_dense<fp16>();
-        add_dense<bf16>();
+        if constexpr (!tessera::detail::is_dispatched<Exec>) add_dense();
     }
 
-    /// A block format; adding one twice changes nothing.
-    template <block_format Format>
+    /// float32, fp16 and bf16.
+    template <class Arch = native_arch>
+    operator_formats& add_dense() {
+        return add_element<float, Arch>().template add_element<fp16, Arch>().template add_element<bf16, Arch>();
+    }
+    /// A block format; adding one twice changes nothing. Arch: of `cpu<dispatched>`, the instruction set of the calling file.
+    template <block_format Format, class Arch = native_arch>
     operator_formats& add() {
-        return insert(detail::type_for<Format>, [](Exec const& exec, tensor_entry const& t) {
-            return make(exec, linear<blocked<Format>, Preparation>{as_blocked<Format>(t)});
+        return insert(detail::type_for<Format>, [](boundary const& exec, tensor_entry const& t) {
+            return make<Arch>(exec, linear<blocked<Format>, Preparation>{as_blocked<Format>(t)});
         });
     }
     /// The block formats of a list.
@@ -51,7 +55,7 @@ public:
     /// @throws unsupported_error when its format was not added: names it and what was
     any_operator<Exec> place(Exec const& exec, tensor_entry const& t) const {
         entry const* const found = find(t.type);
-        if (found != nullptr) return found->make(exec, t);
+        if (found != nullptr) return found->make(tessera::detail::at_boundary(exec), t);
         std::string known;
         for (entry const& e : entries_) known += (known.empty() ? "" : ", ") + std::string{name_of(e.type)};
         tessera::detail::raise<unsupported_error>("tessera: gguf: tensor " + detail::quoted(t.name) + " is " + name_of(t.type) +
@@ -59,22 +63,26 @@ public:
     }
 
 private:
-    using factory = any_operator<Exec> (*)(Exec const&, tensor_entry const&);
+    using boundary = tessera::detail::boundary_policy<Exec>;
+    using factory = any_operator<Exec> (*)(boundary const&, tensor_entry const&);
     struct entry {
         tensor_type type;
         factory make;
     };
 
-    template <class Op>
-    static any_operator<Exec> make(Exec const& exec, Op const& w) {
-        if constexpr (std::is_same_v<Exec, reference>)
+    template <class Arch, class Op>
+    static any_operator<Exec> make(boundary const& exec, Op const& w) {
+        if constexpr (std::is_same_v<Exec, reference>) {
             return erase(exec, w);
-        else
-            return erase(exec, tessera::place(exec, w));
+        } else {
+            using run = typename tessera::detail::erased_policies<Exec, Arch>::run;
+            return tessera::detail::erase_for<Exec, Arch>(tessera::place(tessera::detail::running<run>(exec), w));
+        }
     }
-    template <class T>
-    void add_dense() {
-        insert(detail::type_for<T>, [](Exec const& exec, tensor_entry const& t) { return make(exec, linear{as_dense<T>(t)}); });
+    template <class T, class Arch>
+    operator_formats& add_element() {
+        return insert(detail::type_for<T>,
+                      [](boundary const& exec, tensor_entry const& t) { return make<Arch>(exec, linear{as_dense<T>(t)}); });
     }
     operator_formats& insert(tensor_type type, factory f) {
         if (!has(type)) entries_.push_back({type, f});

@@ -7,6 +7,7 @@
 #include "cases/guarded.hpp"
 
 #include <tessera/core/philox.hpp>
+#include <tessera/core/thread_pool.hpp>
 #include <tessera/dispatch/any_operator.hpp>
 #include <tessera/dispatch/gguf_operator.hpp>
 
@@ -176,4 +177,59 @@ TEST_CASE("tensors of files by their type") {
     auto const held = definitions.place(ts::reference{}, w.tensor());
     check_same(ts::reference{}, itself{ts::linear{w.view(), g32{}}}, held, x);
     CHECK(held.bytes() == 0);
+}
+
+TEST_CASE("the dispatching policy: what is erased runs the instruction set of the file that erased it") {
+    ts::thread_pool pool{3};
+    using pooled = ts::cpu<ts::dispatched, ts::threads>;
+    using run = ts::cpu<ts::native_arch, ts::threads>;
+    pooled const exec{ts::threads{pool}};
+    run const typed_exec{ts::threads{pool}};
+    blocks_of<ts::q4_k> const w{70, 256};
+    auto const b = random_matrix<float>(70, 5, 1);
+    auto const a = random_matrix<float>(5, 256, 2);
+    ts::low_rank const adapter{b, a, 0.5f};
+    auto const base = ts::linear{w.view(), g32{}};
+    auto const typed = ts::place(typed_exec, base + adapter);
+    ts::any_operator<pooled> const any = ts::place(exec, base + adapter);
+    CHECK(any.bytes() == typed.bytes());
+    CHECK(ts::describe(exec, any, 1) == ts::describe(typed_exec, typed, 1));
+    std::vector<float> const bias(70, 0.5f);
+    auto const same = [&]<class X>(auto const& first, auto const& second, ts::matrix<X> const& x, auto const& finish) {
+        guarded<float> one{x.extent(0), 70}, two{x.extent(0), 70, 1, 2};
+        one.clear();
+        two.clear();
+        ts::apply(typed_exec, first, x.view(), one.view(), finish);
+        ts::apply(exec, second, x.view(), two.view(), finish);
+        CHECK(two.is_intact());
+        CHECK(same_bits(one, two));
+    };
+    for (index_t const m : {0, 1, 17, 40}) {
+        auto const x = random_matrix<float>(m, 256, 3);
+        same(typed.view(), any.view(), x, ts::no_epilogue{});
+        same(typed.view(), any.view(), x, ts::bias{ts::vector_view<float const>{bias.data(), 70}});
+        same(2.0f * typed.view() + typed.view(), 2.0f * any.view() + any.view(), x, ts::no_epilogue{});
+    }
+    same(typed.view(), any.view(), random_matrix<ts::bf16>(5, 256, 4), ts::no_epilogue{});
+    auto const x = random_matrix<float>(3, 256, 5);
+    exec.reserve(ts::workspace_bytes(exec, any, x));
+    CHECK(ts::describe(exec, any.view() + any.view(), 1).find("dispatched: (" + std::string{ts::native_arch::name}) == 0);
+    ts::matrix<float> small{3, 7};
+    CHECK_THROWS_AS(ts::apply(exec, any, x, small), ts::shape_error);
+}
+
+TEST_CASE("tensors of files for the dispatching policy: nothing but what was added") {
+    using policy = ts::cpu<ts::dispatched, ts::serial>;
+    policy const exec;
+    ts::gguf::operator_formats<policy> formats;
+    CHECK(!formats.has(ts::gguf::tensor_type::f16));
+    formats.add_dense().add<ts::q4_k>();
+    CHECK(formats.has(ts::gguf::tensor_type::f16));
+    blocks_of<ts::q4_k> const w{12, 256};
+    auto const x = random_matrix<float>(2, 256, 1);
+    ts::matrix<float> y{2, 12}, expected{2, 12};
+    ts::apply(exec, formats.place(exec, w.tensor()), x, y);
+    exec_type const typed;
+    ts::apply(typed, ts::place(typed, ts::linear{w.view(), g32{}}), x, expected);
+    for (index_t i = 0; i < y.size(); ++i) CHECK(y.data()[i] == expected.data()[i]);
 }
