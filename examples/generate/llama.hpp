@@ -229,7 +229,7 @@ llama<Exec, Parts>::llama(Exec const& exec, ts::gguf::file const& file, llama_op
     options_.adapter = nullptr;
 
     rotations_ = ts::rope_table{options_.context, s.rope_dims, s.rope_base};
-    kv_ = kv_memory{options_.kv, options_.layout, s.layers, options_.kv_tokens, s.kv_heads, s.head_dim};
+    kv_ = typename Parts::kv_type{options_.kv, options_.layout, s.layers, options_.kv_tokens, s.kv_heads, s.head_dim};
     x_ = ts::matrix<float>{options_.chunk, s.width};
     normed_ = ts::matrix<float>{options_.chunk, s.width};
     qkv_ = ts::matrix<float>{options_.chunk, q_rows + 2 * kv_rows};

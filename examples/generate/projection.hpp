@@ -112,6 +112,24 @@ weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activation
     });
 }
 
+/// Tensors of one type and width below each other as one tensor; `bytes` holds them where they are more than one.
+inline ts::gguf::tensor_entry stack(std::span<ts::gguf::tensor_entry const* const> tensors, ts::buffer<std::byte>& bytes) {
+    ts::gguf::tensor_entry stacked = *tensors[0];
+    if (tensors.size() == 1) return stacked;
+    index_t size = 0;
+    for (auto const* t : tensors) size += static_cast<index_t>(t->bytes.size());
+    bytes = ts::buffer<std::byte>{size};
+    stacked.dims = {stacked.cols(), 0, 1, 1};
+    index_t at = 0;
+    for (auto const* t : tensors) {
+        stacked.dims[1] += t->rows();
+        if (!t->bytes.empty()) std::memcpy(bytes.data() + at, t->bytes.data(), t->bytes.size());
+        at += static_cast<index_t>(t->bytes.size());
+    }
+    stacked.bytes = {bytes.data(), static_cast<std::size_t>(size)};
+    return stacked;
+}
+
 } // namespace detail
 
 /// The matrices of several tensors below each other, multiplied by one x: query, key and value; gate and up. Neighbours of
@@ -228,21 +246,8 @@ private:
 
     void add(Exec const& exec, std::span<ts::gguf::tensor_entry const* const> tensors, activations how,
              ts::memory_arena& arena) {
-        ts::gguf::tensor_entry stacked = *tensors[0];
         ts::buffer<std::byte> bytes; // of all of them, until they are placed
-        if (tensors.size() > 1) {
-            index_t size = 0;
-            for (auto const* t : tensors) size += static_cast<index_t>(t->bytes.size());
-            bytes = ts::buffer<std::byte>{size};
-            stacked.dims = {stacked.cols(), 0, 1, 1};
-            index_t at = 0;
-            for (auto const* t : tensors) {
-                stacked.dims[1] += t->rows();
-                if (!t->bytes.empty()) std::memcpy(bytes.data() + at, t->bytes.data(), t->bytes.size());
-                at += static_cast<index_t>(t->bytes.size());
-            }
-            stacked.bytes = {bytes.data(), static_cast<std::size_t>(size)};
-        }
+        ts::gguf::tensor_entry const stacked = detail::stack(tensors, bytes);
         parts_.push_back({rows_, rows_ + stacked.rows(), detail::hold(exec, stacked, how, arena), {}, {}, {}});
         rows_ += stacked.rows();
     }
