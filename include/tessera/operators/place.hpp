@@ -8,11 +8,14 @@
 ///     auto const layer = place(exec, linear{q, int8_per_group<32>{}} + adapter);      // owns the panels
 ///     apply(exec, layer, x, y);
 ///
-/// The result owns its memory and does not refer to the argument's. Its layout depends on the architecture alone.
+/// The result owns its memory and does not refer to the argument's. Its layout depends on the architecture alone. With an
+/// arena that is a `placed_cache` (storage/placed_cache.hpp) the panels come from a file that an earlier run wrote.
 
 #include "../kernels/cpu/apply.hpp"
+#include "../storage/placed_key.hpp"
 #include "linear_operator.hpp"
 
+#include <string>
 #include <utility>
 
 namespace tessera::inline TESSERA_ABI {
@@ -33,9 +36,10 @@ public:
     using operator_type = linear<weights, Preparation>;
 
     placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w, memory_arena* arena = nullptr)
-        : panels_{w.rows(), w.cols(), arena} {
+        : panels_{detail::place_in<owner>(arena, w.storage(), w.rows(), w.cols())} {
         weights const packed = panels_.view();
         std::byte* const data = panels_.data();
+        if (data == nullptr) return; // the arena knew the bytes
         // Each panel is written, and its pages first touched, by the thread that packs it.
         parallel_for(exec.parallel(), packed.panels(), 4, [&](index_t first, index_t last, index_t) noexcept {
             for (index_t p = first; p < last; ++p) {
@@ -147,6 +151,13 @@ template <execution_policy Exec, linear_operator Op>
     requires detail::is_cpu<Exec>
 placed<Exec, Op> place(Exec const& exec, Op const& w, memory_arena& arena) {
     return {exec, w, &arena};
+}
+
+/// The name of a file of placed operands (storage/placed_cache.hpp): whose they are, the panels of the policy's architecture and
+/// the version of their layout.
+template <class Arch, class Parallel>
+std::string placed_cache_name(cpu<Arch, Parallel> const&, content_id const& model) {
+    return model.text() + "-panel" + std::to_string(simd::lanes<Arch>) + "-v" + std::to_string(panel_layout_version) + ".placed";
 }
 
 /// What `place` returns for `reference`, which reads operators as they are: it owns nothing, and what `op` refers to must

@@ -70,20 +70,35 @@ private:
     detail::emptied_by_move<weights> view_;
 };
 
+namespace detail {
+
+template <index_t R, index_t N, index_t M, class T, class Granularity>
+struct placed_layout<prepacked<kept<R>, n_of_m<N, M, T, Granularity>>> {
+    static constexpr bool is_named = true;
+    static std::string text() {
+        return std::to_string(N) + ":" + std::to_string(M) + " " + sparse_value<T>::name + ", scales of " +
+               std::to_string(Granularity::rows) + " rows, kept<" + std::to_string(R) + ">";
+    }
+};
+
+} // namespace detail
+
 /// N of every M weights in panels.
 template <class Arch, class Parallel, detail::n_of_m_storage Storage, class Preparation>
 class placed<cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     using staged = detail::n_of_m_panels<Arch, Storage>;
     using weights = typename staged::weights;
+    using owner = prepacked_tensor<typename weights::layout, typename weights::storage>;
 
 public:
     using operator_type = linear<weights, Preparation>;
 
     placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w, memory_arena* arena = nullptr)
-        : panels_{w.rows(), w.cols(), arena} {
+        : panels_{detail::place_in<owner>(arena, w.storage(), w.rows(), w.cols())} {
         detail::require_as_is<Preparation>();
         weights const packed = panels_.view();
         std::byte* const data = panels_.data();
+        if (data == nullptr) return; // the arena knew the bytes
         parallel_for(exec.parallel(), packed.panels(), 4, [&](index_t first, index_t last, index_t) noexcept {
             for (index_t p = first; p < last; ++p) {
                 std::byte* const out = data + p * packed.panel_bytes();
@@ -101,7 +116,7 @@ public:
     index_t bytes() const noexcept { return panels_.bytes(); }
 
 private:
-    prepacked_tensor<typename weights::layout, typename weights::storage> panels_;
+    owner panels_;
 };
 
 } // namespace tessera::inline TESSERA_ABI

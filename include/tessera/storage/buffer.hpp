@@ -10,7 +10,6 @@
 #include <new>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -88,32 +87,6 @@ private:
 
     T* data_ = nullptr;
     index_t size_ = 0;
-};
-
-/// Memory for many operands, side by side in huge pages in the order in which they were placed: a model's weights, which are
-/// then streamed as one. Memory is given back all at once, with the arena, which must outlive what was placed in it.
-class memory_arena {
-public:
-    /// @param chunk bytes asked of the system at a time; the sum of what will be placed wastes least.
-    explicit memory_arena(index_t chunk = index_t{64} << 20) : chunk_{maximum(chunk, memory::huge_page)} {}
-
-    /// Bytes aligned to a cache line.
-    std::byte* allocate(index_t bytes) {
-        index_t const size = round_up(bytes, config::cache_line);
-        if (size == 0) return nullptr;
-        if (chunks_.empty() || used_ + size > chunks_.back().size()) {
-            chunks_.emplace_back(maximum(chunk_, size));
-            used_ = 0;
-        }
-        std::byte* const p = chunks_.back().data() + used_;
-        used_ += size;
-        return p;
-    }
-
-private:
-    std::vector<buffer<std::byte>> chunks_;
-    index_t chunk_;
-    index_t used_ = 0;
 };
 
 } // namespace tessera::inline TESSERA_ABI

@@ -15,6 +15,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <new>
@@ -63,6 +64,9 @@ public:
 
     /// At least `config::cache_line` bytes aligned.
     std::span<std::byte const> bytes() const noexcept { return {static_cast<std::byte const*>(data_), size_}; }
+
+    /// Lets the system take back the memory of some of the bytes; they are read from the file again when they are looked at.
+    void forget(std::span<std::byte const> part) const noexcept;
 
     /// How the bytes are held.
     file_access access() const noexcept { return access_; }
@@ -161,6 +165,19 @@ inline mapped_file::mapped_file(std::string const& path, file_access) : access_{
 }
 
 #endif
+
+inline void mapped_file::forget(std::span<std::byte const> part) const noexcept {
+#if defined(__linux__)
+    if (access_ != file_access::map || part.empty()) return;
+    // Whole pages inside the part: its ends may belong to others.
+    auto const page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    auto const first = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
+    auto const last = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
+    if (first < last) static_cast<void>(::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED));
+#else
+    static_cast<void>(part);
+#endif
+}
 
 inline void mapped_file::release() noexcept {
     if (data_ == nullptr) return;

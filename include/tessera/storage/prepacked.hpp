@@ -22,12 +22,15 @@
 
 #include "../core/error.hpp"
 #include "../core/view.hpp"
-#include "buffer.hpp"
 #include "code_source.hpp"
+#include "memory_arena.hpp"
 
 #include <cstddef>
 
 namespace tessera::inline TESSERA_ABI {
+
+/// To be raised when bytes of panels change: what files keep of older ones is then packed anew.
+inline constexpr int panel_layout_version = 1;
 
 /// R rows side by side; D columns of a row are adjacent.
 template <index_t R, index_t D>
@@ -159,19 +162,21 @@ public:
     using view_type = prepacked<Layout, Storage>;
 
     prepacked_tensor() noexcept = default;
-    /// @param arena where the data goes; null: memory of its own.
-    prepacked_tensor(index_t n, index_t k, memory_arena* arena = nullptr)
-        : own_{arena == nullptr ? view_type{nullptr, n, k}.bytes() : 0},
-          data_{arena == nullptr ? own_.data() : arena->allocate(view_type{nullptr, n, k}.bytes())}, rows_{n}, cols_{k} {}
+    /// Memory of its own, to be written.
+    prepacked_tensor(index_t n, index_t k)
+        : own_{view_type{nullptr, n, k}.bytes()}, place_{{own_.data(), own_.data()}}, rows_{n}, cols_{k} {}
+    /// Memory of an arena.
+    prepacked_tensor(index_t n, index_t k, placement const& place) noexcept : place_{place}, rows_{n}, cols_{k} {}
 
-    std::byte* data() noexcept { return data_; }
+    /// Where its bytes are to be written; null where they are there.
+    std::byte* data() noexcept { return place_.get().target; }
     index_t bytes() const noexcept { return view().bytes(); }
-    view_type view() const& noexcept { return {data_, rows_, cols_}; }
+    view_type view() const& noexcept { return {place_.get().data, rows_, cols_}; }
     void view() const&& = delete;
 
 private:
     buffer<std::byte> own_;
-    detail::emptied_by_move<std::byte*> data_;
+    detail::emptied_by_move<placement> place_;
     detail::emptied_by_move<index_t> rows_;
     detail::emptied_by_move<index_t> cols_;
 };
