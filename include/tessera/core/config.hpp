@@ -8,12 +8,14 @@
 
 namespace tessera::inline TESSERA_ABI::config {
 
+/// True where the file is compiled with OpenMP.
 #if defined(_OPENMP)
 inline constexpr bool has_openmp = true;
 #else
 inline constexpr bool has_openmp = false;
 #endif
 
+/// True where the file is compiled by nvcc.
 #if defined(__CUDACC__)
 inline constexpr bool is_cuda_translation_unit = true;
 #else

@@ -12,6 +12,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// Row-major: the last index is contiguous.
 struct layout_right {
     template <class Extents>
     class mapping {
@@ -40,6 +41,7 @@ struct layout_right {
     };
 };
 
+/// Column-major: the first index is contiguous.
 struct layout_left {
     template <class Extents>
     class mapping {
@@ -68,6 +70,7 @@ struct layout_left {
     };
 };
 
+/// Any strides.
 struct layout_stride {
     template <class Extents>
     class mapping {

@@ -17,6 +17,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// See the file comment.
 template <class T, class Extents, class Layout = layout_right, class Accessor = default_accessor<T>>
 class view {
 public:

@@ -44,14 +44,17 @@ enum class element_type : std::uint8_t {
     u64
 };
 
+/// Number of element types.
 inline constexpr std::size_t element_types = 15;
 
+/// The names and the size of an element type.
 struct element_info {
     char const* name; ///< as safetensors writes it
     char const* npy;  ///< as numpy writes it; null: numpy has no such type
     std::uint8_t bytes;
 };
 
+/// What there is to know about an element type.
 constexpr element_info info_of(element_type t) noexcept {
     constexpr element_info table[element_types] = {
         {"BOOL", "|b1", 1}, {"U8", "|u1", 1},  {"I8", "|i1", 1},    {"F8_E5M2", nullptr, 1}, {"F8_E4M3", nullptr, 1},
@@ -95,6 +98,7 @@ constexpr element_type find_element_type() noexcept {
 template <class T>
 inline constexpr element_type element_type_of = detail::find_element_type<std::remove_cv_t<T>>();
 
+/// The order in memory of the elements of a contiguous array.
 enum class array_order {
     right, ///< C: the last dimension is contiguous
     left   ///< Fortran: the first is

@@ -25,11 +25,13 @@ namespace tessera::inline TESSERA_ABI::dlpack {
 /// Where memory is; the standard has more.
 enum class device_type : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
 
+/// DLDevice.
 struct device {
     device_type type = device_type::cpu;
     std::int32_t id = 0;
 };
 
+/// Kinds of elements, DLDataTypeCode; the standard has more.
 enum class type_code : std::uint8_t {
     signed_integer = 0,
     unsigned_integer = 1,
@@ -41,6 +43,7 @@ enum class type_code : std::uint8_t {
     float8_e5m2 = 12
 };
 
+/// DLDataType: the kind of an element, its bits, and the elements of a vector (1).
 struct data_type {
     type_code code{};
     std::uint8_t bits = 0;
@@ -66,11 +69,13 @@ struct managed_tensor {
     void (*deleter)(managed_tensor*) = nullptr;
 };
 
+/// DLPackVersion.
 struct version {
     std::uint32_t major = 1;
     std::uint32_t minor = 0;
 };
 
+/// Of `flags`: the memory must not be written.
 inline constexpr std::uint64_t read_only_flag = 1;
 
 /// DLManagedTensorVersioned.

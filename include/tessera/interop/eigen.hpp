@@ -55,6 +55,7 @@ template <class T>
 using vector_map =
     Eigen::Map<detail::as_const<T, detail::vector_of<T>>, Eigen::Unaligned, Eigen::InnerStride<Eigen::Dynamic>>;
 
+/// A view or an owning tensor as an Eigen map of its elements.
 /// @throws shape_error where a stride is negative
 template <class T, class E, class L>
     requires(E::rank() == 2)

@@ -62,6 +62,7 @@ constexpr value_type value_type_for() noexcept {
 template <class T>
 class array_view {
 public:
+    /// A forward iterator; elements are values.
     class iterator {
     public:
         using value_type = T;

@@ -23,12 +23,14 @@ namespace tessera::inline TESSERA_ABI::gguf {
 
 static_assert(std::endian::native == std::endian::little, "tessera: the GGUF reader needs a little-endian machine");
 
+/// Of files: the first bytes, versions that are read, the tensors' alignment and the metadata key that changes it.
 inline constexpr std::uint32_t magic = 0x46554747u; ///< "GGUF"
 inline constexpr std::uint32_t oldest_version = 2;
 inline constexpr std::uint32_t newest_version = 3;
 inline constexpr std::uint64_t default_alignment = 32;
 inline constexpr std::string_view alignment_key = "general.alignment";
 
+/// Limits.
 inline constexpr std::uint64_t max_name_bytes = 65535; ///< of a key or a tensor name
 inline constexpr std::uint32_t max_dimensions = 4;
 inline constexpr int max_array_depth = 4; ///< arrays in arrays
@@ -52,8 +54,10 @@ enum class value_type : std::uint32_t {
     float64
 };
 
+/// Number of metadata types.
 inline constexpr std::uint32_t value_types = 13;
 
+/// The name of a metadata type.
 constexpr char const* name_of(value_type t) noexcept {
     constexpr char const* names[] = {"uint8",   "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
                                      "boolean", "string", "array",  "uint64", "int64",  "float64"};
@@ -96,6 +100,7 @@ struct tensor_type_info {
 
 inline constexpr std::uint32_t tensor_types = 42; ///< codes below this may be known
 
+/// What there is to know about a tensor type; nothing where the code is unknown.
 constexpr tensor_type_info info_of(tensor_type t) noexcept {
     constexpr tensor_type_info table[tensor_types] = {
         {"f32", 1, 4},       {"f16", 1, 2},      {"q4_0", 32, 18},     {"q4_1", 32, 20},    {},
@@ -112,6 +117,7 @@ constexpr tensor_type_info info_of(tensor_type t) noexcept {
     return i < tensor_types ? table[i] : tensor_type_info{};
 }
 
+/// The name of a tensor type, or "unknown".
 constexpr char const* name_of(tensor_type t) noexcept {
     char const* const name = info_of(t).name;
     return name != nullptr ? name : "unknown";

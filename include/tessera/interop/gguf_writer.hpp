@@ -28,6 +28,7 @@
 
 namespace tessera::inline TESSERA_ABI::gguf {
 
+/// Collects metadata and tensors, and writes them as a file; what is added must live until then.
 class writer {
 public:
     /// @param alignment of the tensors, a positive multiple of 8; other than 32 it becomes a metadata entry.

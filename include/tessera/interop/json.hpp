@@ -28,6 +28,7 @@
 
 namespace tessera::inline TESSERA_ABI::json {
 
+/// Objects and arrays in each other.
 inline constexpr int max_depth = 16;
 
 namespace detail {
@@ -81,8 +82,10 @@ inline void append_utf8(std::string& out, std::uint32_t c) {
 
 } // namespace detail
 
+/// The kinds of JSON values.
 enum class kind { object, array, string, number, boolean, null };
 
+/// Reads a text from front to back, value by value, strictly by RFC 8259; throws format_error.
 class reader {
 public:
     /// `text` must outlive the reader. `where` begins every message ("tessera: safetensors: FILE: "), `first` is the

@@ -24,6 +24,7 @@
 
 namespace tessera::inline TESSERA_ABI::npy {
 
+/// The first bytes of a file.
 inline constexpr std::string_view magic{"\x93NUMPY", 6};
 /// Of an array of numbers; numpy writes fewer than 300.
 inline constexpr std::uint64_t max_header_bytes = 65535;

@@ -23,6 +23,7 @@
 
 namespace tessera::inline TESSERA_ABI::peft {
 
+/// PEFT's file names, what it puts before a module's name, and the largest configuration that is read.
 inline constexpr char const* config_name = "adapter_config.json";
 inline constexpr char const* tensors_name = "adapter_model.safetensors";
 inline constexpr std::string_view name_prefix = "base_model.model.";
@@ -82,6 +83,7 @@ struct module_adapter {
     void low_rank() const&& = delete;
 };
 
+/// What a folder of PEFT's holds.
 struct adapter {
     adapter_config config;
     std::vector<module_adapter> modules; ///< by name

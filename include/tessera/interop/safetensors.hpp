@@ -29,6 +29,7 @@ namespace tessera::inline TESSERA_ABI::safetensors {
 
 /// The reference implementation's limit.
 inline constexpr std::uint64_t max_header_bytes = 100'000'000;
+/// The entry of the header that is not a tensor.
 inline constexpr std::string_view metadata_key = "__metadata__";
 
 /// One tensor, its last dimension contiguous.
@@ -37,6 +38,7 @@ struct tensor_entry : array_entry {
     std::uint64_t offset = 0; ///< in the file
 };
 
+/// A line of the metadata.
 struct metadata_entry {
     std::string key;
     std::string value;

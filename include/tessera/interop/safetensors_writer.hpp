@@ -18,6 +18,7 @@
 
 namespace tessera::inline TESSERA_ABI::safetensors {
 
+/// Collects metadata and tensors, and writes them as a file; what is added must live until then.
 class writer {
 public:
     /// A line of the metadata.

@@ -55,6 +55,7 @@ struct epilogue_pair {
     }
 };
 
+/// `bias{b} | relu{}`: first, then second.
 template <epilogue First, epilogue Second>
 constexpr epilogue_pair<First, Second> operator|(First const& first, Second const& second) noexcept {
     return {first, second};

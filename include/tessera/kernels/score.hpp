@@ -22,6 +22,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// The score of a key that is not seen.
 inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
 /// The scalar case of the SIMD library's select, so that a functor is written once.
@@ -102,6 +103,7 @@ struct score_pipeline {
     }
 };
 
+/// `first | second`: first, then second.
 template <score_functor First, score_functor Second>
 constexpr score_pipeline<First, Second> operator|(First first, Second second) noexcept {
     return {first, second};

@@ -139,6 +139,7 @@ template <execution_policy Exec, class R, class E, class S>
 placed<Exec, moe<R, E, S>> place(Exec const& exec, moe<R, E, S> const& block, memory_arena& arena) {
     return {exec, block, &arena};
 }
+/// For the definition, which reads operators as they are.
 template <class R, class E, class S>
 unplaced<moe<R, E, S>> place(reference const&, moe<R, E, S> const& block) {
     return unplaced<moe<R, E, S>>{block};

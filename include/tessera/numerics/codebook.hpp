@@ -18,6 +18,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// The element format of the values in `Table::values`: 2, 4, ... or 256 ascending floats; code i is the i-th.
 template <class Table>
 struct codebook {
     static constexpr int size = static_cast<int>(sizeof(Table::values) / sizeof(float));

@@ -14,6 +14,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// The floats of the file comment.
 using e3m2 = minifloat<3, 2, specials::finite>;
 using e2m3 = minifloat<2, 3, specials::finite>;
 using e2m1 = minifloat<2, 1, specials::finite>;

@@ -21,6 +21,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// The 8-bit floats of the file comment.
 using e5m2 = minifloat<5, 2>;
 using e4m3 = minifloat<4, 3>;
 using e3m4 = minifloat<3, 4>;

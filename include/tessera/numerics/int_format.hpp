@@ -13,6 +13,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// Whether codes are two's complement or count from 0.
 enum class signedness : std::uint8_t { is_signed, is_unsigned };
 
 /// All 2^Bits values are used: int4 is -8 to 7, and `max_magnitude` 8.
@@ -85,6 +86,7 @@ private:
     std::uint8_t code_; // no initialiser: trivial, so that buffers and shared memory hold it
 };
 
+/// Two's complement of 2 to 8 bits.
 using int2 = small_integer<2, signedness::is_signed>;
 using int3 = small_integer<3, signedness::is_signed>;
 using int4 = small_integer<4, signedness::is_signed>;
@@ -93,6 +95,7 @@ using int6 = small_integer<6, signedness::is_signed>;
 using int7 = small_integer<7, signedness::is_signed>;
 using int8 = small_integer<8, signedness::is_signed>;
 
+/// Unsigned integers of 1 to 8 bits.
 using uint1 = small_integer<1, signedness::is_unsigned>;
 using uint2 = small_integer<2, signedness::is_unsigned>;
 using uint3 = small_integer<3, signedness::is_unsigned>;

@@ -102,6 +102,7 @@ std::string describe(reference const&, Op const&, index_t) {
     return "reference";
 }
 
+/// The same for owners.
 template <class Exec, operator_owner Owner>
 std::string describe(Exec const& exec, Owner const& w, index_t m) {
     return describe(exec, w.view(), m);

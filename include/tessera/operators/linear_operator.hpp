@@ -114,11 +114,13 @@ private:
     index_t first_;
     index_t last_;
 };
+/// Rows, or columns, of A.
 template <linear_operator A>
 using row_slice = operator_slice<A, detail::row_side>;
 template <linear_operator A>
 using column_slice = operator_slice<A, detail::column_side>;
 
+/// The algebra of the file comment: sums, products, multiples and slices of operators.
 template <linear_operator A, linear_operator B>
 sum<A, B> operator+(A const& a, B const& b) {
     return {a, b};
@@ -136,6 +138,7 @@ constexpr scaled_operator<A> operator*(A const& a, float factor) noexcept {
     return {factor, a};
 }
 
+/// Rows, or columns, [first, last) of A.
 template <linear_operator A>
 row_slice<A> rows(A const& a, index_t first, index_t last) {
     return {a, first, last};

@@ -39,6 +39,7 @@ using placed_scale = std::conditional_t<std::same_as<T, fp16> || std::same_as<T,
 
 } // namespace detail
 
+/// Schemes: codes of any format, scales by granularity, zero points where the scheme is affine.
 template <class Scheme>
 struct code_source<quantized<Scheme>> {
     using storage = quantized<Scheme>;
@@ -81,6 +82,7 @@ struct code_source<quantized<Scheme>> {
     static constexpr int zero_point(storage const& w, index_t n, index_t k) noexcept { return w.zero_point(n, k); }
 };
 
+/// Blocks of GGUF files: integer codes, scales and minima in each block.
 template <block_format Format>
 struct code_source<blocked<Format>> {
     using storage = blocked<Format>;

@@ -33,6 +33,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// How the pages of a file will be read.
 enum class file_access {
     map, ///< memory-map, read-only
     read ///< copy into memory

@@ -17,6 +17,7 @@
 
 namespace tessera::inline TESSERA_ABI::memory {
 
+/// Bytes of a huge page.
 inline constexpr index_t huge_page = index_t{2} << 20;
 
 /// The alignment that `allocate` gives a buffer of this size.

@@ -60,6 +60,7 @@ struct symmetric {};
 /// An integer zero point per scale, stored as one byte: w = scale * (code - zero point).
 struct affine {};
 
+/// How a matrix is stored; see the file comment.
 template <element_format Format, granularity Granularity, element_format Scale = fp32, class Zero = symmetric>
 struct scheme {
     using format = Format;
