@@ -4,6 +4,8 @@
 /// @file
 /// What the attention tests share: random inputs and the computed error bound.
 
+#include "support/instruction_sets.hpp"
+
 #include <tessera/attention/attention.hpp>
 #include <tessera/numerics/error_bounds.hpp>
 #include <tessera/storage/tensor.hpp>
@@ -177,10 +179,7 @@ using serial_cpu = ts::cpu<Arch, ts::serial>;
 /// f(policy) for every instruction set that this program was compiled for.
 template <class F>
 void for_each_arch(F const& f) {
-    using native = ts::native_arch;
-    f(serial_cpu<native>{});
-    if constexpr (std::is_base_of_v<ts::avx2, native> && !std::is_same_v<ts::avx2, native>) f(serial_cpu<ts::avx2>{});
-    if constexpr (std::is_base_of_v<ts::sse2, native> && !std::is_same_v<ts::sse2, native>) f(serial_cpu<ts::sse2>{});
+    tessera_test::archs_by_width::visit([&]<class Arch>(Arch) { f(serial_cpu<Arch>{}); });
 }
 
 } // namespace attention_tests

@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "cases/apply_case.hpp"
+#include "support/instruction_sets.hpp"
 
 #include <tessera/core/thread_pool.hpp>
 #include <tessera/moe/moe.hpp>
@@ -35,16 +36,7 @@ using dense_unit = ts::gated_expert<dense>;
 /// Calls f(policy) for the CPU policies that this build's flags allow.
 template <class F>
 void for_each_cpu(F const& f) {
-    f(ts::cpu<ts::native_arch, ts::serial>{});
-#if defined(__SSE2__)
-    if constexpr (!std::is_same_v<ts::native_arch, ts::sse2>) f(ts::cpu<ts::sse2, ts::serial>{});
-#endif
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-    if constexpr (!std::is_same_v<ts::native_arch, ts::avx2>) f(ts::cpu<ts::avx2, ts::serial>{});
-#endif
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-    if constexpr (!std::is_same_v<ts::native_arch, ts::avx512_vnni>) f(ts::cpu<ts::avx512_vnni, ts::serial>{});
-#endif
+    tessera_test::all_archs::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch, ts::serial>{}); });
 }
 
 /// (rows, columns) of normal numbers divided by the square root of the columns.

@@ -4,6 +4,8 @@
 /// @file
 /// What the tests of nn/ share: the policies of this build, arrays with guarded gaps between their rows, and tolerances.
 
+#include "support/instruction_sets.hpp"
+
 #include <doctest/doctest.h>
 
 #include <tessera/core/exec.hpp>
@@ -33,14 +35,8 @@ inline double gamma_of(index_t k) { return ts::gamma(k, u); }
 /// Calls f(policy) for the CPU policies that this build's flags allow.
 template <class F>
 void for_each_cpu(F const& f) {
-    f(ts::cpu<ts::native_arch>{});
     f(ts::cpu<ts::native_arch, ts::serial>{});
-#if defined(__SSE2__)
-    f(ts::cpu<ts::sse2>{});
-#endif
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-    f(ts::cpu<ts::avx2>{});
-#endif
+    tessera_test::archs_by_width::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch>{}); });
 }
 
 template <class Exec>

@@ -9,21 +9,21 @@ using namespace tessera_test;
 
 TEST_CASE("float32 with x in bf16") { report_law<dense_storage_of<float>, ts::as_bf16>("as_bf16"); }
 
-TEST_CASE("bf16 with x in bf16") { report_law<dense_storage_of<ts::bf16>, ts::as_bf16>("as_bf16"); }
+TEST_CASE("bf16 with x in bf16") { report_law<dense_storage_of<ts::bf16>, ts::as_bf16, best_arch>("as_bf16"); }
 
 TEST_CASE("q4_1 with x in bf16") { report_law<blocked_storage<ts::q4_1>, ts::as_bf16>("as_bf16"); }
 
 TEST_CASE("uint5 affine in groups of 96 with x in bf16") {
-    report_law<scheme_storage<ts::scheme<ts::uint5, ts::group<96>, ts::fp16, ts::affine>>, ts::as_bf16>("as_bf16");
+    report_law<scheme_storage<ts::scheme<ts::uint5, ts::group<96>, ts::fp16, ts::affine>>, ts::as_bf16, best_arch>("as_bf16");
 }
 
 TEST_CASE("nf4 and int8 with one scale a row with x in bf16") {
-    report_law<scheme_storage<ts::nf4_g64>, ts::as_bf16>("nf4");
-    report_law<scheme_storage<ts::int8_per_channel>, ts::as_bf16>("int8");
+    report_law<scheme_storage<ts::nf4_g64>, ts::as_bf16, best_arch>("nf4");
+    report_law<scheme_storage<ts::int8_per_channel>, ts::as_bf16, best_arch>("int8");
 }
 
 TEST_CASE("groups that tiles do not serve, with x in bf16") {
-    report_law<scheme_storage<ts::scheme<ts::uint1, ts::group<5>, ts::fp16, ts::affine>>, ts::as_bf16>("as_bf16");
+    report_law<scheme_storage<ts::scheme<ts::uint1, ts::group<5>, ts::fp16, ts::affine>>, ts::as_bf16, best_arch>("as_bf16");
 }
 
 TEST_CASE("exact where bf16 is: integers of few bits") {

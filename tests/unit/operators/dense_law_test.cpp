@@ -16,7 +16,7 @@ double check_types(Op const& w, index_t m, index_t step) {
     guarded<Y> y{m, w.rows(), 1, step};
     apply_case<Op, X> const expected{w, x.view()};
     double worst = 0;
-    for_each_arch([&]<class Arch>(Arch) {
+    archs_by_width::visit([&]<class Arch>(Arch) {
         y.clear();
         ts::apply(ts::cpu<Arch, ts::serial>{}, w, x.view(), y.view());
         CHECK(y.is_intact());

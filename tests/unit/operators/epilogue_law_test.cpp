@@ -13,14 +13,10 @@ namespace {
 template <class F>
 void for_every_arch(F const& f) {
     for_each_arch(f);
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-    f(ts::avx512{});
-#endif
+    visit_lesser<ts::avx512>(f);
+    visit_lesser<ts::neon64_dotprod>(f);
 #if defined(__AVXVNNI__)
-    f(ts::avx2_vnni{});
-#endif
-#if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_DOTPROD)
-    f(ts::neon64_dotprod{});
+    if constexpr (judges_lesser_archs) f(ts::avx2_vnni{});
 #endif
 }
 

@@ -3,6 +3,8 @@
 // inputs, 2^20 spread over all float32 (2^24 with --no-skip), every shape around a block, strided and offset views;
 // the checks at the door.
 
+#include "support/instruction_sets.hpp"
+
 #include <tessera/numerics/fp6_fp4.hpp>
 #include <tessera/quant/convert.hpp>
 #include <tessera/storage/tensor.hpp>
@@ -64,13 +66,7 @@ void check_parity(std::vector<X> const& x) {
 template <class Y, class X>
 void check_all(std::vector<X> const& x) {
     constexpr auto beyond = ts::default_overflow<ts::format_of_t<Y>>;
-    check_parity<ts::native_arch, beyond, Y>(x);
-#if defined(__AVX512F__)
-    check_parity<ts::avx2, beyond, Y>(x);
-#endif
-#if defined(__AVX2__)
-    check_parity<ts::sse2, beyond, Y>(x);
-#endif
+    tessera_test::archs_by_width::visit([&]<class Arch>(Arch) { check_parity<Arch, beyond, Y>(x); });
 }
 
 template <class Y, class X>

@@ -4,6 +4,8 @@
 /// @file
 /// The architectures that this build's flags allow.
 
+#include "support/instruction_sets.hpp"
+
 #include <doctest/doctest.h>
 
 #include <tessera/core/arch.hpp>
@@ -18,13 +20,7 @@ using ts::index_t;
 /// Calls f(arch tag).
 template <class F>
 void for_each_arch(F const& f) {
-    f(ts::native_arch{});
-#if defined(__SSE2__)
-    f(ts::sse2{});
-#endif
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-    f(ts::avx2{});
-#endif
+    tessera_test::archs_by_width::visit(f);
 }
 
 } // namespace simd_test

@@ -36,7 +36,7 @@ template <class Op>
 void check_product(Op const& w, ts::matrix_view<float const> x, std::vector<double> const& exact) {
     index_t const m = x.extent(0);
     guarded<float> y{m, w.rows()};
-    for_each_arch([&]<class Arch>(Arch) {
+    archs_by_width::visit([&]<class Arch>(Arch) {
         CAPTURE(std::string{Arch::name});
         ts::apply(ts::cpu<Arch, ts::serial>{}, w, x, y.view());
         for (index_t i = 0; i < m; ++i) {

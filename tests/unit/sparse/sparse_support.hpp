@@ -97,7 +97,7 @@ struct n_of_m_storage_of {
 };
 
 /// The law of stored matrices, forward and transposed; a row has the same bits whatever else is in the batch.
-template <class Storage>
+template <class Storage, class Archs>
 double check_sparse_law() {
     double worst = 0;
     index_t turn = 0;
@@ -118,7 +118,7 @@ double check_sparse_law() {
         apply_case<std::remove_const_t<decltype(w)>> const forward{w, x.view()};
         apply_case<std::remove_const_t<decltype(t)>> const backward{t, dy.view()};
         product_shape const turned{s.m, s.k, s.n};
-        for_each_arch([&]<class Arch>(Arch) {
+        Archs::visit([&]<class Arch>(Arch) {
             worst = std::fmax(worst, check_on<Arch>(w, x, forward, s, y));
             check_batch_invariant<Arch>(w, x, y);
             worst = std::fmax(worst, check_on<Arch>(t, dy, backward, turned, dx));
@@ -127,9 +127,9 @@ double check_sparse_law() {
     return worst;
 }
 
-template <class Storage>
+template <class Storage, class Archs = archs_by_width>
 void report_sparse_law() {
-    double const worst = check_sparse_law<Storage>();
+    double const worst = check_sparse_law<Storage, Archs>();
     MESSAGE("worst error / tolerance " << worst);
 }
 

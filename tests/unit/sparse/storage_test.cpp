@@ -228,7 +228,7 @@ TEST_CASE("base and outliers in one pass") {
         guarded<float> y2{m, 58};
         x2.fill(4);
         apply_case<std::remove_const_t<decltype(cut)>> const part{cut, x2.view()};
-        for_each_arch([&]<class Arch>(Arch) { check_on<Arch>(cut, x2, part, {m, 58, 85}, y2); });
+        archs_by_width::visit([&]<class Arch>(Arch) { check_on<Arch>(cut, x2, part, {m, 58, 85}, y2); });
     }
 }
 
