@@ -176,10 +176,10 @@ bool equal_bits(ts::tensor<T, 3> const& a, ts::tensor<T, 3> const& b) {
 template <class Arch>
 using serial_cpu = ts::cpu<Arch, ts::serial>;
 
-/// f(policy) for every instruction set that this program was compiled for.
-template <class F>
+/// f(policy) for the instruction sets of `Archs`.
+template <class Archs = tessera_test::archs_by_width, class F>
 void for_each_arch(F const& f) {
-    tessera_test::archs_by_width::visit([&]<class Arch>(Arch) { f(serial_cpu<Arch>{}); });
+    Archs::visit([&]<class Arch>(Arch) { f(serial_cpu<Arch>{}); });
 }
 
 } // namespace attention_tests

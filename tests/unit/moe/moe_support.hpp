@@ -33,10 +33,10 @@ inline double gamma_of(index_t k) { return ts::gamma(k, u); }
 using dense = ts::linear<ts::matrix_view<float const>>;
 using dense_unit = ts::gated_expert<dense>;
 
-/// Calls f(policy) for the CPU policies that this build's flags allow.
-template <class F>
+/// Calls f(policy) for the instruction sets of `Archs`.
+template <class Archs = tessera_test::archs_by_width, class F>
 void for_each_cpu(F const& f) {
-    tessera_test::all_archs::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch, ts::serial>{}); });
+    Archs::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch, ts::serial>{}); });
 }
 
 /// (rows, columns) of normal numbers divided by the square root of the columns.

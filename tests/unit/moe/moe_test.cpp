@@ -228,7 +228,7 @@ TEST_CASE("with k = E and equal gates the mixture is the mean of its experts") {
 
 TEST_CASE("INT4 experts: bit for bit the composition of the steps") {
     int4_weights const w{6, 130, 67, 70};
-    for_each_cpu([&](auto const& exec) {
+    for_each_cpu<tessera_test::all_archs>([&](auto const& exec) {
         CAPTURE(std::string{exec.arch().name});
         for (index_t const tokens : {1, 2, 19, 120}) {
             CAPTURE(tokens);

@@ -32,11 +32,11 @@ inline constexpr double u = ts::unit_roundoff<float>;
 
 inline double gamma_of(index_t k) { return ts::gamma(k, u); }
 
-/// Calls f(policy) for the CPU policies that this build's flags allow.
-template <class F>
+/// Calls f(policy) for the CPU policies of `Archs`.
+template <class Archs = tessera_test::archs_by_width, class F>
 void for_each_cpu(F const& f) {
     f(ts::cpu<ts::native_arch, ts::serial>{});
-    tessera_test::archs_by_width::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch>{}); });
+    Archs::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch>{}); });
 }
 
 template <class Exec>
