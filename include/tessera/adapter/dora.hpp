@@ -65,7 +65,7 @@ void decode_rows(Exec const& exec, Op const& w, index_t n0, matrix_view<float> c
     index_t const k = out.extent(1);
     workspace_scope scope{exec.scratch()};
     if constexpr (is_sum<Op>) {
-        matrix_view<float> const second{scope.carve<float>(rows * k), rows, k};
+        matrix_view<float> const second{scope.carve<float>(rows, k), rows, k};
         decode_rows(exec, w.first(), n0, out);
         decode_rows(exec, w.second(), n0, second);
         for (index_t n = 0; n < rows; ++n)
@@ -75,7 +75,7 @@ void decode_rows(Exec const& exec, Op const& w, index_t n0, matrix_view<float> c
         for (index_t n = 0; n < rows; ++n)
             for (index_t j = 0; j < k; ++j) out(n, j) *= w.factor();
     } else if constexpr (is_product<Op>) {
-        matrix_view<float> const left{scope.carve<float>(rows * w.first().cols()), rows, w.first().cols()};
+        matrix_view<float> const left{scope.carve<float>(rows, w.first().cols()), rows, w.first().cols()};
         decode_rows(exec, w.first(), n0, left);
         apply(exec, transposed(w.second()), left, out);
     } else {
@@ -87,7 +87,7 @@ void decode_rows(Exec const& exec, Op const& w, index_t n0, matrix_view<float> c
             decoder::tile(w.storage(), n0, n0 + rows, 0, k, out.data_handle(), k,
                           scope.carve<std::byte>(decoder::scratch_bytes(w.storage())));
         } else {
-            matrix_view<float> const unit{scope.carve<float>(rows * w.rows()), rows, w.rows()};
+            matrix_view<float> const unit{scope.carve<float>(rows, w.rows()), rows, w.rows()};
             for (index_t n = 0; n < rows; ++n)
                 for (index_t j = 0; j < w.rows(); ++j) unit(n, j) = j == n0 + n ? 1.0f : 0.0f;
             apply(exec, transposed(w), unit, out);

@@ -4,6 +4,7 @@
 /// @file
 /// `append`: writes new tokens behind the last of a KV cache, in the cache's formats.
 
+#include "../core/overlap.hpp"
 #include "../kernels/cpu/append.hpp"
 #include "../kernels/ref/append.hpp"
 #include "../nn/arguments.hpp"
@@ -43,8 +44,8 @@ void append(Exec const& exec, kv_cache<key<KeyFormat>, value<ValueFormat>, Layou
     check::equal("append", "tokens of v", values.extent(0), n, "tokens of k");
     check::equal("append", "heads of v", values.extent(1), kv.kv_heads(), "heads of the cache");
     check::equal("append", "head_dim of v", values.extent(2), kv.value_dim(), "value_dim of the cache");
-    check::not_null("append", "k", keys.data_handle(), keys.size());
-    check::not_null("append", "v", values.data_handle(), values.size());
+    check::elements("append", "k", keys);
+    check::elements("append", "v", values);
     if constexpr (std::is_same_v<Layout, contiguous>)
         check::within("append", "tokens of k", n, 0, kv.capacity() - kv.tokens());
     for (footprint const& x : {footprint_of(keys), footprint_of(values)}) {
@@ -61,7 +62,7 @@ void append(Exec const& exec, kv_cache<key<KeyFormat>, value<ValueFormat>, Layou
     index_t const skipped = maximum(n - kv.capacity(), 0);
     index_t const row = maximum(kv.key_dim(), kv.value_dim());
     workspace_scope scope{exec.scratch()};
-    float* const scratch = scope.carve<float>(exec.parallel().concurrency() * row);
+    float* const scratch = scope.carve<float>(exec.parallel().concurrency(), row);
     index_t const grain = maximum(16384 / maximum(kv.kv_heads() * row, 1), 1);
     parallel_for(exec.parallel(), n - skipped, grain, [&](index_t first, index_t last, index_t worker) noexcept {
         detail::append_rows<Exec>(kv, keys, to_keys, skipped + first, skipped + last, scratch + worker * row);

@@ -84,8 +84,8 @@ void check_attention(tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv, 
     check::equal(name, "tokens of out", out.extent(0), q.extent(0), "tokens of q");
     check::equal(name, "heads of out", out.extent(1), q.extent(1), "heads of q");
     check::equal(name, "head_dim of out", out.extent(2), kv.value_dim, "head_dim of the values");
-    check::not_null(name, "q", q.data_handle(), q.size());
-    check::not_null(name, "out", out.data_handle(), out.size());
+    check::elements(name, "q", q);
+    check::elements(name, "out", out);
     check::not_null(name, "keys", kv.keys.data, dynamic_extents<3>{kv.tokens, kv.kv_heads, kv.key_dim}.size());
     check::not_null(name, "values", kv.values.data, dynamic_extents<3>{kv.tokens, kv.kv_heads, kv.value_dim}.size());
     footprint const from = footprint_of(q);
@@ -142,7 +142,7 @@ void attention(Exec const& exec,
                Score const& score,
                matrix_argument auto&& log_sum_exp) {  // (heads, tokens)
     auto const lse = detail::output(log_sum_exp);
-    check::not_null("attention", "log_sum_exp", lse.data_handle(), lse.size());
+    check::elements("attention", "log_sum_exp", lse);
     detail::run_attention(exec, detail::input(q), detail::kv_of(kv), detail::output(out), score, lse);
 }
 

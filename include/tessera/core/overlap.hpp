@@ -87,7 +87,30 @@ constexpr bool is_same_array(view<T, EA, LA> const& a, view<U, EB, LB> const& b)
     }
 }
 
+namespace detail {
+
+[[noreturn]] TESSERA_COLD inline void raise_too_many_elements(char const* operation, char const* argument,
+                                                             index_t const* extents, std::size_t rank, index_t size) {
+    std::string shape;
+    for (std::size_t r = 0; r < rank; ++r) shape += (r == 0 ? "" : " x ") + std::to_string(extents[r]);
+    raise<shape_error>("tessera: " + std::string{operation} + ": " + argument + " has " + shape + " elements of " +
+                       std::to_string(size) + " bytes, expected at most " + std::to_string(too_many_bytes) + " bytes");
+}
+
+} // namespace detail
+
 namespace check {
+
+/// The bytes of a view's elements are an index, and its pointer is null only where it has none.
+template <class T, class E, class L, class A>
+void elements(char const* operation, char const* argument, view<T, E, L, A> const& v) {
+    constexpr auto size = static_cast<index_t>(sizeof(T));
+    index_t extents[E::rank() + 1];
+    index_t bytes = size;
+    for (std::size_t r = 0; r < E::rank(); ++r) bytes = detail::saturated_product(bytes, extents[r] = v.extent(r));
+    if (bytes > detail::too_many_bytes) detail::raise_too_many_elements(operation, argument, extents, E::rank(), size);
+    not_null(operation, argument, v.data_handle(), bytes / size);
+}
 
 /// An input and an output must not share memory.
 inline void no_overlap(char const* operation, char const* input, footprint const& a, char const* output,

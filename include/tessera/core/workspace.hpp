@@ -5,23 +5,47 @@
 /// Scratch memory of operations. A `workspace` is an arena: `carve` moves a pointer, a `workspace_scope` gives back
 /// everything carved in it. It grows when it must, which is the only allocation of the library's calls; after
 /// `reserve(workspace_bytes(...))` there is none. `workspace_sizer` has the same `carve` and only counts, so the code
-/// that sizes is the code that carves.
+/// that sizes is the code that carves. `carve<T>(a, b, ...)` is a b ... elements; where their bytes are no index, both throw
+/// std::bad_array_new_length.
 
 #include "config.hpp"
 #include "types.hpp"
 
 #include <cstddef>
+#include <cstdlib>
 #include <new>
 #include <type_traits>
 
 namespace tessera::inline TESSERA_ABI {
 
+namespace detail {
+
+[[noreturn]] TESSERA_COLD inline void raise_too_many_bytes() {
+#if TESSERA_EXCEPTIONS
+    throw std::bad_array_new_length{};
+#else
+    ::operator delete(::operator new(static_cast<std::size_t>(-1))); // ends the program as any failed new does here
+    std::abort();
+#endif
+}
+
+/// Whole cache lines for an array of the given extents.
+template <class T, class... Index>
+index_t carved_bytes(Index... extents) {
+    index_t const bytes = saturated_product(extents..., sizeof(T));
+    if (bytes > too_many_bytes) raise_too_many_bytes();
+    return round_up(bytes, config::cache_line);
+}
+
+} // namespace detail
+
 /// Counts what the same calls of `carve` would take from a workspace.
 class workspace_sizer {
 public:
-    template <class T>
-    T* carve(index_t n) noexcept {
-        bytes_ += round_up(n * static_cast<index_t>(sizeof(T)), config::cache_line);
+    template <class T, class... Index>
+    T* carve(Index... extents) {
+        bytes_ += detail::carved_bytes<T>(extents...);
+        if (bytes_ > detail::too_many_bytes) detail::raise_too_many_bytes();
         return nullptr;
     }
     index_t bytes() const noexcept { return bytes_; }
@@ -41,6 +65,7 @@ public:
 
     /// Makes the next `bytes` of carving allocation-free. Must be called outside any scope; keeps nothing carved.
     void reserve(index_t bytes) {
+        if (bytes > detail::too_many_bytes) detail::raise_too_many_bytes();
         if (used_ == 0 && first_ != nullptr && (first_->size < bytes || first_->next != nullptr)) {
             release(first_);
             first_ = current_ = nullptr;
@@ -79,8 +104,8 @@ private:
         }
     }
 
-    std::byte* carve_bytes(index_t bytes) {
-        index_t const size = round_up(bytes, config::cache_line);
+    /// `size` is whole cache lines.
+    std::byte* carve_bytes(index_t size) {
         // Nothing in use and several blocks: one block of the whole size serves the next calls without chaining.
         if (used_ == 0 && first_ != nullptr && first_->next != nullptr) reserve(maximum(capacity(), size));
         if (current_ == nullptr || current_->used + size > current_->size) advance(size);
@@ -129,11 +154,11 @@ public:
     workspace_scope& operator=(workspace_scope const&) = delete;
     ~workspace_scope() { workspace_.rewind(block_, block_used_, used_); }
 
-    /// `n` uninitialised elements, aligned to a cache line.
-    template <class T>
-    T* carve(index_t n) {
+    /// Uninitialised elements, as many as the product of the extents, aligned to a cache line.
+    template <class T, class... Index>
+    T* carve(Index... extents) {
         static_assert(std::is_trivially_destructible_v<T>, "tessera: workspace memory holds trivial types only");
-        return reinterpret_cast<T*>(workspace_.carve_bytes(n * static_cast<index_t>(sizeof(T))));
+        return reinterpret_cast<T*>(workspace_.carve_bytes(detail::carved_bytes<T>(extents...)));
     }
 
 private:

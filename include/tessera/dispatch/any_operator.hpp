@@ -44,7 +44,7 @@ public:
 
     // The contract of kernels/kernel.hpp; the state, and x's forms, are what `plan` carves.
     virtual void const* plan(Exec const&, matrix_view<float const> const& x, workspace_scope&) const = 0;
-    virtual void measure(Exec const&, matrix_view<float const> const& x, workspace_sizer&) const noexcept = 0;
+    virtual void measure(Exec const&, matrix_view<float const> const& x, workspace_sizer&) const = 0;
     virtual void prepare(Exec const&, matrix_view<float const> const& x, void const* state) const noexcept = 0;
     virtual index_t scratch_bytes(tile_size) const noexcept = 0;
     virtual void accumulate(void const* state, product_task const&, std::byte* scratch) const noexcept = 0;
@@ -56,7 +56,7 @@ public:
     virtual void apply(reference const&, matrix_view<float const> const& x, matrix_view<float> const& y) const = 0;
     virtual void check_apart(char const* operation, char const* output, footprint const& y) const = 0;
     virtual std::string describe(reference const&, index_t m) const = 0;
-    virtual void measure(workspace_sizer&) const noexcept = 0;
+    virtual void measure(workspace_sizer&) const = 0;
     virtual void row(double const* x, double* y, double factor, workspace&) const = 0;
 };
 
@@ -109,7 +109,7 @@ public:
         auto const inputs = inputs_type::template plan<Run>(x, scope);
         return ::new (s) state{inputs, term::plan(running<Run>(exec), this->op(), x.extent(0), scope)};
     }
-    void measure(Exec const& exec, matrix_view<float const> const& x, workspace_sizer& sizer) const noexcept override {
+    void measure(Exec const& exec, matrix_view<float const> const& x, workspace_sizer& sizer) const override {
         sizer.carve<state>(1);
         static_cast<void>(inputs_type::template plan<Run>(x, sizer));
         static_cast<void>(term::plan(running<Run>(exec), this->op(), x.extent(0), sizer));
@@ -134,7 +134,7 @@ class erased_operator<reference, reference, W> final : public erased_holder<refe
 public:
     using erased_holder<reference, reference, W>::erased_holder;
     std::string describe(reference const&, index_t) const override { return "reference"; }
-    void measure(workspace_sizer& sizer) const noexcept override { term::plan(this->op(), sizer); }
+    void measure(workspace_sizer& sizer) const override { term::plan(this->op(), sizer); }
     void row(double const* x, double* y, double factor, workspace& arena) const override {
         term::row(this->op(), x, y, factor, arena);
     }
@@ -264,7 +264,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, any_view<cpu<Arch, Parallel>>> {
     template <class Arena>
     static state plan(exec_type const& exec, operand const& w, index_t m, Arena& arena) {
         state s;
-        s.x = matrix_view<float>{arena.template carve<float>(m * w.cols()), m, w.cols()};
+        s.x = matrix_view<float>{arena.template carve<float>(m, w.cols()), m, w.cols()};
         if constexpr (std::is_same_v<Arena, workspace_sizer>)
             w.erased().measure(detail::at_boundary(exec), matrix_view<float const>{s.x}, arena);
         else
@@ -288,7 +288,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, any_view<cpu<Arch, Parallel>>> {
 
 template <>
 struct kernel<op::apply, reference, any_view<reference>> {
-    static void plan(any_view<reference> const& w, workspace_sizer& sizer) noexcept { w.erased().measure(sizer); }
+    static void plan(any_view<reference> const& w, workspace_sizer& sizer) { w.erased().measure(sizer); }
     static void row(any_view<reference> const& w, double const* x, double* y, double factor, workspace& arena) {
         w.erased().row(x, y, factor, arena);
     }

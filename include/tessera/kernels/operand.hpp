@@ -5,6 +5,7 @@
 /// `linear<Storage, Preparation>`: the leaf of the operator algebra, a stored matrix W (n, k) together with the form that
 /// x takes when it is multiplied. A trivially copyable view.
 
+#include "../core/overlap.hpp"
 #include "../storage/prepacked.hpp"
 #include "../storage/tensor.hpp"
 
@@ -49,7 +50,7 @@ public:
     /// Throws shape_error where the matrix is not empty but has no data.
     constexpr explicit linear(Storage const& w, Preparation = {}) : storage_{w} {
         if constexpr (dense_storage<Storage>)
-            check::not_null("linear", "the matrix", w.data_handle(), w.size());
+            check::elements("linear", "the matrix", w);
         else if constexpr (requires { w.panels(); })
             check::not_null("linear", "placed data", w.data(), w.bytes());
     }

@@ -26,9 +26,9 @@ void combine(Exec const& exec, expert_plan const& plan,
     check::equal("combine", "rows of the slots", rows.extent(0), plan.slots(), "slots of the plan");
     check::equal("combine", "rows of y", to.extent(0), plan.tokens(), "tokens of the plan");
     check::equal("combine", "columns of y", to.extent(1), rows.extent(1), "columns of the slots");
-    check::not_null("combine", "the weights", weight.data_handle(), weight.size());
+    check::elements("combine", "the weights", weight);
     detail::check_rows("combine", "the slots", rows);
-    check::not_null("combine", "y", to.data_handle(), to.size());
+    check::elements("combine", "y", to);
     check::no_overlap("combine", "the weights", footprint_of(weight), "y", footprint_of(to));
     check::no_overlap("combine", "the slots", footprint_of(rows), "y", footprint_of(to));
     detail::combine_arguments const from{plan.choices(), plan.slot_data(), weight, rows, {}, nullptr, false};

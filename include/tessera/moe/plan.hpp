@@ -12,6 +12,7 @@
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
+#include "../core/overlap.hpp"
 #include "../core/view.hpp"
 
 #include <cstdint>
@@ -46,7 +47,7 @@ public:
         p.offsets_ = arena.template carve<index_t>(experts + 1);
         p.token_ = arena.template carve<index_t>(p.slots());
         p.slot_ = arena.template carve<index_t>(p.slots());
-        p.next_ = arena.template carve<index_t>(p.chunks() * experts);
+        p.next_ = arena.template carve<index_t>(p.chunks(), experts);
         return p;
     }
 
@@ -100,7 +101,7 @@ expert_plan plan_experts(Exec const& exec, workspace_scope& scope, matrix_view<s
                          index_t experts) {
     detail::require_backend<Exec>();
     check::within("plan_experts", "number of experts", experts, 0, std::numeric_limits<std::int32_t>::max());
-    check::not_null("plan_experts", "the indices", index.data_handle(), index.size());
+    check::elements("plan_experts", "the indices", index);
     for (index_t t = 0; t < index.extent(0); ++t)
         for (index_t j = 0; j < index.extent(1); ++j)
             if (index(t, j) < 0 || index(t, j) >= experts)

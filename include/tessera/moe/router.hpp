@@ -146,7 +146,7 @@ void route(Exec const& exec, top_k_router<Weight, Gate> const& router,
     check::no_overlap("route", "x", footprint_of(values), "the indices", footprint_of(index));
     check::no_overlap("route", "x", footprint_of(values), "the weights", footprint_of(weight));
     workspace_scope scope{exec.scratch()};
-    matrix_view<float> const logits{scope.carve<float>(values.extent(0) * router.experts()), values.extent(0), router.experts()};
+    matrix_view<float> const logits{scope.carve<float>(values.extent(0), router.experts()), values.extent(0), router.experts()};
     apply(exec, router.weights(), values, logits);
     choose_experts(exec, router.gate(), matrix_view<float const>{logits}, index, weight);
 }

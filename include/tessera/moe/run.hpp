@@ -58,7 +58,7 @@ struct expert_family<Exec, gated_expert<G, U, D, A>> {
         expert_family s;
         auto const members = static_cast<index_t>(w.size());
         index_t const width = w[0].width();
-        s.hidden = matrix_view<float>{arena.template carve<float>(slots * width), slots, width};
+        s.hidden = matrix_view<float>{arena.template carve<float>(slots, width), slots, width};
         s.inputs_of_down = hidden_inputs::template plan<Exec>(matrix_view<float const>{s.hidden}, arena);
         s.first_scratch = first::plan(exec, gate_and_up(w.data()), members, most, width, arena);
         s.second_scratch = second::plan(exec, down(w.data()), members, most, w[0].rows(), arena);
@@ -126,7 +126,7 @@ struct shared_run<Exec, Shared> {
         shared_run r;
         r.state = family::plan(exec, std::span{&s.expert(), 1}, tokens, tokens, arena);
         r.offsets = arena.template carve<index_t>(2);
-        r.rows = matrix_view<float>{arena.template carve<float>(tokens * s.expert().rows()), tokens, s.expert().rows()};
+        r.rows = matrix_view<float>{arena.template carve<float>(tokens, s.expert().rows()), tokens, s.expert().rows()};
         if constexpr (is_weighted) {
             r.weight = matrix_view<float>{arena.template carve<float>(tokens), tokens, 1};
             r.weight_product = weight_of<Shared>::product::plan(exec, s.weight(), tokens, arena);
@@ -181,14 +181,14 @@ struct moe_run {
         r.inputs = input_set<forms>::template plan<Exec>(x, arena);
         r.logit_product = router_product::plan(exec, w.router().weights(), tokens, arena);
         index_t const count = w.router().experts();
-        r.logits = matrix_view<float>{arena.template carve<float>(tokens * count), tokens, count};
+        r.logits = matrix_view<float>{arena.template carve<float>(tokens, count), tokens, count};
         r.choice = route_kernel::plan(exec, count, arena);
-        r.index = matrix_view<std::int32_t>{arena.template carve<std::int32_t>(tokens * k), tokens, k};
-        r.weight = matrix_view<float>{arena.template carve<float>(tokens * k), tokens, k};
+        r.index = matrix_view<std::int32_t>{arena.template carve<std::int32_t>(tokens, k), tokens, k};
+        r.weight = matrix_view<float>{arena.template carve<float>(tokens, k), tokens, k};
         r.plan = expert_plan::carve(exec, tokens, k, count, arena);
         if (tokens > 1) r.gathered = expert_inputs::template plan_gather<Exec>(expert_inputs::of(r.inputs), tokens * k, arena);
         r.experts = family::plan(exec, w.experts(), tokens, tokens * k, arena);
-        r.rows = matrix_view<float>{arena.template carve<float>(tokens * k * w.rows()), tokens * k, w.rows()};
+        r.rows = matrix_view<float>{arena.template carve<float>(tokens, k, w.rows()), tokens * k, w.rows()};
         r.besides = shared::plan(exec, w.shared(), tokens, arena);
         return r;
     }
@@ -260,8 +260,8 @@ struct moe_run<reference, Moe> {
         index_t const count = w.router().experts();
         index_t const k = w.router().k();
         moe_run r;
-        r.index = matrix_view<std::int32_t>{arena.template carve<std::int32_t>(tokens * k), tokens, k};
-        r.weight = matrix_view<float>{arena.template carve<float>(tokens * k), tokens, k};
+        r.index = matrix_view<std::int32_t>{arena.template carve<std::int32_t>(tokens, k), tokens, k};
+        r.weight = matrix_view<float>{arena.template carve<float>(tokens, k), tokens, k};
         r.plan = expert_plan::carve(exec, tokens, k, count, arena);
         r.choice = route_kernel::plan(exec, count, arena);
         r.logits = matrix_view<float>{arena.template carve<float>(count), 1, count};

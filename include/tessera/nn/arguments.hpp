@@ -78,7 +78,7 @@ constexpr auto output(V& v) noexcept {
 /// A pointer where there are elements, and contiguous rows.
 template <class View>
 void check_rows(char const* operation, char const* argument, View const& v) {
-    check::not_null(operation, argument, v.data_handle(), v.size());
+    check::elements(operation, argument, v);
     if (!has_unit_stride(v))
         raise_unequal(operation, (std::string{"stride inside a row of "} + argument).c_str(), v.stride(View::rank() - 1),
                       1, "rows are contiguous");

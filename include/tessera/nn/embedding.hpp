@@ -55,7 +55,7 @@ void embedding(Exec const& exec,
     index_t const vocabulary = detail::storage_rows(rows);
     check::equal("embedding", "rows of y", to.extent(0), ids.extent(0), "number of ids");
     check::equal("embedding", "columns of y", to.extent(1), detail::storage_columns(rows), "columns of the table");
-    check::not_null("embedding", "ids", ids.data_handle(), ids.size());
+    check::elements("embedding", "ids", ids);
     detail::check_output_rows("embedding", "y", to);
     if constexpr (detail::is_view<storage>) detail::check_rows("embedding", "table", rows);
     detail::check_storage_apart("embedding", "table", rows, "y", footprint_of(to));

@@ -104,7 +104,7 @@ void layer_norm(Exec const& exec,
 }
 
 /// Bytes of workspace that either backward norm takes for `rows` rows.
-inline index_t norm_backward_workspace_bytes(index_t rows) noexcept {
+inline index_t norm_backward_workspace_bytes(index_t rows) {
     workspace_sizer sizer;
     sizer.carve<detail::float_moments>(rows);
     return sizer.bytes();

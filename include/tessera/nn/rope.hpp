@@ -41,7 +41,7 @@ public:
     /// Any frequencies (radians per position), one per pair: scaled ("long context") models.
     rope_table(index_t positions, vector_view<double const> frequencies)
         : cosines_(checked(positions), frequencies.extent(0)), sines_(positions, frequencies.extent(0)) {
-        check::not_null("rope_table", "frequencies", frequencies.data_handle(), frequencies.size());
+        check::elements("rope_table", "frequencies", frequencies);
         for (index_t i = 0; i < pairs(); ++i) fill(i, frequencies[i]);
     }
 

@@ -28,7 +28,7 @@ matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n) {
     static_assert(E::rank() == 2 && is_activation<T>, "tessera: x and y are matrices of float, fp16 or bf16");
     check::equal("apply", "rows of y", y.extent(0), m, "rows of x");
     check::equal("apply", "columns of y", y.extent(1), n, "rows of the operator");
-    check::not_null("apply", "y", y.data_handle(), y.size());
+    check::elements("apply", "y", y);
     check::distinct_elements("apply", "y", matrix_view<T>{y});
     return y;
 }
@@ -91,6 +91,7 @@ void apply(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k
     matrix_view<Y> const out = detail::results(y, x.extent(0), w.rows());
     check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
     detail::check_reads("apply", w, finish, out);
+    if (out.empty()) return; // x may have any number of rows then
     if constexpr (std::is_same_v<Exec, reference>) {
         detail::apply_reference(exec, w, values, out, finish);
     } else {
@@ -112,6 +113,7 @@ void apply(Exec const& exec, Op const& w, prepared_rows<Forms> const& x, // (m, 
     matrix_view<Y> const out = detail::results(y, x.rows, w.rows());
     check::no_overlap("apply", "x", x.source, "y", footprint_of(out));
     detail::check_reads("apply", w, finish, out);
+    if (out.empty()) return; // x may have any number of rows then
     workspace_scope scope{exec.scratch()};
     detail::apply_prepared(exec, scope, w, x, out, finish);
 }
@@ -147,6 +149,7 @@ index_t workspace_bytes(Exec const& exec, Op const& w, view<X, EX, LX, AX> const
     }
     return sizer.bytes();
 }
+/// The same for owners.
 template <execution_policy Exec, class Op, class X>
     requires(operator_owner<Op> || (linear_operator<Op> && detail::is_matrix_owner<X>))
 index_t workspace_bytes(Exec const& exec, Op const& w, X const& x) {

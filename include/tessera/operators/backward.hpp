@@ -46,7 +46,7 @@ template <class X, class D, class Y>
 void check_gradient(char const* operation, char const* argument, matrix_view<X> const& x, matrix_view<D> const& dy,
                     matrix_view<Y> const& out) {
     static_assert(!std::is_const_v<Y>, "tessera: the output is read-only");
-    check::not_null(operation, argument, out.data_handle(), out.size());
+    check::elements(operation, argument, out);
     check::no_overlap(operation, "x", footprint_of(x), argument, footprint_of(out));
     check::no_overlap(operation, "dy", footprint_of(dy), argument, footprint_of(out));
 }
@@ -55,8 +55,8 @@ void check_gradient(char const* operation, char const* argument, matrix_view<X> 
 template <class X, class D>
 void check_pair(char const* operation, matrix_view<X> const& x, matrix_view<D> const& dy) {
     check::equal(operation, "rows of dy", dy.extent(0), x.extent(0), "rows of x");
-    check::not_null(operation, "x", x.data_handle(), x.size());
-    check::not_null(operation, "dy", dy.data_handle(), dy.size());
+    check::elements(operation, "x", x);
+    check::elements(operation, "dy", dy);
 }
 
 /// The definition, in double. u = x Aᵀ and v = dy B are (m, r).
@@ -69,8 +69,8 @@ void low_rank_backward_reference(reference const& exec, Op const& w, matrix_view
     index_t const r = a.rows();
     workspace_scope scope{exec.scratch()};
     double* const row = scope.carve<double>(maximum(a.cols(), b.cols()));
-    double* const u = scope.carve<double>(m * r);
-    double* const v = scope.carve<double>(m * r);
+    double* const u = scope.carve<double>(m, r);
+    double* const v = scope.carve<double>(m, r);
     for (index_t i = 0; i < m * r; ++i) u[i] = v[i] = 0;
     for (index_t i = 0; i < m; ++i) {
         for (index_t k = 0; k < x.extent(1); ++k) row[k] = static_cast<double>(static_cast<float>(x(i, k)));
@@ -161,8 +161,8 @@ void low_rank_backward(Exec const& exec, scaled_operator<product<B, A>> const& w
         workspace_scope scope{exec.scratch()};
         index_t const m = from.extent(0);
         index_t const r = a.rows();
-        matrix_view<float> const u{scope.carve<float>(m * r), m, r};
-        matrix_view<float> const v{scope.carve<float>(m * r), m, r};
+        matrix_view<float> const u{scope.carve<float>(m, r), m, r};
+        matrix_view<float> const v{scope.carve<float>(m, r), m, r};
         detail::for_each_low_rank_product(w, from, d, u, v, out_a, out_b, [&](auto const& op, auto const& in, auto const& out) {
             apply(exec, op, in, out);
         });
@@ -187,8 +187,8 @@ index_t low_rank_backward_workspace_bytes(Exec const& exec, scaled_operator<prod
     workspace_sizer sizer;
     if constexpr (std::is_same_v<Exec, reference>) {
         sizer.carve<double>(maximum(w.cols(), w.rows()));
-        sizer.carve<double>(m * r);
-        sizer.carve<double>(m * r);
+        sizer.carve<double>(m, r);
+        sizer.carve<double>(m, r);
         auto const bytes_of = [](auto const& factor) {
             workspace_sizer inner;
             kernel<op::apply, reference, std::remove_cvref_t<decltype(factor)>>::plan(factor, inner);
@@ -196,8 +196,8 @@ index_t low_rank_backward_workspace_bytes(Exec const& exec, scaled_operator<prod
         };
         return sizer.bytes() + maximum(bytes_of(w.inner().second()), bytes_of(transposed(w.inner().first())));
     } else {
-        sizer.carve<float>(m * r);
-        sizer.carve<float>(m * r);
+        sizer.carve<float>(m, r);
+        sizer.carve<float>(m, r);
         float const place = 0; // of views that are only measured
         matrix_view<float const> const between{&place, m, r};
         index_t most = 0;

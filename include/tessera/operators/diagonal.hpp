@@ -75,6 +75,7 @@ public:
 template <linear_operator A, class F>
 column_scaled(A const&, F const&) -> column_scaled<A>;
 
+/// diag(f) A is transposed to Aᵀ diag(f).
 template <linear_operator A>
 auto transposed(row_scaled<A> const& s) {
     return column_scaled{transposed(s.inner()), s.factors()};
@@ -88,7 +89,7 @@ auto transposed(column_scaled<A> const& s) {
 
 template <class A>
 struct kernel<op::apply, reference, row_scaled<A>> {
-    static void plan(row_scaled<A> const& s, workspace_sizer& sizer) noexcept {
+    static void plan(row_scaled<A> const& s, workspace_sizer& sizer) {
         sizer.carve<double>(s.rows());
         kernel<op::apply, reference, A>::plan(s.inner(), sizer);
     }
@@ -103,7 +104,7 @@ struct kernel<op::apply, reference, row_scaled<A>> {
 
 template <class A>
 struct kernel<op::apply, reference, column_scaled<A>> {
-    static void plan(column_scaled<A> const& s, workspace_sizer& sizer) noexcept {
+    static void plan(column_scaled<A> const& s, workspace_sizer& sizer) {
         sizer.carve<double>(s.cols());
         kernel<op::apply, reference, A>::plan(s.inner(), sizer);
     }
@@ -170,7 +171,7 @@ struct kernel<op::apply, Exec, column_scaled<A>> {
     template <class Arena>
     static state plan(Exec const& exec, column_scaled<A> const& s, index_t m, Arena& arena) {
         state st;
-        st.x = matrix_view<float>{arena.template carve<float>(m * s.cols()), m, s.cols()};
+        st.x = matrix_view<float>{arena.template carve<float>(m, s.cols()), m, s.cols()};
         st.inputs = inner_inputs::template plan<Exec>(matrix_view<float const>{st.x}, arena);
         st.a = inner::plan(exec, s.inner(), m, arena);
         return st;

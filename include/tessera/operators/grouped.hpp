@@ -143,8 +143,8 @@ struct grouped_product {
         }
         s.term_bytes = round_up(s.term_bytes, config::cache_line);
         s.groups = arena.template carve<row_group>(members);
-        s.accumulators = arena.template carve<float>(workers * s.area * static_cast<index_t>(sizeof...(Op)));
-        s.bytes = arena.template carve<std::byte>(workers * s.term_bytes);
+        s.accumulators = arena.template carve<float>(workers, s.area, static_cast<index_t>(sizeof...(Op)));
+        s.bytes = arena.template carve<std::byte>(workers, s.term_bytes);
         if constexpr (std::is_same_v<Arena, workspace_sizer>) arena.template carve<std::byte>(planned);
         return s;
     }
@@ -223,7 +223,7 @@ auto members_of(Op const* w) noexcept {
 
 inline void check_offsets(char const* operation, vector_view<index_t const> offsets, index_t members, index_t rows) {
     check::equal(operation, "size of the offsets", offsets.extent(0), members + 1, "number of operators and one more");
-    check::not_null(operation, "the offsets", offsets.data_handle(), offsets.size());
+    check::elements(operation, "the offsets", offsets);
     check::equal(operation, "the first offset", offsets[0], 0, "the first row of x");
     for (index_t g = 0; g < members; ++g)
         check::within(operation, "an offset", offsets[g + 1], offsets[g], rows);
@@ -258,7 +258,7 @@ void apply_grouped(Exec const& exec, std::span<Op const> w, vector_view<index_t 
     matrix_view<Y> const out = y;
     check::equal("apply_grouped", "rows of y", y.extent(0), x.extent(0), "rows of x");
     check::equal("apply_grouped", "columns of y", y.extent(1), w[0].rows(), "rows of the operators");
-    check::not_null("apply_grouped", "y", y.data_handle(), y.size());
+    check::elements("apply_grouped", "y", y);
     check::no_overlap("apply_grouped", "x", footprint_of(values), "y", footprint_of(out));
     for (Op const& one : w) detail::check_operator_apart("apply_grouped", one, "y", footprint_of(out));
     if constexpr (std::is_same_v<Exec, reference>) {

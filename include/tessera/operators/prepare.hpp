@@ -71,7 +71,7 @@ matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T
     static_assert(E::rank() == 2 && is_activation<std::remove_cv_t<T>>,
                   "tessera: x and y are matrices of float, fp16 or bf16");
     check::at_least(operation, "rows of x", x.extent(0), 0);
-    check::not_null(operation, "x", x.data_handle(), x.size());
+    check::elements(operation, "x", x);
     return x;
 }
 

@@ -12,7 +12,7 @@ namespace tessera::inline TESSERA_ABI {
 
 template <class A, class B>
 struct kernel<op::apply, reference, sum<A, B>> {
-    static void plan(sum<A, B> const& s, workspace_sizer& sizer) noexcept {
+    static void plan(sum<A, B> const& s, workspace_sizer& sizer) {
         kernel<op::apply, reference, A>::plan(s.first(), sizer);
         kernel<op::apply, reference, B>::plan(s.second(), sizer);
     }
@@ -24,7 +24,7 @@ struct kernel<op::apply, reference, sum<A, B>> {
 
 template <class A, class B>
 struct kernel<op::apply, reference, product<A, B>> {
-    static void plan(product<A, B> const& p, workspace_sizer& sizer) noexcept {
+    static void plan(product<A, B> const& p, workspace_sizer& sizer) {
         sizer.carve<double>(p.second().rows());
         kernel<op::apply, reference, B>::plan(p.second(), sizer);
         kernel<op::apply, reference, A>::plan(p.first(), sizer);
@@ -40,7 +40,7 @@ struct kernel<op::apply, reference, product<A, B>> {
 
 template <class A>
 struct kernel<op::apply, reference, scaled_operator<A>> {
-    static void plan(scaled_operator<A> const& s, workspace_sizer& sizer) noexcept {
+    static void plan(scaled_operator<A> const& s, workspace_sizer& sizer) {
         kernel<op::apply, reference, A>::plan(s.inner(), sizer);
     }
     static void row(scaled_operator<A> const& s, double const* x, double* y, double factor, workspace& arena) {
@@ -68,7 +68,7 @@ struct kernel<op::apply, reference, transposed_operator<linear<Storage, Preparat
 
 template <class A>
 struct kernel<op::apply, reference, row_slice<A>> {
-    static void plan(row_slice<A> const& s, workspace_sizer& sizer) noexcept {
+    static void plan(row_slice<A> const& s, workspace_sizer& sizer) {
         sizer.carve<double>(s.inner().rows());
         kernel<op::apply, reference, A>::plan(s.inner(), sizer);
     }
@@ -83,7 +83,7 @@ struct kernel<op::apply, reference, row_slice<A>> {
 
 template <class A>
 struct kernel<op::apply, reference, column_slice<A>> {
-    static void plan(column_slice<A> const& s, workspace_sizer& sizer) noexcept {
+    static void plan(column_slice<A> const& s, workspace_sizer& sizer) {
         sizer.carve<double>(s.inner().cols());
         kernel<op::apply, reference, A>::plan(s.inner(), sizer);
     }

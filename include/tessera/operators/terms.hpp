@@ -29,8 +29,8 @@ run_scratch plan_run(Exec const& exec, Op const& op, index_t m, Arena& arena) {
     s.tile = product_tile(auto_tile{}, m, op.rows());
     s.workers = maximum(1, exec.parallel().concurrency());
     s.term_bytes = round_up(kernel<op::apply, Exec, Op>::scratch_bytes(op, s.tile), config::cache_line);
-    s.accumulators = arena.template carve<float>(s.workers * s.tile.m * s.tile.n);
-    s.bytes = arena.template carve<std::byte>(s.workers * s.term_bytes);
+    s.accumulators = arena.template carve<float>(s.workers, s.tile.m, s.tile.n);
+    s.bytes = arena.template carve<std::byte>(s.workers, s.term_bytes);
     return s;
 }
 
@@ -142,7 +142,7 @@ struct kernel<op::apply, Exec, product<A, B>> {
     static state plan(Exec const& exec, product<A, B> const& p, index_t m, Arena& arena) {
         state s;
         s.b = inner::plan(exec, p.second(), m, arena);
-        s.u = matrix_view<float>{arena.template carve<float>(m * p.second().rows()), m, p.second().rows()};
+        s.u = matrix_view<float>{arena.template carve<float>(m, p.second().rows()), m, p.second().rows()};
         s.run = detail::plan_run(exec, p.second(), m, arena);
         s.inputs = outer_inputs::template plan<Exec>(matrix_view<float const>{s.u}, arena);
         s.a = outer::plan(exec, p.first(), m, arena);
@@ -205,7 +205,7 @@ struct kernel<op::apply, Exec, column_slice<A>> {
     template <class Arena>
     static state plan(Exec const& exec, column_slice<A> const& s, index_t m, Arena& arena) {
         state st;
-        st.wide = matrix_view<float>{arena.template carve<float>(m * s.inner().cols()), m, s.inner().cols()};
+        st.wide = matrix_view<float>{arena.template carve<float>(m, s.inner().cols()), m, s.inner().cols()};
         st.inputs = inner_inputs::template plan<Exec>(matrix_view<float const>{st.wide}, arena);
         st.a = inner::plan(exec, s.inner(), m, arena);
         return st;

@@ -49,8 +49,8 @@ template <overflow Beyond, class Exec, class X, class Y>
 void convert_checked(Exec const& exec, matrix_view<X const> const& x, matrix_view<Y> const& y) {
     check::equal("convert", "rows of y", y.extent(0), x.extent(0), "rows of x");
     check::equal("convert", "columns of y", y.extent(1), x.extent(1), "columns of x");
-    check::not_null("convert", "x", x.data_handle(), x.size());
-    check::not_null("convert", "y", y.data_handle(), y.size());
+    check::elements("convert", "x", x);
+    check::elements("convert", "y", y);
     for (std::size_t r = 0; r < 2; ++r)
         if (!y.empty() && y.extent(r) > 1 && y.stride(r) == 0)
             raise_unequal("convert", r == 0 ? "distance of the rows of y" : "distance of the columns of y", 0, 1,

@@ -17,6 +17,7 @@
 /// so all of it decodes to NaN; where the scale's type has no NaN it is refused with unsupported_error. Source: "A White Paper on Neural Network Quantization", arXiv:2106.08295, section 2.2.
 
 #include "../core/error.hpp"
+#include "../core/overlap.hpp"
 #include "../core/philox.hpp"
 #include "../core/view.hpp"
 #include "../storage/quantized.hpp"
@@ -162,7 +163,7 @@ private:
 /// w (n, k) in `Scheme`; see the file comment. O(n k).
 template <class Scheme>
 quantized_tensor<Scheme> quantize(matrix_view<float const> const& w, quantize_options const& options = {}) {
-    check::not_null("quantize", "w", w.data_handle(), w.size());
+    check::elements("quantize", "w", w);
     quantized_tensor<Scheme> result{w.extent(0), w.extent(1)};
     detail::quantizer<Scheme>{w, options, result}.run();
     return result;

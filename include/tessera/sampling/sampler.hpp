@@ -25,6 +25,7 @@
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
+#include "../core/overlap.hpp"
 #include "../core/philox.hpp"
 #include "../core/view.hpp"
 
@@ -301,7 +302,7 @@ private:
 /// The first largest logit; throws where there is none above minus infinity.
 inline index_t best_logit(char const* operation, vector_view<float const> logits) {
     check::at_least(operation, "number of logits", logits.extent(0), 1);
-    check::not_null(operation, "logits", logits.data_handle(), logits.size());
+    check::elements(operation, "logits", logits);
     index_t const best = first_largest(logits);
     if (best < 0) check::within(operation, "number of logits above minus infinity", 0, 1, logits.extent(0));
     return best;
@@ -310,7 +311,7 @@ inline index_t best_logit(char const* operation, vector_view<float const> logits
 } // namespace detail
 
 /// Bytes of workspace that sampling from `vocabulary` logits takes.
-inline index_t sampling_workspace_bytes(index_t vocabulary) noexcept {
+inline index_t sampling_workspace_bytes(index_t vocabulary) {
     workspace_sizer sizer;
     sizer.carve<double>(ceil_div(vocabulary, detail::logit_blocks::size));
     sizer.carve<detail::candidate>(vocabulary);

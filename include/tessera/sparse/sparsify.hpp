@@ -11,6 +11,7 @@
 /// What is kept depends on w alone. A NaN counts as larger than anything, so it is kept and seen. int8: codes are rounded
 /// to nearest even with scale = max |kept w| / 127 of the row (or the matrix); where that is not finite the scale is NaN.
 
+#include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "../storage/csr.hpp"
 #include "../storage/n_of_m.hpp"
@@ -202,7 +203,7 @@ private:
 /// w (n, k) in compressed rows of what `rule` keeps: magnitude_threshold, top_per_row or keep_fraction. O(n k).
 template <class Storage, class Rule>
 auto sparsify(matrix_view<float const> const& w, Rule const& rule) {
-    check::not_null("sparsify", "w", w.data_handle(), w.size());
+    check::elements("sparsify", "w", w);
     return detail::sparsifier<Storage>::run(w, rule);
 }
 template <class Storage, class Rule>
@@ -212,7 +213,7 @@ auto sparsify(matrix<float> const& w, Rule const& rule) {
 /// w (n, k) with the N largest of every M weights of a row; of equal ones those of higher column. O(n k M).
 template <class Storage>
 auto sparsify(matrix_view<float const> const& w) {
-    check::not_null("sparsify", "w", w.data_handle(), w.size());
+    check::elements("sparsify", "w", w);
     return detail::sparsifier<Storage>::run(w);
 }
 template <class Storage>

@@ -17,6 +17,7 @@
 /// the int8 preparations of scheme.hpp.
 
 #include "../core/error.hpp"
+#include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "buffer.hpp"
 #include "scheme.hpp"
@@ -122,8 +123,8 @@ struct kv_view {
         static_assert(K::rank() == 3 && V::rank() == 3, "tessera: keys and values are (tokens, kv_heads, head_dim)");
         check::equal("kv_view", "tokens of v", v.extent(0), tokens, "tokens of k");
         check::equal("kv_view", "heads of v", v.extent(1), kv_heads, "heads of k");
-        check::not_null("kv_view", "k", k.data_handle(), k.size());
-        check::not_null("kv_view", "v", v.data_handle(), v.size());
+        check::elements("kv_view", "k", k);
+        check::elements("kv_view", "v", v);
     }
 
     constexpr index_t slot(index_t t) const noexcept {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <vector>
 
@@ -175,4 +176,42 @@ TEST_CASE("reserve: grows an unused arena, never shrinks it, and does nothing fo
     long const before = allocations;
     w.reserve(1024);
     CHECK(allocations == before);
+}
+
+TEST_CASE("arrays whose bytes are no number are refused, by the sizer too") {
+    constexpr index_t huge = index_t{1} << 60;
+    constexpr index_t most = std::numeric_limits<index_t>::max();
+    ts::workspace_sizer sizer;
+    CHECK_THROWS_AS(sizer.carve<double>(huge), std::bad_array_new_length);
+    CHECK_THROWS_AS(sizer.carve<char>(huge, 16), std::bad_array_new_length); // 2^64
+    CHECK_THROWS_AS(sizer.carve<float>(huge, huge, 17), std::bad_array_new_length);
+    CHECK_THROWS_AS(sizer.carve<char>(most), std::bad_array_new_length);
+    CHECK(sizer.bytes() == 0);
+    sizer.carve<char>(huge, huge, 0);
+    sizer.carve<char>(0, most);
+    CHECK(sizer.bytes() == 0);
+    sizer.carve<char>(huge); // a number, and neither are two of them no number
+    sizer.carve<char>(2, huge / 2);
+    CHECK(sizer.bytes() == 2 * huge);
+    CHECK_THROWS_AS(sizer.carve<char>(1), std::bad_array_new_length);
+    ts::workspace w{256};
+    {
+        ts::workspace_scope scope{w};
+        auto* const a = scope.carve<float>(2, 8);
+        CHECK_THROWS_AS(scope.carve<float>(huge), std::bad_array_new_length);
+        CHECK_THROWS_AS(scope.carve<float>(huge, 64, 3), std::bad_array_new_length);
+        CHECK(scope.carve<float>(1) == a + 16); // nothing was taken
+    }
+    CHECK_THROWS_AS(w.reserve(most), std::bad_array_new_length);
+    CHECK(w.capacity() == 256);
+}
+
+TEST_CASE("products of extents stop at the largest index") {
+    constexpr index_t most = std::numeric_limits<index_t>::max();
+    static_assert(ts::detail::saturated_product(3, index_t{5}, sizeof(float)) == 60);
+    static_assert(ts::detail::saturated_product(index_t{1} << 31, index_t{1} << 31) == index_t{1} << 62);
+    static_assert(ts::detail::saturated_product(index_t{1} << 32, index_t{1} << 31) == most);
+    static_assert(ts::detail::saturated_product(most, most, most) == most);
+    static_assert(ts::detail::saturated_product(most, most, 0) == 0);
+    CHECK(ts::detail::saturated_product(index_t{1} << 60, 16) == most);
 }

@@ -7,8 +7,10 @@
 
 #include <tessera/operators/place.hpp>
 #include <tessera/operators/apply.hpp>
+#include <tessera/storage/quantized.hpp>
 
 #include <cstdint>
+#include <new>
 #include <string>
 
 using namespace tessera_test;
@@ -76,6 +78,36 @@ void check_apply(Policy const& policy) {
 
 TEST_CASE("apply on the CPU") { check_apply(exec); }
 TEST_CASE("apply by the reference") { check_apply(ts::reference{}); }
+
+TEST_CASE("sizes whose bytes are no number") {
+    constexpr index_t huge = index_t{1} << 60;
+    ts::matrix<float> const w(7, 8);
+    ts::linear const fast{w};
+    float values[8] = {};
+    auto const repeated = [&](index_t rows, index_t columns) { // one row, over and over
+        index_t const strides[] = {0, 1};
+        return ts::matrix_view<float>{values, ts::matrix_view<float>::mapping_type{ts::dynamic_extents<2>{rows, columns}, strides}};
+    };
+    CHECK_THROWS_WITH_AS(ts::apply(exec, fast, repeated(huge, 8), null_matrix(huge, 7)),
+                         "tessera: apply: x has 1152921504606846976 x 8 elements of 4 bytes, expected at most "
+                         "2305843009213693952 bytes",
+                         ts::shape_error);
+    CHECK_THROWS_AS(ts::apply(exec, fast, null_matrix(huge, 8), null_matrix(huge, 7)), ts::shape_error); // 2^63 bytes
+    CHECK_THROWS_AS(ts::apply(ts::reference{}, fast, null_matrix(huge, 8), null_matrix(huge, 7)), ts::shape_error);
+    CHECK_THROWS_AS(static_cast<void>(ts::workspace_bytes(exec, fast, repeated(huge, 8))), ts::shape_error);
+    CHECK_THROWS_AS(ts::linear{null_matrix(huge, 16)}, ts::shape_error); // 2^66 bytes: 0 in 64 bits
+    // x is a number of bytes, what becomes of it is none.
+    index_t const rows = index_t{1} << 56;
+    ts::quantized_tensor<ts::int4_g32> const codes{7, 8};
+    ts::linear const quantised{codes, ts::int8_per_token{}};
+    CHECK_THROWS_AS(static_cast<void>(ts::workspace_bytes(exec, quantised, repeated(rows, 8))), std::bad_array_new_length);
+    ts::workspace_scope scope{exec.scratch()};
+    CHECK_THROWS_AS(ts::prepare(exec, scope, repeated(rows, 8), ts::int8_per_token{}), std::bad_array_new_length);
+    // Nothing times nothing, however often.
+    ts::matrix<float> const none(0, 0);
+    CHECK_NOTHROW(ts::apply(exec, ts::linear{none}, null_matrix(huge, 0), null_matrix(huge, 0)));
+    CHECK_NOTHROW(ts::apply(ts::reference{}, ts::linear{none}, null_matrix(huge, 0), null_matrix(huge, 0)));
+}
 
 TEST_CASE("prepare, and apply of what it made") {
     operands o;

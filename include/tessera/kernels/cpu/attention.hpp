@@ -32,8 +32,8 @@ struct kernel<op::attention, cpu<Arch, Parallel>, Arguments> {
             index_t const rows = s.queries * s.group();
             index_t const parts = ceil_div(s.keys, detail::decode_tile<Arch>::part);
             index_t const stride = round_up(s.value_dim, simd::lanes<Arch>);
-            index_t const states = s.kv_heads * parts * rows;
-            p.states = {arena.template carve<float>(states * stride), arena.template carve<float>(states),
+            index_t const states = detail::saturated_product(s.kv_heads, parts, rows);
+            p.states = {arena.template carve<float>(states, stride), arena.template carve<float>(states),
                         arena.template carve<float>(states), parts, rows, stride};
             p.decode = arena.template carve<detail::decode_scratch>(workers);
             for (index_t w = 0; w < workers; ++w) {
@@ -63,11 +63,11 @@ private:
     template <class Arena>
     static detail::decode_scratch carve_decode(attention_shape const& s, index_t rows, Arena& arena) {
         detail::decode_scratch r{};
-        r.queries = arena.template carve<float>(rows * round_up(s.key_dim, simd::lanes<Arch>));
+        r.queries = arena.template carve<float>(rows, round_up(s.key_dim, simd::lanes<Arch>));
         r.scores = arena.template carve<float>(rows * decode_tile::keys + simd::lanes<Arch>);
         r.factors = arena.template carve<float>(rows);
-        r.keys = arena.template carve<float>(decode_tile::keys * s.key_dim);
-        r.values = arena.template carve<float>(decode_tile::keys * s.value_dim);
+        r.keys = arena.template carve<float>(decode_tile::keys, s.key_dim);
+        r.values = arena.template carve<float>(decode_tile::keys, s.value_dim);
         return r;
     }
 

@@ -39,22 +39,22 @@ struct prefill_scratch {
 
     /// Tiles of a block: as many as keep queries and outputs in half of the second-level cache, at most 8.
     static index_t tiles(attention_shape const& s) noexcept {
-        index_t const bytes = tile::queries * (s.key_dim + s.value_dim) * static_cast<index_t>(sizeof(float));
+        index_t const bytes = saturated_product(tile::queries, s.key_dim + s.value_dim, sizeof(float));
         return minimum(maximum(config::level_2_bytes / 2 / maximum(bytes, 1), 1), 8);
     }
     template <class Arena>
     static prefill_scratch carve(attention_shape const& s, Arena& arena) {
         index_t const n = tiles(s);
         prefill_scratch r{};
-        r.queries = arena.template carve<float>(n * s.key_dim * tile::queries);
-        r.outputs = arena.template carve<float>(n * s.value_dim * tile::queries);
-        r.maxima = arena.template carve<float>(n * tile::queries);
-        r.sums = arena.template carve<float>(n * tile::queries);
+        r.queries = arena.template carve<float>(n, s.key_dim, tile::queries);
+        r.outputs = arena.template carve<float>(n, s.value_dim, tile::queries);
+        r.maxima = arena.template carve<float>(n, tile::queries);
+        r.sums = arena.template carve<float>(n, tile::queries);
         r.factors = arena.template carve<float>(tile::queries);
-        r.scores = arena.template carve<float>(tile::keys * tile::queries);
-        r.keys = arena.template carve<float>(tile::keys * s.key_dim);
+        r.scores = arena.template carve<float>(tile::keys, tile::queries);
+        r.keys = arena.template carve<float>(tile::keys, s.key_dim);
         r.values = arena.template carve<float>(tile::keys * s.value_dim + tile::width);
-        r.square = arena.template carve<float>(tile::width * tile::width);
+        r.square = arena.template carve<float>(tile::width, tile::width);
         return r;
     }
 };

@@ -40,8 +40,8 @@ struct kernel<op::gather, cpu<Arch, Parallel>, float_rows<SumGroup, Preparation>
         to.rows = rows;
         to.columns = from.columns;
         to.stride = round_up(from.columns, 16);
-        to.data = arena.template carve<float>(rows * to.stride);
-        if (SumGroup != 0) to.sums = arena.template carve<float>(rows * type::sums_of(to.columns));
+        to.data = arena.template carve<float>(rows, to.stride);
+        if (SumGroup != 0) to.sums = arena.template carve<float>(rows, type::sums_of(to.columns));
         return to;
     }
     static void run(cpu<Arch, Parallel> const& exec, type const& from, index_t const* row, type const& to) noexcept {
@@ -60,7 +60,7 @@ template <class Arch, class Parallel>
 struct kernel<op::gather, cpu<Arch, Parallel>, bf16_rows> {
     template <class Arena>
     static bf16_rows plan(bf16_rows const& from, index_t rows, Arena& arena) {
-        return {arena.template carve<bf16>(rows * bf16_rows::stride_of(from.columns)), rows, from.columns};
+        return {arena.template carve<bf16>(rows, bf16_rows::stride_of(from.columns)), rows, from.columns};
     }
     static void run(cpu<Arch, Parallel> const& exec, bf16_rows const& from, index_t const* row, bf16_rows const& to) noexcept {
         index_t const width = bf16_rows::stride_of(to.columns);
@@ -81,10 +81,10 @@ struct kernel<op::gather, cpu<Arch, Parallel>, int8_rows<ScaleGroup, Block>> {
         type to;
         to.rows = rows;
         to.columns = from.columns;
-        to.codes = arena.template carve<std::int8_t>(rows * type::stride_of(to.columns));
-        to.scales = arena.template carve<float>(rows * type::scales_of(to.columns));
-        to.sums = arena.template carve<std::int32_t>(rows * type::blocks_of(to.columns));
-        to.scaled_sums = arena.template carve<float>(rows * type::blocks_of(to.columns));
+        to.codes = arena.template carve<std::int8_t>(rows, type::stride_of(to.columns));
+        to.scales = arena.template carve<float>(rows, type::scales_of(to.columns));
+        to.sums = arena.template carve<std::int32_t>(rows, type::blocks_of(to.columns));
+        to.scaled_sums = arena.template carve<float>(rows, type::blocks_of(to.columns));
         return to;
     }
     static void run(cpu<Arch, Parallel> const& exec, type const& from, index_t const* row, type const& to) noexcept {

@@ -178,9 +178,9 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, float_rows<SumGroup, Preparation
         form.stride = x.stride(0);
         if (needs_copy(x)) {
             form.stride = round_up(form.columns, 16);
-            form.data = arena.template carve<float>(form.rows * form.stride);
+            form.data = arena.template carve<float>(form.rows, form.stride);
         }
-        if (SumGroup != 0) form.sums = arena.template carve<float>(form.rows * type::sums_of(form.columns));
+        if (SumGroup != 0) form.sums = arena.template carve<float>(form.rows, type::sums_of(form.columns));
         return form;
     }
 
@@ -217,7 +217,7 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, bf16_rows> {
         bf16_rows form;
         form.rows = x.extent(0);
         form.columns = x.extent(1);
-        form.data = arena.template carve<bf16>(form.rows * bf16_rows::stride_of(form.columns));
+        form.data = arena.template carve<bf16>(form.rows, bf16_rows::stride_of(form.columns));
         return form;
     }
 
@@ -252,10 +252,10 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, int8_rows<ScaleGroup, Block>> {
         type form;
         form.rows = x.extent(0);
         form.columns = x.extent(1);
-        form.codes = arena.template carve<std::int8_t>(form.rows * type::stride_of(form.columns));
-        form.scales = arena.template carve<float>(form.rows * type::scales_of(form.columns));
-        form.sums = arena.template carve<std::int32_t>(form.rows * type::blocks_of(form.columns));
-        form.scaled_sums = arena.template carve<float>(form.rows * type::blocks_of(form.columns));
+        form.codes = arena.template carve<std::int8_t>(form.rows, type::stride_of(form.columns));
+        form.scales = arena.template carve<float>(form.rows, type::scales_of(form.columns));
+        form.sums = arena.template carve<std::int32_t>(form.rows, type::blocks_of(form.columns));
+        form.scaled_sums = arena.template carve<float>(form.rows, type::blocks_of(form.columns));
         return form;
     }
 

@@ -126,7 +126,7 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, float_columns<R>> {
         form.columns = x.extent(1);
         form.width = type::width_of(form.rows);
         if (form.rows >= type::fewest_rows)
-            form.data = arena.template carve<float>(form.blocks() * maximum(form.columns, 1) * form.width);
+            form.data = arena.template carve<float>(form.blocks(), maximum(form.columns, 1), form.width);
         return form;
     }
 

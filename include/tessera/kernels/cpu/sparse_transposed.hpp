@@ -190,9 +190,9 @@ struct kernel<op::apply, cpu<Arch, Parallel>, transposed_operator<linear<Storage
         s.parts = parts_of(t.cols(), s.blocks);
         s.columns = round_up(t.rows(), maximum(units::column_unit, R)) + R;
         s.block_size = s.columns * s.width;
-        s.sums = arena.template carve<float>(s.parts * s.blocks * s.block_size);
+        s.sums = arena.template carve<float>(s.parts, s.blocks, s.block_size);
         s.staging_bytes = units::scratch_bytes(t.inner().storage());
-        s.staging = arena.template carve<std::byte>(maximum(1, exec.parallel().concurrency()) * s.staging_bytes);
+        s.staging = arena.template carve<std::byte>(maximum(1, exec.parallel().concurrency()), s.staging_bytes);
         return s;
     }
 

@@ -52,7 +52,7 @@ float reference_element(Storage const& w, index_t n, index_t k) noexcept {
 template <class Storage, class Preparation>
 struct kernel<op::apply, reference, linear<Storage, Preparation>> {
     /// Counts what `row` carves.
-    static void plan(linear<Storage, Preparation> const& w, workspace_sizer& sizer) noexcept {
+    static void plan(linear<Storage, Preparation> const& w, workspace_sizer& sizer) {
         sizer.carve<double>(w.cols());
     }
     static void row(linear<Storage, Preparation> const& w, double const* x, double* y, double factor, workspace& arena) {

@@ -28,7 +28,7 @@ struct kernel<op::apply, reference, linear<Storage, Preparation>> {
 template <sparse_storage Storage, class Preparation>
 struct kernel<op::apply, reference, transposed_operator<linear<Storage, Preparation>>> {
     using operand = transposed_operator<linear<Storage, Preparation>>;
-    static void plan(operand const& t, workspace_sizer& sizer) noexcept { sizer.carve<double>(t.rows()); }
+    static void plan(operand const& t, workspace_sizer& sizer) { sizer.carve<double>(t.rows()); }
     static void row(operand const& t, double const* x, double* y, double factor, workspace& arena) {
         workspace_scope scope{arena};
         double* const sum = scope.carve<double>(t.rows());
