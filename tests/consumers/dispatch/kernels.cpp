@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The unit: compiled once for each instruction set. ts::cpu<> is that set's.
+// The unit, compiled once for each instruction set: tessera::native_arch is that set.
 
 #include "kernels.hpp"
 
@@ -8,13 +8,13 @@
 #include <map>
 #include <sstream>
 
+namespace ts = tessera;
+
 namespace {
 
-using backend = ts::cpu<ts::native_arch, ts::serial>;
-
 std::string product(ts::matrix_view<float const> w, ts::matrix_view<float const> x, ts::matrix_view<float> y) {
+    ts::cpu<ts::native_arch, ts::serial> const exec;
     auto const q = ts::quantize<ts::int4_g32>(w);
-    backend const exec;
     auto const layer = ts::place(exec, ts::linear{q, ts::int8_per_group<32>{}});
     ts::apply(exec, layer, x, y);
     return ts::describe(exec, layer, x.extent(0));
@@ -26,7 +26,7 @@ std::vector<std::string> words(std::string const& text) {
     for (std::string word; in >> word;) ++count[word];
     std::vector<std::string> result;
     for (auto const& [word, n] : count) result.push_back(word + " " + std::to_string(n));
-    if (result.empty()) throw ts::shape_error{"tessera: words: no words"};
+    if (result.empty()) throw ts::format_error{"no words"};
     return result;
 }
 

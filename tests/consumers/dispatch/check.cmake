@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+# After run.cmake: what no program can say of itself. `binary` is the Release build; a Debug build is made beside it, with make
+# where there is make, because Ninja is what the others use.
+
+# check_objects(<folder>): the objects of the instruction sets share no symbol, and each has its own instructions.
+function(check_objects folder)
+    file(GLOB objects ${folder}/tessera_dispatch/consumer/*.o)
+    list(LENGTH objects count)
+    if(NOT count EQUAL 8)
+        message(FATAL_ERROR "${count} objects, expected 5 of kernels and 3 of formats: ${objects}")
+    endif()
+    set(all "")
+    foreach(object IN LISTS objects)
+        string(REGEX MATCH "\\.([a-z0-9_]+)\\.o$" match ${object})
+        set(arch ${CMAKE_MATCH_1})
+        execute_process(COMMAND nm --defined-only --extern-only --format=posix ${object} OUTPUT_VARIABLE symbols
+                        COMMAND_ERROR_IS_FATAL ANY)
+        string(REGEX MATCHALL "[^\n]+" symbols "${symbols}")
+        foreach(symbol IN LISTS symbols)
+            if(NOT symbol MATCHES "^_Z[^ ]*(make_kernels|add_dense|add_q4_k)I[^ ]*[0-9]${arch}E[^ ]* T ")
+                message(FATAL_ERROR "${object} shows ${symbol}, which is no entry for ${arch}")
+            endif()
+        endforeach()
+        list(APPEND all ${symbols})
+        check_instructions(${object} ${arch})
+    endforeach()
+    # 5 of kernels, 3 of each format
+    list(TRANSFORM all REPLACE " .*" "")
+    list(REMOVE_DUPLICATES all)
+    list(LENGTH all count)
+    if(NOT count EQUAL 11)
+        message(FATAL_ERROR "${count} entries, expected 11: ${all}")
+    endif()
+endfunction()
+
+# has(<object> <extended regular expression> <result>): whether a line of the disassembly matches.
+function(has object expression result)
+    execute_process(COMMAND objdump -d --no-show-raw-insn ${object} COMMAND grep -cE -- ${expression} OUTPUT_VARIABLE lines)
+    if(lines GREATER 0)
+        set(${result} TRUE PARENT_SCOPE)
+    else()
+        set(${result} FALSE PARENT_SCOPE)
+    endif()
+endfunction()
+
+function(check_instructions object arch)
+    # name, what shows it, and the sets that have it. Instructions that begin with v are VEX or EVEX coded.
+    set(wide "avx512|avx512_vnni|avx512_amx")
+    foreach(row IN ITEMS "VEX@\tv[a-z]@avx2|${wide}" "shlx or mulx@\t(shlx|mulx|andn) @avx2|${wide}" "ymm@%ymm@avx2|${wide}"
+                         "zmm@%zmm@${wide}" "masks@%k[0-7]@${wide}" "vpdpbusd@\tvpdpbusd @avx512_vnni|avx512_amx"
+                         "tiles@\ttdp@avx512_amx")
+        string(REPLACE "@" ";" row "${row}")
+        list(GET row 0 what)
+        list(GET row 1 expression)
+        list(GET row 2 owners)
+        has(${object} "${expression}" found)
+        if(found AND NOT arch MATCHES "^(${owners})$")
+            message(FATAL_ERROR "${object} has ${what}")
+        elseif(NOT found AND arch MATCHES "^(${owners})$" AND NOT what MATCHES "shlx")
+            message(FATAL_ERROR "${object} has no ${what}")
+        endif()
+    endforeach()
+endfunction()
+
+check_objects(${binary})
+
+# The environment lowers the choice, and is checked.
+foreach(arch IN ITEMS sse2 avx2)
+    execute_process(COMMAND ${CMAKE_COMMAND} -E env TESSERA_ARCH=${arch} ${binary}/consumer ${arch} RESULT_VARIABLE code
+                    OUTPUT_VARIABLE output)
+    if(code AND NOT output MATCHES "but this processor runs")
+        message(FATAL_ERROR "TESSERA_ARCH=${arch}: ${output}")
+    endif()
+endforeach()
+execute_process(COMMAND ${CMAKE_COMMAND} -E env TESSERA_ARCH=avx3 ${binary}/consumer OUTPUT_VARIABLE output)
+if(NOT output MATCHES "^tessera: dispatch: TESSERA_ARCH is 'avx3', expected one of ")
+    message(FATAL_ERROR "TESSERA_ARCH=avx3: ${output}")
+endif()
+
+# Without optimisation no inline function is inlined: most symbols that could collide are there.
+find_program(make make)
+if(make)
+    set(generator "Unix Makefiles")
+endif()
+file(REMOVE_RECURSE ${binary}-debug)
+execute_process(COMMAND ${CMAKE_COMMAND} -S ${source} -B ${binary}-debug -G ${generator} -D CMAKE_BUILD_TYPE=Debug
+                        -D CMAKE_CXX_FLAGS_DEBUG=-O0 -D CMAKE_CXX_COMPILER=${compiler} -D CMAKE_PREFIX_PATH=${prefix}
+                COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${binary}-debug COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${binary}-debug/consumer COMMAND_ERROR_IS_FATAL ANY)
+check_objects(${binary}-debug)
