@@ -48,8 +48,11 @@ present() {
     certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] ;;
     matplotlib) plotting_python >/dev/null ;;
     pkg-config) have pkg-config ;;
+    doxygen) have doxygen ;;
     clang) have clang++-19 ;;
     openmp-clang) ls /usr/lib/llvm-19/lib/libomp.so >/dev/null 2>&1 ;;
+    aarch64) have aarch64-linux-gnu-g++ ;;
+    qemu) have qemu-aarch64 ;;
     fuzzer-clang) ls /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer* >/dev/null 2>&1 ;;
     esac
 }
@@ -68,8 +71,11 @@ package() {
     certificates) echo ca-certificates ;;
     matplotlib) echo python3-matplotlib ;;
     pkg-config) echo pkg-config ;;
+    doxygen) echo doxygen ;;
     clang) echo clang-19 ;;
     openmp-clang) echo libomp-19-dev ;;
+    aarch64) echo g++-aarch64-linux-gnu ;;
+    qemu) echo qemu-user ;;
     fuzzer-clang) echo libclang-rt-19-dev ;;
     esac
 }
@@ -88,8 +94,11 @@ purpose() {
     certificates) echo "lets the download check whom it talks to" ;;
     matplotlib) echo "draws the report's plots" ;;
     pkg-config) echo "one of the ways to consume tessera that are tested" ;;
+    doxygen) echo "builds the reference, whose warnings are errors" ;;
     clang) echo "the second compiler" ;;
     openmp-clang) echo "OpenMP for the second compiler" ;;
+    aarch64) echo "the cross compiler for AArch64" ;;
+    qemu) echo "runs the programs of the cross compiler" ;;
     fuzzer-clang) echo "libFuzzer and sanitizers of the second compiler" ;;
     esac
 }

@@ -3,7 +3,7 @@
 # Builds and runs the tests, and prints the minutes of each phase.
 #     sh tests/run.sh         what a user runs: the suite for this machine, hygiene, compile-fail (12 minutes on 2 cores)
 #     sh tests/run.sh --ci    and: sanitizers, a second compiler, SSE2 only, AVX2 only, consumers, fuzzing (about an hour)
-#     sh tests/run.sh --all   and: the cases marked slow, long fuzzing, the benchmarks' own checks
+#     sh tests/run.sh --all   and: the cases marked slow, long fuzzing, AArch64 under qemu, the benchmarks' own checks
 # TESSERA_NO_INSTALL=1 installs nothing and names what is missing.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -48,8 +48,8 @@ build() {
 }
 
 setup_needs='compiler cmake ninja xsimd eigen doctest python'
-[ $tier = quick ] || setup_needs="$setup_needs pkg-config clang openmp-clang fuzzer-clang"
-[ $tier != all ] || setup_needs="$setup_needs benchmark"
+[ $tier = quick ] || setup_needs="$setup_needs pkg-config doxygen clang openmp-clang fuzzer-clang"
+[ $tier != all ] || setup_needs="$setup_needs benchmark aarch64 qemu"
 phase_begun=$(date +%s)
 # The real model is judged where it can be had; without it the suite is complete but for that case.
 [ "${TESSERA_NO_INSTALL:-0}" = 1 ] || [ -e "$model" ] || setup_needs="$setup_needs pip certificates"
@@ -90,7 +90,9 @@ if [ $tier != quick ]; then
     else
         phase address build address -DTESSERA_FUZZ_RUNS=$fuzz_runs -DTESSERA_TEST_FILES=.* -DTESSERA_MARCH=native
         phase clang build clang
-        configurations="$configurations clang"
+        phase aarch64 build aarch64
+        phase aarch64-baseline build aarch64-baseline
+        configurations="$configurations clang aarch64 aarch64-baseline"
     fi
 fi
 

@@ -50,7 +50,6 @@ struct archs_by_width {
         f(tessera::native_arch{});
         visit_lesser<tessera::avx2>(f);
         visit_lesser<tessera::sse2>(f);
-        visit_lesser<tessera::neon64>(f);
     }
 };
 
