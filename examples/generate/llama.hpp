@@ -39,6 +39,7 @@ struct llama_options {
     index_t context = 0;   ///< positions; 0: what the model was trained for
     index_t chunk = 256;   ///< most tokens that run together: their activations stay in the second-level cache
     ts::peft::adapter const* adapter = nullptr; ///< read while the model is made; null: none
+    ts::memory_arena* arena = nullptr; ///< where the weights are placed, to outlive the model; null: memory of its own
 };
 
 /// What a model is made of: the weights as they are stored, any KV cache. Another type with these members makes a model of
@@ -204,7 +205,8 @@ llama<Exec, Parts>::llama(Exec const& exec, ts::gguf::file const& file, llama_op
     ts::check::within("llama", "chunk", options_.chunk, 1, 1 << 16);
     options_.chunk = ts::minimum(options_.chunk, options_.kv_tokens);
 
-    loader load{exec_, file, parts, options_.products, arena_, matrix_adapters{options_.adapter, s.head_dim}};
+    loader load{exec_, file, parts, options_.products, options_.arena != nullptr ? *options_.arena : arena_,
+                matrix_adapters{options_.adapter, s.head_dim}};
     auto const& embedding = load.matrix("token_embd.weight", -1, s.width);
     table_ = embedding_table{embedding};
     index_t const q_rows = s.heads * s.head_dim;

@@ -14,6 +14,7 @@
 #include <tessera/core/philox.hpp>
 #include <tessera/sampling/sampler.hpp>
 #include <tessera/storage/mapped_file.hpp>
+#include <tessera/storage/placed_cache.hpp>
 
 #include <csignal>
 #include <cstdio>
@@ -145,6 +146,24 @@ struct timing {
     std::size_t decoded_tokens = 0; ///< steps of the model
 };
 
+/// The file in the folder that holds this model's weights as this machine reads them.
+std::string cache_path(options const& o, backend const& exec, ts::mapped_file const& model) {
+    return *o.cache + "/" + ts::placed_cache_name(exec, ts::content_of(model.bytes(), ts::content_check::sampled));
+}
+
+/// Writes what the cache does not hold, and says what came from it.
+void print_cache(ts::placed_cache& cache, timing const& t) {
+    ts::placed_cache_report const report = cache.report();
+    stopwatch watch;
+    index_t const written = cache.save();
+    std::printf("loading         %.3f s; placed weights: %lld of %lld matrices found", t.load, static_cast<long long>(report.found),
+                static_cast<long long>(report.found + report.packed));
+    if (report.state == ts::placed_cache_state::stale) std::printf(" (%s)", report.reason.c_str());
+    if (written > 0)
+        std::printf("; %s written in %.3f s", in_megabytes(static_cast<double>(written)).c_str(), watch.seconds());
+    std::printf("\ncache           %s\n", cache.path().c_str());
+}
+
 /// Prints the answer while it is made.
 void answer(llama<backend>& model, backend const& exec, tokenizer const& words, std::vector<token_id> const& prompt,
             options const& o, stopwatch const& since_start, timing& t) {
@@ -199,6 +218,10 @@ int run(options const& o) {
         throw usage_error{"the prompt has " + std::to_string(o.bench ? wanted : static_cast<index_t>(prompt.size())) +
                           " tokens, the model's context " + std::to_string(limit)};
     settings.context = ts::minimum(wanted, limit);
+    std::optional<ts::placed_cache> cache;
+    if (o.cache) settings.arena = &cache.emplace(cache_path(o, exec, bytes), ts::placed_cache_options{
+                                      .source = o.cache_check, .panels = o.cache_check,
+                                      .access = o.read ? ts::file_access::read : ts::file_access::map});
     llama<backend> model{exec, file, settings};
     if (static_cast<std::size_t>(model.vocabulary()) != words.size())
         ts::detail::raise<ts::format_error>(path + ": the vocabulary has " + std::to_string(words.size()) +
@@ -218,6 +241,7 @@ int run(options const& o) {
     }
     print_memory(model, bytes);
     print_setting(model, exec);
+    if (cache) print_cache(*cache, t);
     if (adapter)
         std::printf("adapter         %s, %zu matrices, %s\n", o.adapter->c_str(), adapter->modules.size(),
                     adapter->config.use_dora ? "DoRA" : "LoRA");

@@ -35,6 +35,8 @@ struct options {
     kv_format kv = kv_format::fp16;
     activations products = activations::automatic;
     bool read = false;
+    std::optional<std::string> cache; ///< folder of placed weights; without: none are kept
+    tessera::content_check cache_check = tessera::content_check::full;
     bool synthetic = false;
     index_t chunk = 256;
     std::optional<bench_sizes> bench;
@@ -49,6 +51,8 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
   --synthetic        a small random model, written to a temporary file first: shows that it runs, the text is noise
   --adapter FOLDER   a LoRA or DoRA adapter in PEFT's files, applied beside the weights as they are stored
   --read             copy the file into memory instead of mapping it (for files that may shrink while they are used)
+  --cache FOLDER     keep the weights as they are placed for this machine in a file there, and use it the next time
+  --cache-check WHAT full (default): it must hold what every byte of the model says; sampled: a part of them is looked at
 
   --prompt TEXT      what to ask; default: standard input, or a question of our own
   --system TEXT      the system message; default: the model's
@@ -120,6 +124,10 @@ inline options parse_options(std::span<char const* const> arguments) {
                                                                      {"int8-per-group", activations::int8_per_group},
                                                                      {"automatic", activations::automatic}});
         else if (name == "--read") o.read = true;
+        else if (name == "--cache") o.cache = value();
+        else if (name == "--cache-check")
+            o.cache_check = detail::one_of<tessera::content_check>(name, value(), {{"full", tessera::content_check::full},
+                                                                                   {"sampled", tessera::content_check::sampled}});
         else if (name == "--synthetic") o.synthetic = true;
         else if (name == "--chunk") o.chunk = number<index_t>(name, value(), 1, 1 << 16);
         else if (name == "--bench") o.bench = detail::parse_bench(value());
