@@ -35,6 +35,7 @@ class memory_arena;
 class mapped_file;
 template <class T, std::size_t Rank>
 class tensor;
+/// Tensors of two dimensions, and of one.
 template <class T>
 using matrix = tensor<T, 2>;
 template <class T>

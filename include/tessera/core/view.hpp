@@ -17,7 +17,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// See the file comment.
+/// A pointer, a mapping from indices to offsets, and an accessor that reads what is there; see the file comment.
 template <class T, class Extents, class Layout = layout_right, class Accessor = default_accessor<T>>
 class view {
 public:
@@ -45,10 +45,9 @@ public:
 
     /// From a view of a less const element, or of a layout that this one can express.
     template <class U, class OtherExtents, class OtherLayout, class OtherAccessor>
-        requires std::is_convertible_v<OtherAccessor, Accessor> &&
-                 std::is_constructible_v<mapping_type,
-                                         typename OtherLayout::template mapping<OtherExtents> const&> &&
-                 (OtherExtents::rank() == Extents::rank())
+        requires(std::is_convertible_v<OtherAccessor, Accessor> &&
+                 std::is_constructible_v<mapping_type, typename OtherLayout::template mapping<OtherExtents> const&> &&
+                 OtherExtents::rank() == Extents::rank())
     TESSERA_HOST_DEVICE constexpr explicit(false)
         view(view<U, OtherExtents, OtherLayout, OtherAccessor> const& other) noexcept
         : data_{other.data_handle()}, mapping_{other.mapping()}, accessor_{other.accessor()} {}

@@ -46,6 +46,7 @@ public:
         append(metadata_, value);
     }
 
+    /// A string.
     void set(std::string_view key, std::string_view value) {
         begin_entry(key, value_type::string);
         append_string(value);

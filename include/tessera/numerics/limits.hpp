@@ -72,6 +72,7 @@ struct float_limits {
 
 } // namespace tessera::inline TESSERA_ABI::detail
 
+/// @cond
 template <>
 struct std::numeric_limits<tessera::fp16> : tessera::detail::float_limits<tessera::fp16> {
     static constexpr bool is_iec559 = true;
@@ -120,3 +121,4 @@ struct std::numeric_limits<tessera::small_integer<Bits, Sign>> {
     static constexpr type signaling_NaN() noexcept { return type{0.0f}; }
     static constexpr type denorm_min() noexcept { return type{0.0f}; }
 };
+/// @endcond

@@ -24,6 +24,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+/// The hash of contents: 128 bits.
 struct content_id {
     std::uint64_t low = 0;
     std::uint64_t high = 0;

@@ -42,6 +42,7 @@ enum class stale_file {
     refuse   ///< format_error
 };
 
+/// What a cache checks, and what it does with a file that does not fit.
 struct placed_cache_options {
     content_check source = content_check::full; ///< how much of a source decides whether it is the one of the file
     content_check panels = content_check::full; ///< how much of the panels is compared with their hash
@@ -49,12 +50,14 @@ struct placed_cache_options {
     stale_file stale = stale_file::replace;
 };
 
+/// What the file of a cache was good for.
 enum class placed_cache_state {
     absent, ///< there is no file
     good,   ///< everything asked for so far was in the file
     stale   ///< something was not: `reason` says what
 };
 
+/// What came from the file so far.
 struct placed_cache_report {
     placed_cache_state state = placed_cache_state::absent;
     std::string reason;       ///< of `stale`

@@ -40,7 +40,7 @@ public:
 
     constexpr quantized() noexcept = default;
 
-    /// @param codes packed rows, `bitpack::bytes(k, bits)` apart; @param scales, @param zero_points as in the file comment.
+    /// Arrays as in the file comment; rows of codes are `bitpack::bytes(k, bits)` apart.
     quantized(std::uint8_t const* codes, scale_type const* scales, std::uint8_t const* zero_points, index_t n, index_t k)
         : codes_{codes}, scales_{scales}, zero_points_{zero_points}, rows_{n}, cols_{k} {
         check::within("quantized", "rows", n, 0, index_t{1} << 48);
