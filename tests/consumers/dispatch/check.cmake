@@ -56,7 +56,7 @@ function(check_instructions object arch)
         has(${object} "${expression}" found)
         if(found AND NOT arch MATCHES "^(${owners})$")
             message(FATAL_ERROR "${object} has ${what}")
-        elseif(NOT found AND arch MATCHES "^(${owners})$" AND NOT what MATCHES "shlx")
+        elseif(NOT found AND arch MATCHES "^(${owners})$" AND NOT what MATCHES "shlx|masks") # a compiler may do without
             message(FATAL_ERROR "${object} has no ${what}")
         endif()
     endforeach()
