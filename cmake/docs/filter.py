@@ -144,6 +144,7 @@ def declarations(code):
             opened = ("body", "requirements" if REQUIRES.search(head) else "")
             if declares and parens == 0 and not REQUIRES.search(head):
                 text = re.sub(r"template\s*<.*?>\s*(?=\w)", "", head, flags=re.S)
+                text = re.sub(r"^\s*requires\b.*\n(?=\s*(class|struct)\b)", "", text, flags=re.S)
                 kind = re.match(r"\s*(?:inline\s+)?(namespace|class|struct|union|enum)\b(?:\s+class)?\s*(\w*)", text)
                 if kind and "(" not in text.split(":")[0]:
                     if kind.group(1) != "namespace":

@@ -8,7 +8,10 @@ import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "cmake/docs"))
 from check_headers import RULES, Tree, functions  # noqa: E402
+from check_snippets import blocks_of_header, blocks_of_markdown  # noqa: E402
+from filter import documented  # noqa: E402
 
 HEAD = "// SPDX-License-Identifier: MIT\n#pragma once\n/// @file\n"
 
@@ -68,6 +71,22 @@ class Rules(unittest.TestCase):
                     "        }\n        return 0; // }\n    }\n};\nnamespace n {\n}\n")
             tree = write(folder, {"nn/a.hpp": text})
             self.assertEqual(functions(tree.headers["nn/a.hpp"]), [(5, 6)])
+
+    def test_code_in_documents(self):
+        header = ("/// Words:\n///\n///     y = x Wᵀ,   a formula\n///\n///     int a = 1;      // code\n///\n///     f(a);\n///\n"
+                  "/// @verbatim\n///     pseudo(...);\n/// @endverbatim\nint b;\n")
+        self.assertEqual(blocks_of_header(header), [(5, "int a = 1;      // code\n\nf(a);\n")])
+        found = list(blocks_of_markdown("# t\n\n```cpp\nint main() {}\n```\n\nIt prints\n\n```\n1\n```\n\n```cpp\nint a;\n```\n"))
+        self.assertEqual(found, [(4, "int main() {}\n", "1\n"), (14, "int a;\n", None)])
+
+    def test_what_doxygen_reads(self):
+        header = ("/// One and two.\nint one(int x) { return x; }\nint two();\n\nint bare();\n\n/// A class.\n"
+                  "template <class T>\n    requires requires(T t) { t.f(); }\nclass box {\npublic:\n    int rows() const;\n};\n")
+        lines = documented(header).split("\n")
+        self.assertEqual(lines[2], "/** One and two. */ int two();")
+        self.assertEqual(lines[4], "int bare();")
+        self.assertRegex(lines[11], r"/\*\* Rows.* \*/ int rows")
+        self.assertEqual(len(lines), header.count("\n") + 1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 /// @file
 /// The score functors of the library (kernels/score.hpp says what one is and how to write another):
 ///
-///     ts::scaled{s} | ts::soft_cap{30.f} | ts::causal | ts::window{1024}
+///     auto const score = ts::scaled{s} | ts::soft_cap{30.f} | ts::causal | ts::window{1024};
 ///
 /// A pipeline without `scaled` is scaled by 1 / sqrt(head_dim) first. Attention throws shape_error where the limit of a soft
 /// cap is not a positive finite number, a window is empty, or ALiBi has not one slope a query head.

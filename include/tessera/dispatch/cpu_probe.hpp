@@ -4,7 +4,7 @@
 /// @file
 /// Which architecture tags this processor and its operating system run.
 ///
-///     if (ts::supports<ts::avx512_vnni>()) ...
+///     bool const is_fast = ts::supports<ts::avx512_vnni>();
 ///     std::string const all = ts::describe_processor();                  // "sse2, avx2, avx512"
 ///
 /// A tag stands for all that `tessera_add_dispatch` lets a compiler use for it: avx2 is the level x86-64-v3, avx512 x86-64-v4.

@@ -3,8 +3,8 @@
 
 /// @file
 /// The best of several instruction sets for which functions were compiled, chosen when the program runs. With CMake's
-/// `tessera_add_dispatch(app UNIT kernels.cpp ARCHS sse2 avx2 avx512_vnni)`:
-///
+/// `tessera_add_dispatch(app UNIT kernels.cpp ARCHS sse2 avx2 avx512_vnni)` (tests/consumers/dispatch is all of it):
+/// @verbatim
 ///     // kernels.hpp, for everyone
 ///     struct kernels { float (*dot)(ts::vector_view<float const>, ts::vector_view<float const>); };
 ///     template <class Arch> kernels make_kernels();
@@ -16,7 +16,7 @@
 ///     #include <tessera_dispatch/kernels.hpp>
 ///     auto const best = ts::dispatch(tessera_dispatch::kernels{}, []<class Arch>(Arch) { return make_kernels<Arch>(); });
 ///     best->dot(x, y);                                                   // best.arch() is "avx512_vnni"
-///
+/// @endverbatim
 /// The environment variable TESSERA_ARCH, read once, and the argument `limit` lower the choice: with "avx2" nothing better
 /// is taken. They never raise it.
 

@@ -7,7 +7,7 @@
 ///
 /// **kernel<op::prepare, Exec, Form>**: x (m, k) into a form (storage/scheme.hpp names the requests):
 ///
-///     using type;                                                             // the form, a trivially copyable view
+///     using type                                                              // the form, a trivially copyable view
 ///     static type plan(x, arena)                                              // carves its arrays
 ///     static void run(exec, x, type)                                          // fills them
 ///
@@ -16,8 +16,8 @@
 ///
 /// **kernel<op::apply, Exec, Operand>**: a term of an operator, by the contract of prepare, accumulate, finish:
 ///
-///     using forms = type_list<...>;                                           // what it wants of x
-///     struct state;                                                           // what it carves besides, trivially copyable
+///     using forms = type_list<...>                                            // what it wants of x
+///     struct state                                                            // what it carves besides, trivially copyable
 ///     static state plan(exec, operand, m, arena)
 ///     static void prepare(exec, operand, inputs, state)                       // once x's forms are there
 ///     static void accumulate(operand, inputs, state, task, scratch)           // acc += factor * part of x Wᵀ

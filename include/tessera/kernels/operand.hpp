@@ -35,8 +35,8 @@ constexpr index_t storage_columns(Storage const& w) noexcept {
 
 /// W as an operator: y = x Wᵀ with x prepared as `Preparation`.
 ///
-///     linear{w}                          // dense view, or quantized / blocked / prepacked view; x as it is
-///     linear{q, int8_per_group<32>{}}    // x in int8, one scale for 32 columns
+///     auto const dense = linear{w};                           // dense view, or quantized / blocked / prepacked view; x as it is
+///     auto const coded = linear{q, int8_per_group<32>{}};     // x in int8, one scale for 32 columns
 ///
 /// Owners (tensor, quantized_tensor, csr_tensor, n_of_m_tensor) are accepted as lvalues; a view of a temporary does not compile.
 template <class Storage, preparation Preparation = as_is>

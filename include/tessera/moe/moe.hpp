@@ -5,7 +5,7 @@
 /// `moe`: a mixture of experts as a block, y_t = sum over the experts e of t of weight(t, e) expert_e(x_t), plus what a
 /// shared expert gives.
 ///
-///     std::vector<gated_expert<...>> experts;                                        // or of any linear operator
+///     std::vector const experts{gated_expert{gate, up, down}, expert};               // or any linear operators
 ///     moe const block{top_k_router{w, /*k=*/2, renormalized{softmax_gate{}}}, experts, shared_expert{expert}};
 ///     auto const ready = place(exec, block);                                         // owns the panels of all experts
 ///     routing_report const report = apply(exec, ready, x, y);                        // x (tokens, width), y (tokens, n)

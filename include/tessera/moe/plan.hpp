@@ -7,7 +7,7 @@
 ///
 ///     workspace_scope scope{exec.scratch()};
 ///     expert_plan const plan = plan_experts(exec, scope, index, experts);     // index (tokens, k)
-///     apply_grouped(exec, operators, plan.offsets(), dispatched x, y);        // slot s is token plan.token(s)
+///     apply_grouped(exec, std::span{operators}, plan.offsets(), gathered, y); // row s of both is of token plan.token(s)
 ///     combine(exec, plan, weight, y, out);
 
 #include "../core/error.hpp"

@@ -185,8 +185,8 @@ using low_rank_operator = scaled_operator<product<B, A>>;
 
 /// scale * B A with B (n, r) and A (r, k): the low-rank term of LoRA and of error correction.
 ///
-///     low_rank{b, a, 16.f / rank}             // dense views or tensors
-///     low_rank{linear{qb}, linear{qa}}        // any operators
+///     auto const dense = low_rank{b, a, 16.f / rank};          // views or tensors
+///     auto const coded = low_rank{linear{qb}, linear{qa}};     // any operators
 template <linear_operator B, linear_operator A>
 class low_rank : public detail::low_rank_operator<B, A> {
 public:

@@ -7,8 +7,8 @@
 ///
 ///     workspace_scope scope{exec.scratch()};
 ///     auto const shared = prepare(exec, scope, x, wq);         // for wq and every operator that wants the same
-///     apply(exec, wq, shared, q);
-///     apply(exec, wk, shared, k);
+///     apply(exec, wq, shared, yq);
+///     apply(exec, wk, shared, yk);
 ///
 /// The forms live in the scope's memory; x itself is read in place where no conversion is needed, and must stay.
 

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+// What the snippets in the documents use: check_snippets.py puts each behind this. Declared, never run.
+#pragma once
+
+#include <tessera/dispatch/dispatch.hpp>
+#include <tessera/dispatch/gguf_operator.hpp>
+#include <tessera/interop/dlpack.hpp>
+#include <tessera/interop/gguf_writer.hpp>
+#include <tessera/interop/npy.hpp>
+#include <tessera/interop/peft.hpp>
+#include <tessera/interop/safetensors_writer.hpp>
+#include <tessera/storage/placed_cache.hpp>
+#include <tessera/tessera.hpp>
+#if __has_include(<Eigen/Core>)
+#include <tessera/interop/eigen.hpp>
+#endif
+
+#include <string>
+#include <vector>
+
+namespace snippets {
+
+namespace ts = tessera;
+
+// W (n, k) in several forms, its terms, and what it is multiplied with.
+extern ts::cpu<> exec;
+extern ts::matrix<float> w, b, a, x, y, dx, dy;
+extern ts::index_t n, k, m;
+extern float rank;
+extern ts::quantized_tensor<ts::int4_g32> q, qa, qb;
+extern ts::linear<ts::quantized<ts::int4_g32>> base;
+extern ts::csr_tensor<ts::fp16> outliers;
+extern ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>> adapter;
+extern ts::vector<float> magnitude;
+
+// Files.
+extern std::string path, text, folder;
+extern ts::gguf::file file;
+
+} // namespace snippets
+
+namespace snippets::in_attention {
+
+extern ts::tensor<float, 3> q, k, v, out; // (tokens, heads, head_dim)
+extern ts::kv_cache<ts::key<ts::int8_per_token>, ts::value<ts::fp16>> kv;
+extern ts::matrix<float> log_sum_exp;
+extern float s;
+
+} // namespace snippets::in_attention
+
+namespace snippets::in_interop {
+
+extern ts::matrix_view<float const> w;
+extern ts::matrix_view<float> y;
+extern std::uint64_t rank;
+#if defined(EIGEN_WORLD_VERSION)
+extern Eigen::MatrixXf x;
+extern Eigen::Index n, k;
+#endif
+extern std::vector<float> scores;
+extern ts::dlpack::managed_tensor_versioned* pointer;
+extern ts::tensor<float, 2> tensor;
+
+} // namespace snippets::in_interop
+
+namespace snippets::in_moe {
+
+using linear_expert = ts::linear<ts::quantized<ts::int4_g32>>;
+extern linear_expert gate, up, down;
+extern ts::gated_expert<linear_expert> expert;
+extern std::vector<linear_expert> const operators;
+extern ts::index_t experts;
+extern ts::matrix<std::int32_t> index;  // (tokens, k)
+extern ts::matrix<float> weight;        // (tokens, k)
+extern ts::matrix_view<float> gathered, y, out;
+
+} // namespace snippets::in_moe
+
+namespace snippets::in_operators {
+
+extern ts::linear<ts::quantized<ts::int4_g32>> wq, wk;
+extern ts::matrix<float> yq, yk;
+
+} // namespace snippets::in_operators
+
+namespace snippets::in_sparse {
+
+extern ts::quantized_tensor<ts::int4_g32> base;
+
+} // namespace snippets::in_sparse
+
+namespace snippets::in_storage {
+
+extern ts::linear<ts::quantized<ts::int4_g32>> w;
+extern std::span<std::byte const> model;
+
+} // namespace snippets::in_storage
