@@ -7,6 +7,7 @@
 /// rows that lie equally far apart (or where one of the two is a single interval); otherwise it is yes wherever the
 /// addresses between first and last element meet.
 
+#include "byte_count.hpp"
 #include "error.hpp"
 #include "view.hpp"
 

@@ -8,26 +8,17 @@
 /// that sizes is the code that carves. `carve<T>(a, b, ...)` is a b ... elements; where their bytes are no index, both throw
 /// std::bad_array_new_length.
 
+#include "byte_count.hpp"
 #include "config.hpp"
 #include "types.hpp"
 
 #include <cstddef>
-#include <cstdlib>
 #include <new>
 #include <type_traits>
 
 namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
-
-[[noreturn]] TESSERA_COLD inline void raise_too_many_bytes() {
-#if TESSERA_EXCEPTIONS
-    throw std::bad_array_new_length{};
-#else
-    ::operator delete(::operator new(static_cast<std::size_t>(-1))); // ends the program as any failed new does here
-    std::abort();
-#endif
-}
 
 /// Whole cache lines for an array of the given extents.
 template <class T, class... Index>

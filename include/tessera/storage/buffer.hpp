@@ -4,10 +4,9 @@
 /// @file
 /// `buffer<T>`: owns uninitialised, aligned memory of a fixed size; what the owning types of the library are made of.
 
+#include "../core/byte_count.hpp"
 #include "memory.hpp"
 
-#include <limits>
-#include <new>
 #include <type_traits>
 #include <utility>
 
@@ -51,7 +50,7 @@ public:
     buffer() noexcept = default;
     /// Throws std::bad_alloc, also where the number of bytes overflows.
     explicit buffer(index_t size) : size_{size < 0 ? 0 : size} {
-        if (size_ > std::numeric_limits<index_t>::max() / 2 / static_cast<index_t>(sizeof(T))) throw_too_large();
+        if (detail::saturated_product(size_, sizeof(T)) > detail::too_many_bytes) detail::raise_too_many_bytes();
         data_ = reinterpret_cast<T*>(memory::allocate(bytes()));
     }
     buffer(buffer&& other) noexcept
@@ -76,15 +75,6 @@ public:
     T const* end() const noexcept { return data_ + size_; }
 
 private:
-    [[noreturn]] static void throw_too_large() {
-#if TESSERA_EXCEPTIONS
-        throw std::bad_array_new_length{};
-#else
-        ::operator delete(::operator new(static_cast<std::size_t>(-1))); // ends the program as any failed new does here
-        __builtin_unreachable();
-#endif
-    }
-
     T* data_ = nullptr;
     index_t size_ = 0;
 };
