@@ -1,13 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Runs a real language model through tessera: installs what is missing, builds for this machine, gets the model, and
-# answers a prompt. Arguments go to the program:
+# Runs a real language model through tessera: installs what is missing, builds for this machine, gets the model, answers a
+# prompt, and shows what a few other formats of its weights would cost and bring. With arguments only the prompt's program
+# runs, and they go to it:
 #     sh examples/run.sh --prompt 'Why is the sky blue?' --length 200
 # TESSERA_NO_INSTALL=1 installs nothing and names what is missing. The model is kept in ${XDG_CACHE_HOME:-~/.cache}/tessera.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 . "$root/cmake/setup.sh"
 . "$root/cmake/model.sh"
+
+# Nothing but the prompt's answer where somebody says how that should be.
+targets=example_generate
+[ $# -gt 0 ] || targets="$targets example_compress"
 
 # The arguments may already say which model and which prompt.
 own_model=no
@@ -33,7 +38,7 @@ setup $needs
 mkdir -p "$root/build"
 log=$root/build/release.log
 say "building for this machine (log: build/release.log)"
-if ! { configure release && cmake --build "$root/build/release" --target example_generate -j "$(processors)"; } \
+if ! { configure release && cmake --build "$root/build/release" --target $targets -j "$(processors)"; } \
     >"$log" 2>&1; then
     tail -n 40 "$log" >&2
     fail "the build failed, see build/release.log"
@@ -50,4 +55,12 @@ if [ $own_model = no ]; then
     fi
 fi
 [ $own_prompt = yes ] || set -- "$@" --prompt 'What is gravity? Explain it in three sentences.'
-exec "$root/build/release/examples/generate" "$@"
+programs=$root/build/release/examples
+[ "$targets" != example_generate ] || exec "$programs/generate" "$@"
+"$programs/generate" "$@"
+
+printf '\n'
+say "the same weights in a few other formats (examples/compress --quick); the whole table takes minutes:"
+say "    build/release/examples/compress --output build/report"
+if [ -z "$why" ]; then set -- --model "$model"; else set -- --synthetic; fi
+exec "$programs/compress" "$@" --quick --output "$root/build/report"

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The schemes of the table. **Add yours here: a line.** Each list is compiled in a source file of its own; a row costs about a
+/// second for each form of x.
+
+#include "scheme.hpp"
+
+#include <tessera/numerics/fp6_fp4.hpp>
+#include <tessera/numerics/fp8.hpp>
+
+namespace compress {
+
+template <class Format, ts::index_t Group>
+using symmetric = rounded<ts::scheme<Format, ts::group<Group>, ts::fp16>>;
+template <class Format, ts::index_t Group>
+using with_zero_points = rounded<ts::scheme<Format, ts::group<Group>, ts::fp16, ts::affine>>;
+template <class Format>
+using one_scale_a_row = rounded<ts::scheme<Format, ts::per_channel, ts::fp32>>;
+
+using per_32 = ts::int8_per_group<32>;
+
+using integers = schemes<family::integer,
+    row<"int8 per channel", one_scale_a_row<ts::int8>, ts::as_is, ts::int8_per_token, per_32>,
+    quick_row<"int8 g32", symmetric<ts::int8, 32>, per_32>,
+    row<"int6 g32", symmetric<ts::int6, 32>, per_32>,
+    row<"int5 g32", symmetric<ts::int5, 32>, per_32>,
+    row<"int4 g32", symmetric<ts::int4, 32>, ts::as_is>,
+    quick_row<"int4 g32", symmetric<ts::int4, 32>, per_32>,
+    row<"int4 g64", symmetric<ts::int4, 64>, per_32>,
+    row<"int4 g128", symmetric<ts::int4, 128>, ts::as_is, per_32>,
+    quick_row<"uint4 g32 affine", with_zero_points<ts::uint4, 32>, per_32>,
+    row<"uint4 g128 affine", with_zero_points<ts::uint4, 128>, ts::as_is, per_32>,
+    quick_row<"int3 g32", symmetric<ts::int3, 32>, per_32>,
+    row<"uint3 g32 affine", with_zero_points<ts::uint3, 32>, per_32>,
+    row<"uint2 g32 affine", with_zero_points<ts::uint2, 32>, per_32>>;
+
+using gguf_blocks = schemes<family::gguf,
+    row<"Q8_0", blocks<ts::q8_0>, per_32>,
+    row<"Q5_1", blocks<ts::q5_1>, per_32>,
+    row<"Q5_0", blocks<ts::q5_0>, per_32>,
+    row<"Q4_1", blocks<ts::q4_1>, per_32>,
+    quick_row<"Q4_0", blocks<ts::q4_0>, per_32>,
+    row<"Q6_K", blocks<ts::q6_k>, per_32>,
+    row<"Q5_K", blocks<ts::q5_k>, per_32>,
+    row<"Q4_K", blocks<ts::q4_k>, per_32>,
+    row<"Q3_K", blocks<ts::q3_k>, per_32>,
+    row<"Q2_K", blocks<ts::q2_k>, per_32>>;
+
+using small_floats = schemes<family::floating,
+    row<"fp16", narrowed<ts::fp16>, ts::as_is>,
+    row<"bf16", narrowed<ts::bf16>, ts::as_is>,
+    row<"e4m3 per channel", one_scale_a_row<ts::e4m3fn>, ts::as_is>,
+    row<"e5m2 per channel", one_scale_a_row<ts::e5m2>, ts::as_is>,
+    row<"MXFP6 e2m3", microscaled<ts::e2m3>, ts::as_is>,
+    row<"MXFP6 e3m2", microscaled<ts::e3m2>, ts::as_is>,
+    row<"MXFP4 e2m1", microscaled<ts::e2m1>, ts::as_is>,
+    row<"e2m1 g32", symmetric<ts::e2m1, 32>, ts::as_is>,
+    quick_row<"nf4 g64", rounded<ts::nf4_g64>, ts::as_is>>;
+
+using compositions = schemes<family::composed,
+    row<"int4 g128 + 0.5% outliers", with_outliers<symmetric<ts::int4, 128>, 5>, per_32>,
+    quick_row<"int3 g32 + 0.5% outliers", with_outliers<symmetric<ts::int3, 32>, 5>, per_32>,
+    row<"uint2 g32 affine + 2% outliers", with_outliers<with_zero_points<ts::uint2, 32>, 20>, per_32>,
+    row<"int3 g32 + rank 16", with_low_rank<symmetric<ts::int3, 32>, 16>, per_32>>;
+
+void add_integers(std::vector<scheme>& out);
+void add_gguf_blocks(std::vector<scheme>& out);
+void add_small_floats(std::vector<scheme>& out);
+void add_compositions(std::vector<scheme>& out);
+
+} // namespace compress
