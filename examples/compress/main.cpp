@@ -13,6 +13,7 @@
 
 #include <tessera/storage/mapped_file.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -39,21 +40,24 @@ std::string machine(backend const& exec) {
     return std::string{backend::arch_type::name} + ", " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
 }
 
-/// Those that the options name; of the others, the names that `fits` refuses.
-template <class Fits>
-std::vector<scheme> chosen(options const& o, Fits const& fits, std::vector<std::string>& notes) {
-    std::vector<scheme> out;
-    std::string refused;
-    for (scheme& s : all_schemes()) {
-        if ((o.quick && o.only.empty() && !s.is_quick) || s.name.find(o.only) == std::string::npos) continue;
-        if (fits(s))
-            out.push_back(std::move(s));
-        else if (refused.find(s.name) == std::string::npos)
-            refused += (refused.empty() ? "" : ", ") + s.name;
-    }
-    if (!refused.empty()) notes.push_back("Left out: " + refused + ", whose blocks do not divide the rows of this model.");
-    if (out.empty() && refused.empty()) throw usage_error{"--only is '" + o.only + "', which is in no scheme's name"};
+/// The schemes that the options name.
+std::vector<scheme> named_schemes(options const& o) {
+    std::vector<scheme> out = all_schemes();
+    std::erase_if(out, [&](scheme const& s) {
+        return (o.quick && o.only.empty() && !s.is_quick) || s.name.find(o.only) == std::string::npos;
+    });
+    if (out.empty()) throw usage_error{"--only is '" + o.only + "', which is in no scheme's name"};
     return out;
+}
+
+/// Without those that do not fit, which a note names.
+template <class Fits>
+void keep_fitting(std::vector<scheme>& all, Fits const& fits, std::vector<std::string>& notes) {
+    std::string refused;
+    for (scheme const& s : all)
+        if (!fits(s) && refused.find(s.name) == std::string::npos) refused += (refused.empty() ? "" : ", ") + s.name;
+    std::erase_if(all, [&](scheme const& s) { return !fits(s); });
+    if (!refused.empty()) notes.push_back("Left out: " + refused + ", whose blocks do not divide the rows of this model.");
 }
 
 table convert_weights(options const& o, backend const& exec) {
@@ -65,13 +69,10 @@ table convert_weights(options const& o, backend const& exec) {
     t.setting = {number("%.2f", static_cast<double>(weights.weights()) / 1e6) + " M weights in " +
                  std::to_string(weights.matrices()) + " matrices; " + std::to_string(weights.others()) +
                  " of embeddings are left out. No divergence and no speed: no program here runs the model."};
-    std::vector<scheme> all = chosen(o, [&](scheme const& s) { return weights.fits(s); }, t.notes);
+    std::vector<scheme> all = named_schemes(o);
+    keep_fitting(all, [&](scheme const& s) { return weights.fits(s); }, t.notes);
     // The form of x changes nothing here.
-    for (std::size_t i = 1; i < all.size();)
-        if (all[i].name == all[i - 1].name)
-            all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
-        else
-            ++i;
+    all.erase(std::unique(all.begin(), all.end(), [](scheme const& a, scheme const& b) { return a.name == b.name; }), all.end());
     progress bar{all.size()};
     for (scheme const& s : all) {
         bar.begin(s.name);
@@ -107,13 +108,11 @@ table convert_model(options const& o, backend const& exec) {
     int const runs = o.quick ? 3 : 7;
     index_t const decoded = o.quick ? 16 : 32;
     judge all{exec, file, text, runs, decoded};
+    std::vector<scheme> schemes = named_schemes(o);
     table t;
     t.title = name + ": its linear layers in every scheme";
     std::vector<std::string> notes;
-    std::size_t rows = 2; // as stored, and before the first is made nobody knows which schemes fit
-    for (scheme const& s : all_schemes())
-        rows += (!o.quick || !o.only.empty() || s.is_quick) && s.name.find(o.only) != std::string::npos;
-    progress bar{rows};
+    progress bar{schemes.size() + 2};
     auto const add = [&](std::string const& what, form x, auto const& measure) {
         bar.begin(what + ", x " + name_of(x));
         t.rows.push_back(measure([&](double share) { bar.show(share); }));
@@ -122,7 +121,9 @@ table convert_model(options const& o, backend const& exec) {
     };
     for (form const x : {form::float32, form::int8_per_32})
         add("as stored", x, [&](auto const& done) { return all.stored(x, done); });
-    for (scheme const& s : chosen(o, [&](scheme const& s) { return all.fits(s); }, notes))
+    keep_fitting(schemes, [&](scheme const& s) { return all.fits(s); }, notes);
+    bar.expect(schemes.size() + 2);
+    for (scheme const& s : schemes)
         add(s.name, s.x, [&](auto const& done) { return all.converted(s, done); });
 
     t.setting = {
@@ -142,6 +143,7 @@ table convert_model(options const& o, backend const& exec) {
 }
 
 int run(options const& o) {
+    check_writable(o.output); // before the work
     auto const exec = generate::make_backend<backend>(o.threads);
     table const t = o.weights ? convert_weights(o, exec) : convert_model(o, exec);
     std::fputs(markdown(t).c_str(), stdout);

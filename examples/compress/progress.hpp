@@ -27,6 +27,7 @@ public:
     progress(progress const&) = delete;
     progress& operator=(progress const&) = delete;
 
+    void expect(std::size_t rows) { rows_ = rows; }
     void begin(std::string const& name) {
         name_ = name;
         watch_ = generate::stopwatch{};

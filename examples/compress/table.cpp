@@ -74,6 +74,13 @@ std::string strings(std::vector<std::string> const& all) {
     return "[" + out + "]";
 }
 
+void write_file(std::string const& path, std::string const& text) {
+    std::FILE* const out = std::fopen(path.c_str(), "wb");
+    bool const written = out != nullptr && std::fwrite(text.data(), 1, text.size(), out) == text.size();
+    if ((out != nullptr && std::fclose(out) != 0) || !written)
+        ts::detail::raise<ts::format_error>(path + ": cannot be written");
+}
+
 } // namespace
 
 std::string markdown(table const& t) {
@@ -155,18 +162,16 @@ std::string picture(table const& t) {
     return svg(p);
 }
 
-void write(table const& t, std::string const& folder) {
+void check_writable(std::string const& folder) {
     std::error_code failed;
     std::filesystem::create_directories(folder, failed);
-    for (auto const& [name, text] : {std::pair<char const*, std::string>{"compress.md", markdown(t)},
-                                     {"compress.json", json(t)},
-                                     {"compress.svg", picture(t)}}) {
-        std::string const path = folder + "/" + name;
-        std::FILE* const out = std::fopen(path.c_str(), "wb");
-        bool const written = out != nullptr && std::fwrite(text.data(), 1, text.size(), out) == text.size();
-        if ((out != nullptr && std::fclose(out) != 0) || !written)
-            ts::detail::raise<ts::format_error>(path + ": cannot be written");
-    }
+    write_file(folder + "/compress.md", {});
+}
+
+void write(table const& t, std::string const& folder) {
+    write_file(folder + "/compress.md", markdown(t));
+    write_file(folder + "/compress.json", json(t));
+    write_file(folder + "/compress.svg", picture(t));
 }
 
 } // namespace compress

@@ -23,7 +23,11 @@ std::string markdown(table const& t);
 std::string json(table const& t);
 std::string picture(table const& t);
 
-/// Writes compress.md, compress.json and compress.svg into a folder, which is made.
+/// Makes a folder for the files below.
+/// @throws tessera::format_error when nothing can be written there
+void check_writable(std::string const& folder);
+
+/// Writes compress.md, compress.json and compress.svg into a folder.
 /// @throws tessera::format_error when that is not possible
 void write(table const& t, std::string const& folder);
 
