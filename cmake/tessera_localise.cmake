@@ -45,6 +45,10 @@ if(NOT entries)
                         "  template <> kernels make_kernels<tessera::native_arch>() { ... }\n"
                         "(tessera::native_arch is another one if the target has -m flags of its own.) It defines\n${others}")
 endif()
+# clang's address sanitizer registers the variables of the whole program once, which this flag remembers.
+if(symbols MATCHES "(^|\n)___asan_globals_registered ")
+    string(APPEND entries "___asan_globals_registered\n")
+endif()
 file(WRITE ${output}.entries "${entries}")
 execute_process(COMMAND ${objcopy} --keep-global-symbols=${output}.entries ${joined} ${output} COMMAND_ERROR_IS_FATAL ANY)
 file(REMOVE ${joined})
