@@ -5,7 +5,9 @@
 /// Everything but the leaves (interop, Eigen). A program that uses one family includes that family's header instead and
 /// compiles faster; README.md beside this file says where what is.
 
+#include "adapter/combine.hpp"
 #include "adapter/dora.hpp"
+#include "adapter/merge.hpp"
 #include "attention/append.hpp"
 #include "attention/attention.hpp"
 #include "core/thread_pool.hpp"

@@ -38,7 +38,7 @@ constexpr index_t storage_columns(Storage const& w) noexcept {
 ///     auto const dense = linear{w};                           // dense view, or quantized / blocked / prepacked view; x as it is
 ///     auto const coded = linear{q, int8_per_group<32>{}};     // x in int8, one scale for 32 columns
 ///
-/// Owners (tensor, quantized_tensor, csr_tensor, n_of_m_tensor) are accepted as lvalues; a view of a temporary does not compile.
+/// Owners (tensor, quantized_tensor, blocked_tensor, csr_tensor, n_of_m_tensor) are accepted as lvalues; a view of a temporary does not compile.
 template <class Storage, preparation Preparation = as_is>
 class linear {
 public:
@@ -112,6 +112,10 @@ struct as_storage<quantized_tensor<Scheme>> {
 };
 template <class Format>
 struct as_storage<blocked<Format>> {
+    using type = blocked<Format>;
+};
+template <class Format>
+struct as_storage<blocked_tensor<Format>> {
     using type = blocked<Format>;
 };
 template <class Layout, class Storage>

@@ -208,4 +208,14 @@ low_rank(W const&, V const&, float = 1.0f)
 template <linear_operator B, linear_operator A>
 low_rank(B const&, A const&, float = 1.0f) -> low_rank<B, A>;
 
+/// s * term, still a low-rank term.
+template <linear_operator B, linear_operator A>
+low_rank<B, A> operator*(float factor, low_rank<B, A> const& term) {
+    return {term.b(), term.a(), factor * term.factor()};
+}
+template <linear_operator B, linear_operator A>
+low_rank<B, A> operator*(low_rank<B, A> const& term, float factor) {
+    return factor * term;
+}
+
 } // namespace tessera::inline TESSERA_ABI

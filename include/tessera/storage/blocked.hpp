@@ -8,8 +8,10 @@
 #include "../core/error.hpp"
 #include "../core/types.hpp"
 #include "block_formats.hpp"
+#include "buffer.hpp"
 #include "k_formats.hpp"
 
+#include <cstring>
 #include <limits>
 
 namespace tessera::inline TESSERA_ABI {
@@ -60,6 +62,45 @@ private:
     index_t cols_ = 0;
     index_t row_stride_ = 0;
 };
+
+/// Owner of a matrix of blocks; zero bytes until written. A move leaves an empty one.
+template <block_format Format>
+class blocked_tensor {
+public:
+    using view_type = blocked<Format>;
+    using block = typename Format::block;
+
+    blocked_tensor() noexcept = default;
+    blocked_tensor(index_t n, index_t k) : rows_{n}, cols_{k} {
+        check::within("blocked_tensor", "rows", n, 0, index_t{1} << 48);
+        check::within("blocked_tensor", "columns", k, 0, minimum(index_t{1} << 48, (index_t{1} << 56) / maximum(n, 1)));
+        check::multiple("blocked_tensor", "columns", k, Format::block_size);
+        blocks_ = buffer<block>{n * (k / Format::block_size)};
+        if (blocks_.size() > 0) std::memset(static_cast<void*>(blocks_.data()), 0, static_cast<std::size_t>(blocks_.bytes()));
+    }
+
+    index_t rows() const noexcept { return rows_; }
+    index_t cols() const noexcept { return cols_; }
+    index_t bytes() const noexcept { return blocks_.bytes(); }
+    block* row(index_t n) noexcept { return blocks_.data() + n * (cols_ / Format::block_size); }
+
+    view_type view() const& { return {blocks_.data(), rows_, cols_}; }
+    void view() const&& = delete;
+    explicit(false) operator view_type() const& { return view(); }
+    operator view_type() const&& = delete;
+
+private:
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
+    buffer<block> blocks_;
+};
+
+namespace detail {
+
+template <class Format>
+inline constexpr bool is_owner<blocked_tensor<Format>> = true;
+
+} // namespace detail
 
 /// Rows [first, last).
 template <block_format Format>
