@@ -12,6 +12,7 @@
 #include "tokenizer.hpp"
 
 #include <tessera/core/philox.hpp>
+#include <tessera/interop/peft_stack.hpp>
 #include <tessera/sampling/sampler.hpp>
 #include <tessera/storage/mapped_file.hpp>
 #include <tessera/storage/placed_cache.hpp>
@@ -146,6 +147,15 @@ struct timing {
     std::size_t decoded_tokens = 0; ///< steps of the model
 };
 
+/// The one adapter as it is; several, or one with a weight, as the one they are together.
+ts::peft::adapter const& combine(options const& o, std::vector<ts::peft::adapter> const& adapters,
+                                 std::optional<ts::peft::adapter>& together) {
+    if (adapters.size() == 1 && o.adapters[0].weight == 1) return adapters[0];
+    std::vector<ts::peft::weighted> list;
+    for (std::size_t i = 0; i < adapters.size(); ++i) list.emplace_back(adapters[i], o.adapters[i].weight);
+    return together.emplace(ts::peft::stack(list));
+}
+
 /// The file in the folder that holds this model's weights as this machine reads them.
 std::string cache_path(options const& o, backend const& exec, ts::mapped_file const& model) {
     return *o.cache + "/" + ts::placed_cache_name(exec, ts::content_of(model.bytes(), ts::content_check::sampled));
@@ -209,8 +219,10 @@ int run(options const& o) {
     settings.products = o.products;
     settings.kv = o.kv;
     settings.chunk = o.chunk;
-    std::optional<ts::peft::adapter> adapter;
-    if (o.adapter) settings.adapter = &adapter.emplace(ts::peft::read(*o.adapter));
+    std::vector<ts::peft::adapter> adapters;
+    for (adapter_choice const& a : o.adapters) adapters.push_back(ts::peft::read(a.folder));
+    std::optional<ts::peft::adapter> together;
+    if (!adapters.empty()) settings.adapter = &combine(o, adapters, together);
     index_t const limit = read_hyperparameters(file).context;
     index_t const wanted = o.bench ? ts::maximum(o.bench->prompt, ts::maximum(o.bench->answer, 1))
                                    : static_cast<index_t>(prompt.size()) + o.length;
@@ -242,9 +254,9 @@ int run(options const& o) {
     print_memory(model, bytes);
     print_setting(model, exec);
     if (cache) print_cache(*cache, t);
-    if (adapter)
-        std::printf("adapter         %s, %zu matrices, %s\n", o.adapter->c_str(), adapter->modules.size(),
-                    adapter->config.use_dora ? "DoRA" : "LoRA");
+    for (std::size_t i = 0; i < adapters.size(); ++i)
+        std::printf("adapter         %s, %zu matrices, %s, times %g\n", o.adapters[i].folder.c_str(), adapters[i].modules.size(),
+                    adapters[i].config.use_dora ? "DoRA" : "LoRA", static_cast<double>(o.adapters[i].weight));
     if (o.synthetic) std::printf("model           synthetic, random weights\n");
     return 0;
 }

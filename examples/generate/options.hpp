@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace generate {
 
@@ -23,9 +24,15 @@ struct bench_sizes {
     index_t answer = 0;
 };
 
+/// A folder of PEFT's, and what the adapter in it is multiplied by.
+struct adapter_choice {
+    std::string folder;
+    float weight = 1;
+};
+
 struct options {
     std::string model;
-    std::optional<std::string> adapter;
+    std::vector<adapter_choice> adapters;
     std::optional<std::string> prompt; ///< without: standard input where it is not a terminal, else a default
     std::optional<std::string> system;
     bool raw = false;
@@ -36,7 +43,7 @@ struct options {
     activations products = activations::automatic;
     bool read = false;
     std::optional<std::string> cache; ///< folder of placed weights; without: none are kept
-    tessera::content_check cache_check = tessera::content_check::full;
+    tessera::content_check cache_check = tessera::content_check::whole;
     bool synthetic = false;
     index_t chunk = 256;
     std::optional<bench_sizes> bench;
@@ -49,10 +56,11 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
 
   --model PATH       GGUF file; default: SmolLM2-135M-Instruct.Q4_1.gguf in $XDG_CACHE_HOME/tessera or ~/.cache/tessera
   --synthetic        a small random model, written to a temporary file first: shows that it runs, the text is noise
-  --adapter FOLDER   a LoRA or DoRA adapter in PEFT's files, applied beside the weights as they are stored
+  --adapter FOLDER   a LoRA or DoRA adapter in PEFT's files, applied beside the weights as they are stored;
+                     --adapter A --adapter B=0.5: several LoRA adapters at once, each times its weight
   --read             copy the file into memory instead of mapping it (for files that may shrink while they are used)
   --cache FOLDER     keep the weights as they are placed for this machine in a file there, and use it the next time
-  --cache-check WHAT full (default): it must hold what every byte of the model says; sampled: a part of them is looked at
+  --cache-check WHAT whole (default): it must hold what every byte of the model says; sampled: a part of them is looked at
 
   --prompt TEXT      what to ask; default: standard input, or a question of our own
   --system TEXT      the system message; default: the model's
@@ -75,6 +83,12 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
 )";
 
 namespace detail {
+
+inline adapter_choice parse_adapter(std::string_view text) {
+    std::size_t const equals = text.rfind('=');
+    if (equals == std::string_view::npos) return {std::string{text}};
+    return {std::string{text.substr(0, equals)}, number<float>("weight of --adapter", text.substr(equals + 1), -1000, 1000)};
+}
 
 inline bench_sizes parse_bench(std::string_view text) {
     std::size_t const comma = text.find(',');
@@ -103,7 +117,7 @@ inline options parse_options(std::span<char const* const> arguments) {
             return arguments[++i];
         };
         if (name == "--model") o.model = value();
-        else if (name == "--adapter") o.adapter = value();
+        else if (name == "--adapter") o.adapters.push_back(detail::parse_adapter(value()));
         else if (name == "--prompt") o.prompt = value();
         else if (name == "--system") o.system = value();
         else if (name == "--raw") o.raw = true;
@@ -126,7 +140,7 @@ inline options parse_options(std::span<char const* const> arguments) {
         else if (name == "--read") o.read = true;
         else if (name == "--cache") o.cache = value();
         else if (name == "--cache-check")
-            o.cache_check = detail::one_of<tessera::content_check>(name, value(), {{"full", tessera::content_check::full},
+            o.cache_check = detail::one_of<tessera::content_check>(name, value(), {{"whole", tessera::content_check::whole},
                                                                                    {"sampled", tessera::content_check::sampled}});
         else if (name == "--synthetic") o.synthetic = true;
         else if (name == "--chunk") o.chunk = number<index_t>(name, value(), 1, 1 << 16);

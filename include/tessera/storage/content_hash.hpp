@@ -110,7 +110,7 @@ private:
 enum class content_check {
     none,    ///< nothing
     sampled, ///< of more than 64 KiB their number and 16 pieces of 1 KiB, equally far apart: a change elsewhere is not seen
-    full,    ///< every byte
+    whole,   ///< every byte
 };
 
 namespace detail {
@@ -119,7 +119,7 @@ inline void add_content(content_hash& hash, void const* data, index_t bytes, con
     constexpr index_t pieces = 16;
     constexpr index_t piece = 1024;
     if (check == content_check::none || bytes <= 0) return;
-    if (check == content_check::full || bytes <= 64 * piece) {
+    if (check == content_check::whole || bytes <= 64 * piece) {
         hash.add(data, bytes);
         return;
     }
@@ -131,7 +131,7 @@ inline void add_content(content_hash& hash, void const* data, index_t bytes, con
 } // namespace detail
 
 /// The hash of some bytes, all or sampled.
-inline content_id content_of(std::span<std::byte const> bytes, content_check check = content_check::full) noexcept {
+inline content_id content_of(std::span<std::byte const> bytes, content_check check = content_check::whole) noexcept {
     content_hash hash;
     detail::add_content(hash, bytes.data(), static_cast<index_t>(bytes.size()), check);
     return hash.finish();

@@ -44,8 +44,8 @@ enum class stale_file {
 
 /// What a cache checks, and what it does with a file that does not fit.
 struct placed_cache_options {
-    content_check source = content_check::full; ///< how much of a source decides whether it is the one of the file
-    content_check panels = content_check::full; ///< how much of the panels is compared with their hash
+    content_check source = content_check::whole; ///< how much of a source decides whether it is the one of the file
+    content_check panels = content_check::whole; ///< how much of the panels is compared with their hash
     file_access access = file_access::map;
     stale_file stale = stale_file::replace;
 };
@@ -98,7 +98,7 @@ private:
     }
     bool are_as_written(placed_table::entry const& e, std::span<std::byte const> panels) const noexcept {
         return options_.panels == content_check::none ||
-               content_of(panels, options_.panels) == (options_.panels == content_check::full ? e.panels : e.sampled);
+               content_of(panels, options_.panels) == (options_.panels == content_check::whole ? e.panels : e.sampled);
     }
     std::byte const* found(placed_key const& key);
     template <class Sink>

@@ -34,3 +34,21 @@ TEST_CASE("options: of sampling") {
         CHECK_THROWS_AS(parse({wrong}), generate::usage_error);
     }
 }
+
+TEST_CASE("options: adapters and the cache") {
+    auto const o = parse({"--adapter", "one", "--adapter=two=0.5", "--adapter", "a=b=-2", "--cache", "folder", "--cache-check=sampled"});
+    REQUIRE(o.adapters.size() == 3);
+    CHECK(o.adapters[0].folder == "one");
+    CHECK(o.adapters[0].weight == 1.0f);
+    CHECK(o.adapters[1].folder == "two");
+    CHECK(o.adapters[1].weight == 0.5f);
+    CHECK(o.adapters[2].folder == "a=b");
+    CHECK(o.adapters[2].weight == -2.0f);
+    CHECK(o.cache == "folder");
+    CHECK(o.cache_check == tessera::content_check::sampled);
+    CHECK(!parse({}).cache);
+    for (char const* const wrong : {"--adapter=x=y", "--cache-check=none", "--adapter=x="}) {
+        CAPTURE(wrong);
+        CHECK_THROWS_AS(parse({wrong}), generate::usage_error);
+    }
+}

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include <tessera/interop/peft.hpp>
+#include <tessera/interop/peft_stack.hpp>
 
 #include <cmath>
 #include <cstdio>
@@ -185,4 +185,47 @@ TEST_CASE("what is written is read again") {
     out.modules[0].scale = static_cast<float>(out.config.scale_of("x.q"));
     out.modules[0].magnitude = {};
     CHECK_THROWS_AS(peft::write(".", out), ts::shape_error);
+}
+
+TEST_CASE("adapters stacked: modules of either, weights, files") {
+    auto const make = [](ts::index_t r, std::vector<std::string> names) {
+        peft::adapter a;
+        a.config.r = r;
+        a.config.lora_alpha = 2.0 * static_cast<double>(r);
+        a.config.target_modules = names;
+        float first = static_cast<float>(r);
+        for (auto const& n : names) a.modules.push_back({n, count(4, r, first), count(r, 3, ++first), {}, 2.0f});
+        return a;
+    };
+    peft::adapter const one = make(1, {"a.q", "b.v"});
+    peft::adapter const two = make(2, {"b.v", "c.v"});
+    peft::weighted const list[] = {{one}, {two, -0.25f}};
+    peft::adapter const both = peft::stack(list);
+    REQUIRE(both.modules.size() == 3);
+    CHECK(both.config.target_modules == std::vector<std::string>{"a.q", "b.v", "c.v"});
+    CHECK(both.find("a.q")->rank() == 1);
+    CHECK(both.find("c.v")->rank() == 2);
+    auto const* const shared = both.find("b.v");
+    REQUIRE(shared->rank() == 3);
+    auto const delta = [](peft::module_adapter const& m, ts::index_t n, ts::index_t k) {
+        float sum = 0;
+        for (ts::index_t r = 0; r < m.rank(); ++r) sum += m.scale * m.b(n, r) * m.a(r, k);
+        return sum;
+    };
+    for (ts::index_t n = 0; n < 4; ++n)
+        for (ts::index_t k = 0; k < 3; ++k) // small integers: exact
+            CHECK(delta(*shared, n, k) == delta(*one.find("b.v"), n, k) - 0.25f * delta(*two.find("b.v"), n, k));
+    for (auto const& m : both.modules) CHECK(static_cast<float>(both.config.scale_of(m.name)) == m.scale);
+    CHECK(peft::parse_config(peft::config_text(both.config), "config").rank_of("b.v") == 3);
+
+    peft::adapter dora = make(1, {"a.q"});
+    dora.config.use_dora = true;
+    peft::weighted const wrong[] = {{one}, {dora}};
+    CHECK_THROWS_WITH_AS(peft::stack(wrong), "tessera: peft::stack: an adapter is a DoRA, expected LoRA: its rows are scaled, so it is no sum",
+                         ts::unsupported_error);
+    CHECK_THROWS_AS(peft::stack({}), ts::shape_error);
+    peft::adapter other = make(1, {"a.q"});
+    other.modules[0].b = count(5, 1, 1);
+    peft::weighted const unlike[] = {{one}, {other}};
+    CHECK_THROWS_WITH_AS(peft::stack(unlike), "tessera: stack: rows of a term is 5, expected 4 (rows of the first)", ts::shape_error);
 }

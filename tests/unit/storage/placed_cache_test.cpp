@@ -107,7 +107,7 @@ TEST_CASE("what was placed is found, and gives the same bits") {
         CHECK(at.files() == 1);
     }
     for (auto const access : {ts::file_access::map, ts::file_access::read})
-        for (auto const panels : {ts::content_check::none, ts::content_check::sampled, ts::content_check::full}) {
+        for (auto const panels : {ts::content_check::none, ts::content_check::sampled, ts::content_check::whole}) {
             ts::placed_cache cache{at.file(), {.panels = panels, .access = access}};
             auto const layer = ts::place(exec, m.layer(), cache);
             CHECK(product(exec, layer, model::n, model::k) == expected);
