@@ -72,43 +72,51 @@ public:
     amx_tiles& operator=(amx_tiles const&) = delete;
     ~amx_tiles() { _tile_release(); }
 
-    /// One of four independent sums of tile products.
-    struct chain {
-        std::int8_t const* a; ///< 16 rows, moving on by Depth bytes a step
-        std::int8_t const* b; ///< rows of 64 bytes, four columns of k each, moving on by 16 Depth bytes a step
-        index_t steps;
-    };
-
-    /// out[t] (16, 16) = the sum of chain t; A's rows are a_stride bytes apart. Four chains, because a product takes 52
-    /// cycles and another can start every 16. steps do not grow from chain to chain.
-    TESSERA_FORCE_INLINE void products(chain const (&chains)[4], index_t a_stride, std::int32_t* out) const noexcept {
+    /// Starts sum Tile (of 4): A times B over `steps` steps. A: 16 rows, a_stride bytes apart, moving on by Depth bytes a step;
+    /// B: rows of 64 bytes, four columns of k each, moving on by 16 Depth bytes a step. A product takes 52 cycles and another
+    /// can start every 16, so a sum is stored when three others have been started.
+    template <int Tile> // the instructions' tiles are literals
+    TESSERA_FORCE_INLINE void start(std::int8_t const* a, index_t a_stride, std::int8_t const* b, index_t steps) const noexcept {
+        static_assert(Tile >= 0 && Tile < 4);
         auto const stride = static_cast<long>(a_stride);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (index_t s = 0; s < chains[0].steps; ++s) {
-            index_t const at = s * Depth;
-            _tile_loadd(4, chains[0].a + at, stride);
-            _tile_loadd(6, chains[0].b + 16 * at, 64);
-            _tile_dpbssd(0, 4, 6);
-            if (s >= chains[1].steps) continue;
-            _tile_loadd(5, chains[1].a + at, stride);
-            _tile_loadd(7, chains[1].b + 16 * at, 64);
-            _tile_dpbssd(1, 5, 7);
-            if (s >= chains[2].steps) continue;
-            _tile_loadd(4, chains[2].a + at, stride);
-            _tile_loadd(6, chains[2].b + 16 * at, 64);
-            _tile_dpbssd(2, 4, 6);
-            if (s >= chains[3].steps) continue;
-            _tile_loadd(5, chains[3].a + at, stride);
-            _tile_loadd(7, chains[3].b + 16 * at, 64);
-            _tile_dpbssd(3, 5, 7);
+        if constexpr (Tile == 0) {
+            _tile_zero(0);
+            for (index_t s = 0; s < steps; ++s) {
+                _tile_loadd(4, a + s * Depth, stride);
+                _tile_loadd(6, b + 16 * s * Depth, 64);
+                _tile_dpbssd(0, 4, 6);
+            }
+        } else if constexpr (Tile == 1) {
+            _tile_zero(1);
+            for (index_t s = 0; s < steps; ++s) {
+                _tile_loadd(5, a + s * Depth, stride);
+                _tile_loadd(7, b + 16 * s * Depth, 64);
+                _tile_dpbssd(1, 5, 7);
+            }
+        } else if constexpr (Tile == 2) {
+            _tile_zero(2);
+            for (index_t s = 0; s < steps; ++s) {
+                _tile_loadd(4, a + s * Depth, stride);
+                _tile_loadd(6, b + 16 * s * Depth, 64);
+                _tile_dpbssd(2, 4, 6);
+            }
+        } else if constexpr (Tile == 3) {
+            _tile_zero(3);
+            for (index_t s = 0; s < steps; ++s) {
+                _tile_loadd(5, a + s * Depth, stride);
+                _tile_loadd(7, b + 16 * s * Depth, 64);
+                _tile_dpbssd(3, 5, 7);
+            }
         }
-        _tile_stored(0, out, 64);
-        _tile_stored(1, out + 256, 64);
-        _tile_stored(2, out + 512, 64);
-        _tile_stored(3, out + 768, 64);
+    }
+    /// out (16, 16) = sum Tile.
+    template <int Tile>
+    TESSERA_FORCE_INLINE void store(std::int32_t* out) const noexcept {
+        static_assert(Tile >= 0 && Tile < 4);
+        if constexpr (Tile == 0) _tile_stored(0, out, 64);
+        if constexpr (Tile == 1) _tile_stored(1, out, 64);
+        if constexpr (Tile == 2) _tile_stored(2, out, 64);
+        if constexpr (Tile == 3) _tile_stored(3, out, 64);
     }
 
 #if defined(__AMX_BF16__)

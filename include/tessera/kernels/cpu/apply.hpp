@@ -22,18 +22,6 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// Rows of x that one pass over a panel computes at most: what the registers hold.
-template <class Arch>
-inline constexpr int row_block = simd::lanes<Arch> == 16 ? 8 : 4;
-
-/// Calls f.template operator()<MR>(m) for blocks of rows that cover [m0, m1), MR a power of two.
-template <int Most, class F>
-TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noexcept {
-    for (; m0 + Most <= m1; m0 += Most) f.template operator()<Most>(m0);
-    if constexpr (Most > 1)
-        if (m0 < m1) for_row_blocks<Most / 2>(m0, m1, f);
-}
-
 /// acc(m, n) += factor * the lanes of `value` that belong to rows of the task; lane 0 is row `first` of W.
 template <class Arch>
 TESSERA_FORCE_INLINE void add_to_task(product_task const& task, index_t m, index_t first,
@@ -194,8 +182,8 @@ private:
         bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
         return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
     }
-    /// Rows of x with which integer products take two panels at a time: as long as memory, not arithmetic, is the limit.
-    static constexpr int integer_pair_rows = 2;
+    /// Rows of x with which integer products take two panels at a time: where registers are few, only while memory is the limit.
+    static constexpr index_t integer_pair_rows = R == 16 ? detail::int8_rows_together : 2;
     /// Two panels at a time: float products where that fills the registers, integer ones for two streams of memory, if the
     /// panels are so long that prefetching across their ends does not matter.
     static bool pairs(weights const& packed, product_task const& task) noexcept {
@@ -234,19 +222,20 @@ private:
     static void integer_panels(weights const& packed, std::byte const* const (&data)[2], int together, form const& x,
                                product_task const& task, index_t p) noexcept {
         if (together == 2)
-            integer_block<2, integer_pair_rows>(packed, {data[0], data[1]}, x, task, p);
+            integer_block<2>(packed, {data[0], data[1]}, x, task, p);
         else
-            integer_block<1, detail::row_block<Arch>>(packed, {data[0]}, x, task, p);
+            integer_block<1>(packed, {data[0]}, x, task, p);
     }
-    template <int NP, int Rows>
+    template <int NP>
     static void integer_block(weights const& packed, std::byte const* const (&data)[NP], form const& x,
                               product_task const& task, index_t p) noexcept {
-        detail::for_row_blocks<Rows>(task.m0, task.m1, [&]<int MR>(index_t m) {
-            simd::floats<Arch> result[NP][MR];
-            detail::product_panels_int8<Arch, weights, form, MR, NP>(packed, data, x, m, result);
-            for (int q = 0; q < NP; ++q)
-                for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[q][i]);
-        });
+        simd::floats<Arch> result[detail::int8_rows_together][NP];
+        for (index_t m = task.m0; m < task.m1; m += detail::int8_rows_together) {
+            index_t const rows = minimum(detail::int8_rows_together, task.m1 - m);
+            detail::product_panels_int8<Arch, weights, form, NP>(packed, data, x, m, rows, result);
+            for (index_t i = 0; i < rows; ++i)
+                for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[i][q]);
+        }
     }
     static void tile_panels([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,
                             [[maybe_unused]] index_t count, [[maybe_unused]] form const& x,

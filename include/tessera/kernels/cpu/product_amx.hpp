@@ -6,10 +6,11 @@
 /// its bits are those of product_int8.hpp.
 ///
 /// Columns are taken in chunks: four panels' codes are unpacked, less their zero, to signed bytes (16 KiB, in the first-level
-/// cache), and every block of 16 rows of x is multiplied by them, four segments at a time. Per group of 32
-/// columns and 16 x 16 results: a tile product (16 cycles), and for every row a load, a conversion, a product with x's scale
-/// and one or two multiply-adds: the vector units, at 24 to 32 cycles, are the limit. They work on four segments while the
-/// tiles make the next four.
+/// cache), and every block of 16 rows of x is multiplied by them. Four sums are under way in the tiles; when one is done its
+/// tile starts the next product, and the vector units scale what it gave. Per group of 32 columns and 16 x 16 results that is
+/// a tile product (16 cycles), 24 rows of tiles loaded and 16 stored, and for every row a conversion and one to three
+/// multiply-adds: 45 cycles if nothing else is done on the processor this was measured on, whose tile instructions and vector
+/// arithmetic hardly overlap; about 75 here.
 
 #include "../../simd/amx.hpp"
 #include "product_int8.hpp"
@@ -57,7 +58,6 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
         if constexpr (source::offset == offset_kind::zero_point)
             zero = group_zero_points<Arch>(w, data, g);
         for (index_t v = Weights::vectors(here); v > 0; --v, codes += 64) {
-            simd::prefetch(codes + prefetch_distance);
             out = simd::unpack_signed<Arch, Weights::width>(codes, zero, out);
         }
         first += here;
@@ -65,18 +65,61 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
     for (; out < end; ++out) *out = 0;
 }
 
-/// The integer sums of up to four segments from column k of the chunk [first, last): sums[t] for segment t.
-template <class Shape, class Tiles>
-TESSERA_FORCE_INLINE void sum_segments_amx(Tiles const& tiles, std::int8_t const* x, index_t x_stride, index_t first,
-                                           index_t last, index_t k, std::int8_t const* codes, std::int32_t* sums) noexcept {
-    typename Tiles::chain chains[4];
-    for (index_t t = 0; t < 4; ++t) {
-        index_t const at = k + t * Shape::segment;
-        index_t const columns = maximum(0, minimum(Shape::segment, last - at));
-        chains[t] = {x + at, codes + (at - first) * 16, ceil_div(columns, Shape::depth)};
+/// The tile products of a chunk in their order: blocks of 16 rows of x, panels, segments; each row of segments is filled up to
+/// four with empty ones.
+template <class Weights, class Form>
+class amx_cursor {
+    using shape = amx_shape<Weights, Form>;
+
+public:
+    amx_cursor(Form const& x, index_t m0, index_t m1, std::int8_t const* codes, index_t panels, index_t first,
+               index_t last) noexcept
+        : x_{x.row(0) + first}, codes_{codes}, stride_{Form::stride_of(x.columns)}, m_{m0}, end_{m1}, panels_{panels},
+          columns_{last - first} {
+        start_row();
     }
-    tiles.products(chains, x_stride, sums);
-}
+
+    /// Starts the next product, if there is one.
+    template <int Tile, class Tiles>
+    TESSERA_FORCE_INLINE void start(Tiles const& tiles) noexcept {
+        if (m_ >= end_) return;
+        index_t const here = minimum(shape::segment, left_);
+        tiles.template start<Tile>(a_, stride_, b_, here <= 0 ? 0 : ceil_div(here, shape::depth));
+        a_ += shape::segment;
+        b_ += 16 * shape::segment;
+        left_ -= shape::segment;
+        if (Tile != 3 || left_ > 0) return;
+        if (++panel_ == panels_) {
+            panel_ = 0;
+            m_ += 16;
+        }
+        start_row();
+    }
+
+private:
+    void start_row() noexcept {
+        a_ = x_ + minimum(m_, end_ - 16) * stride_;
+        b_ = codes_ + panel_ * shape::codes_bytes;
+        left_ = columns_;
+    }
+
+    std::int8_t const* x_;
+    std::int8_t const* codes_;
+    index_t stride_, m_, end_, panels_, columns_;
+    index_t panel_ = 0;
+    std::int8_t const* a_;
+    std::int8_t const* b_;
+    index_t left_;
+};
+
+/// A stretch of memory to be asked for in equal steps.
+struct prefetch_stretch {
+    std::byte const* next;
+    index_t lines_a_step;
+    TESSERA_FORCE_INLINE void step() noexcept {
+        for (index_t i = 0; i < lines_a_step; ++i, next += config::cache_line) simd::prefetch(next);
+    }
+};
 
 /// Adds the integer sums of the segment at column k to the float32 results of 16 rows of x from m. `total` holds the sums of
 /// a group of several segments.
@@ -121,25 +164,36 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     }
 }
 
-/// Adds what columns [first, last), a chunk, give for 16 rows of x from m. `part`: 16 x 16 sums, then 16 x 16 sums of the
-/// unfinished group.
+/// Takes the sum of the segment at column k out of tile Tile, lets the tile start the next product, and adds the sum.
+template <class Arch, int Tile, class Weights, class Form, class Tiles>
+TESSERA_FORCE_INLINE void finish_segment_amx(Tiles const& tiles, Weights const& w, std::byte const* data, Form const& x,
+                                             index_t m, index_t k, index_t last, amx_cursor<Weights, Form>& next,
+                                             std::int32_t* sum, simd::floats<Arch> (&result)[16], float* total,
+                                             prefetch_stretch& ahead) noexcept {
+    tiles.template store<Tile>(sum);
+    next.template start<Tile>(tiles);
+    ahead.step();
+    if (k < last) add_segment_amx<Arch>(w, data, x, m, k, sum, result, total);
+}
+
+/// Adds what columns [first, last), a chunk, give for 16 rows of x from m: products that `next` has started four ago, so that
+/// the tiles work on the following ones meanwhile. `part`: 16 x 16 sums, then 16 x 16 sums of the unfinished group.
 template <class Arch, class Weights, class Form, class Tiles>
-void product_block_amx(Tiles const& tiles, Weights const& w, std::byte const* data, std::int8_t const* codes, Form const& x,
-                       index_t m, index_t first, index_t last, float* part) noexcept {
-    using shape = amx_shape<Weights, Form>;
+TESSERA_FORCE_INLINE void product_block_amx(Tiles const& tiles, Weights const& w, std::byte const* data, Form const& x,
+                                            index_t m, index_t first, index_t last, amx_cursor<Weights, Form>& next,
+                                            float* part, prefetch_stretch ahead) noexcept {
     using floats = simd::floats<Arch>;
-    constexpr index_t four = 4 * shape::segment;
-    alignas(64) std::int32_t sums[2][1024];
+    constexpr index_t segment = amx_shape<Weights, Form>::segment;
+    alignas(64) std::int32_t sums[2][256];
     floats result[16];
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) result[r] = floats::load_aligned(part + 16 * r);
-    sum_segments_amx<shape>(tiles, x.row(m), Form::stride_of(x.columns), first, last, first, codes, sums[0]);
-    int turn = 0;
-    for (index_t k = first; k < last; k += four, turn ^= 1) {
-        if (k + four < last)
-            sum_segments_amx<shape>(tiles, x.row(m), Form::stride_of(x.columns), first, last, k + four, codes, sums[turn ^ 1]);
-        for (index_t t = 0; t < 4 && k + t * shape::segment < last; ++t)
-            add_segment_amx<Arch>(w, data, x, m, k + t * shape::segment, sums[turn] + t * 256, result, part + 256);
+    float* const total = part + 256;
+    for (index_t k = first; k < last; k += 4 * segment) {
+        finish_segment_amx<Arch, 0>(tiles, w, data, x, m, k, last, next, sums[0], result, total, ahead);
+        finish_segment_amx<Arch, 1>(tiles, w, data, x, m, k + segment, last, next, sums[1], result, total, ahead);
+        finish_segment_amx<Arch, 2>(tiles, w, data, x, m, k + 2 * segment, last, next, sums[0], result, total, ahead);
+        finish_segment_amx<Arch, 3>(tiles, w, data, x, m, k + 3 * segment, last, next, sums[1], result, total, ahead);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) result[r].store_aligned(part + 16 * r);
@@ -162,10 +216,21 @@ void product_panels_amx(Weights const& w, std::byte const* data, index_t count, 
         index_t const last = minimum(first + shape::chunk, w.cols());
         for (index_t q = 0; q < count; ++q)
             unpack_chunk_amx<Arch, Weights, Form>(w, data + q * w.panel_bytes(), first, last, codes + q * shape::codes_bytes);
+        amx_cursor<Weights, Form> next{x, m0, m1, codes, count, first, last};
+        next.template start<0>(tiles);
+        next.template start<1>(tiles);
+        next.template start<2>(tiles);
+        next.template start<3>(tiles);
+        // The next chunk of every panel, or the first of the panels that follow in memory, arrives during this one.
+        index_t const ahead = last < w.cols() ? last * w.panel_bytes() / w.cols() : count * w.panel_bytes();
+        index_t const lines = ceil_div(shape::chunk * w.panel_bytes() / w.cols(), config::cache_line * blocks);
+        index_t const lines_a_step = ceil_div(lines, round_up(ceil_div(last - first, shape::segment), 4));
         for (index_t b = 0; b < blocks; ++b)
-            for (index_t q = 0; q < count; ++q)
-                product_block_amx<Arch>(tiles, w, data + q * w.panel_bytes(), codes + q * shape::codes_bytes, x,
-                                        minimum(m0 + 16 * b, m1 - 16), first, last, part(b, q));
+            for (index_t q = 0; q < count; ++q) {
+                std::byte const* const panel = data + q * w.panel_bytes();
+                product_block_amx<Arch>(tiles, w, panel, x, minimum(m0 + 16 * b, m1 - 16), first, last, next, part(b, q),
+                                        {panel + ahead + b * lines * config::cache_line, lines_a_step});
+            }
     }
     for (index_t m = m0; m < m1; ++m) {
         index_t const b = (m - m0) / 16;

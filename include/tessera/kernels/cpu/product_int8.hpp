@@ -13,7 +13,7 @@
 /// the result does not depend on how many rows are computed together.
 ///
 /// Per vector of 4-bit codes and row: 2 dot products; per vector: 1 load, 3 logical operations; per group and row: a
-/// conversion and 2 or 3 multiply-adds.
+/// conversion and 1 to 3 multiply-adds.
 
 #include "../../simd/decode.hpp"
 #include "../../simd/dot.hpp"
@@ -40,29 +40,49 @@ inline constexpr index_t longest_segment = [] {
 /// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.
 inline constexpr index_t prefetch_distance = 4096;
 
-/// The dot products of `vectors` vectors of codes with MR rows of x.
-template <class Arch, class Weights, int MR>
-TESSERA_FORCE_INLINE void dot_vectors(std::byte const* codes, index_t vectors, std::int8_t const* const (&x)[MR],
-                                      index_t offset, simd::ints<Arch> (&sum)[MR]) noexcept {
+/// Rows of x that one pass over a panel computes at most: what the registers hold.
+template <class Arch>
+inline constexpr int row_block = simd::lanes<Arch> == 16 ? 8 : 4;
+
+/// Calls f.template operator()<MR>(m) for blocks of rows that cover [m0, m1), MR a power of two.
+template <int Most, class F>
+TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noexcept {
+    for (; m0 + Most <= m1; m0 += Most) f.template operator()<Most>(m0);
+    if constexpr (Most > 1)
+        if (m0 < m1) for_row_blocks<Most / 2>(m0, m1, f);
+}
+
+/// The dot products of `vectors` vectors of codes of NP panels with MR rows of x. The panels' sums are independent, which keeps
+/// the units busy where few rows would leave them waiting, and share the loads of x.
+template <class Arch, class Weights, int MR, int NP>
+TESSERA_FORCE_INLINE void dot_vectors(std::byte const* const (&codes)[NP], index_t vectors, std::int8_t const* const (&x)[MR],
+                                      index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     using ints = simd::ints<Arch>;
     constexpr int bits = Weights::source::bits;
-    for (index_t v = 0; v < vectors; ++v, codes += Weights::vector_bytes, offset += Weights::vector_columns) {
-        simd::prefetch(codes + prefetch_distance);
-        ints const word = simd::load_bytes<Arch>(codes);
-        if constexpr (Weights::width == 4) {
-            ints const mask(0x0f0f0f0f);
-            ints const low = word & mask;
-            ints const high = (word >> 4) & mask;
+    constexpr int halves = Weights::width == 4 ? 2 : 1;
+    for (index_t v = 0; v < vectors; ++v, offset += Weights::vector_columns) {
+        ints code[NP][halves];
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            std::byte const* const at = codes[p] + v * Weights::vector_bytes;
+            simd::prefetch(at + prefetch_distance);
+            ints const word = simd::load_bytes<Arch>(at);
+            if constexpr (halves == 2) {
+                ints const mask(0x0f0f0f0f);
+                code[p][0] = word & mask;
+                code[p][1] = (word >> 4) & mask;
+            } else {
+                code[p][0] = word;
+            }
+        }
+#pragma GCC unroll 2
+        for (int h = 0; h < halves; ++h)
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
-                sum[m] = simd::dot4<bits, Arch>(sum[m], low, simd::broadcast_bytes4<Arch>(x[m] + offset));
-                sum[m] = simd::dot4<bits, Arch>(sum[m], high, simd::broadcast_bytes4<Arch>(x[m] + offset + 4));
+                ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * h);
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) sum[p][m] = simd::dot4<bits, Arch>(sum[p][m], code[p][h], four);
             }
-        } else {
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m)
-                sum[m] = simd::dot4<bits, Arch>(sum[m], word, simd::broadcast_bytes4<Arch>(x[m] + offset));
-        }
     }
 }
 
@@ -103,82 +123,115 @@ TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::b
     return record_zero_points<Arch, Weights>(panel + w.record_offset(g));
 }
 
-/// Adds group g of a panel, whose record is at `record`, for rows m0 .. m0 + MR of x; result[m] has one lane per row of the panel.
-template <class Arch, class Weights, class Form, int MR>
-TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* panel, std::byte const* record, index_t g,
-                                         Form const& x, index_t m0,
-                                         std::int8_t const* const (&row)[MR], simd::floats<Arch> (&result)[MR]) noexcept {
+/// Adds group g of NP panels, whose records are at `offset`, for rows m0 .. m0 + MR of x; result[p][m] has one lane per row of
+/// panel p.
+template <class Arch, class Weights, class Form, int MR, int NP>
+TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t g,
+                                         Form const& x, index_t m0, std::int8_t const* const (&row)[MR],
+                                         simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t longest = longest_segment<source, Form>;
+    constexpr bool is_group = source::group == longest && source::group % 32 == 0; // one segment
     index_t const columns = w.group_columns(g);
-    std::byte const* codes = record + Weights::header_bytes;
-    floats total[MR];
+    std::byte const* codes[NP];
+    floats total[NP][MR];
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) {
+        codes[p] = panel[p] + offset + Weights::header_bytes;
 #pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) total[m] = floats(0.0f);
-    for (index_t k = 0; k < columns; k += longest) {
+        for (int m = 0; m < MR; ++m) total[p][m] = floats(0.0f);
+    }
+    for (index_t k = 0; k < (is_group ? 1 : columns); k += longest) {
         index_t const here = minimum(longest, columns - k);
         index_t const first_block = (g * w.group() + k) / Form::block;
-        ints sum[MR];
+        ints sum[NP][MR];
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
             std::int32_t of_x = 0;
             for (index_t b = 0; b < ceil_div(here, Form::block); ++b) of_x += x.row_sums(m0 + m)[first_block + b];
-            if constexpr (source::offset == offset_kind::zero_point)
-                sum[m] = ints(0) - record_zero_points<Arch, Weights>(record) * ints(of_x);
-            else
-                sum[m] = ints(-source::zero * of_x);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) {
+                if constexpr (source::offset == offset_kind::zero_point)
+                    sum[p][m] = ints(0) - record_zero_points<Arch, Weights>(panel[p] + offset) * ints(of_x);
+                else
+                    sum[p][m] = ints(-source::zero * of_x);
+            }
         }
         index_t const vectors = Weights::vectors(here);
-        dot_vectors<Arch, Weights, MR>(codes, vectors, row, first_block * Form::padded_block, sum);
-        codes += vectors * Weights::vector_bytes;
+        dot_vectors<Arch, Weights, MR, NP>(codes, vectors, row, first_block * Form::padded_block, sum);
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            codes[p] += vectors * Weights::vector_bytes;
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) {
-            floats const f = xsimd::to_float(sum[m]);
-            if constexpr (Form::scale_group == 0)
-                total[m] = total[m] + f;
-            else
-                total[m] = simd::fma(f, floats(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1))), total[m]);
+            for (int m = 0; m < MR; ++m) {
+                floats f = xsimd::to_float(sum[p][m]);
+                if constexpr (Form::scale_group != 0) {
+                    floats const s(x.scale(m0 + m, (g * w.group() + k) / maximum(Form::scale_group, 1)));
+                    total[p][m] = is_group ? f * s : simd::fma(f, s, total[p][m]);
+                } else {
+                    total[p][m] = is_group ? f : total[p][m] + f;
+                }
+            }
         }
     }
-    floats const scale = group_scales<Arch, Weights>(panel, record, g);
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) {
+        floats const scale = group_scales<Arch, Weights>(panel[p], panel[p] + offset, g);
 #pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) result[m] = simd::fma(total[m], scale, result[m]);
-    if constexpr (source::offset == offset_kind::minimum) {
-        floats const offset = group_minima<Arch, Weights>(panel, record, g);
+        for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(total[p][m], scale, result[m][p]);
+        if constexpr (source::offset == offset_kind::minimum) {
+            floats const minima = group_minima<Arch, Weights>(panel[p], panel[p] + offset, g);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m)
-            result[m] = simd::fma(offset, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m]);
+            for (int m = 0; m < MR; ++m)
+                result[m][p] = simd::fma(minima, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m][p]);
+        }
     }
 }
 
-/// Rows m0 .. m0 + MR of x by NP panels: result[p][m] has one lane per row of panel p. Two panels are two streams of memory,
-/// which DRAM serves faster than one.
+/// Rows of x whose results wait in memory while panels stream by.
+inline constexpr index_t int8_rows_together = 16;
+/// Rows m .. m + MR of x by groups [first, last) of NP panels, whose first record is at `offset`: result[m][p] += their part.
 template <class Arch, class Weights, class Form, int MR, int NP>
-void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], Form const& x, index_t m0,
-                         simd::floats<Arch> (&result)[NP][MR]) noexcept {
-    using floats = simd::floats<Arch>;
+TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t first,
+                                          index_t last, Form const& x, index_t m, simd::floats<Arch> (*result)[NP]) noexcept {
     std::int8_t const* row[MR];
 #pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) {
-        row[m] = x.row(m0 + m);
-#pragma GCC unroll 2
-        for (int p = 0; p < NP; ++p) result[p][m] = floats(0.0f);
-    }
-    index_t offset = 0;
-    for (index_t g = 0; g < w.groups(); ++g, offset += Weights::record_bytes(w.group())) {
+    for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
+    for (index_t g = first; g < last; ++g, offset += Weights::record_bytes(w.group())) {
         if constexpr (Weights::super_groups > 0)
             if (g % Weights::super_groups == 0) offset += Weights::super_bytes;
+        add_group_int8<Arch, Weights, Form, MR, NP>(w, panel, offset, g, x, m, row, result);
+    }
+}
+
+/// Rows m0 .. m0 + rows of x, at most `int8_rows_together`, by NP panels: result[m][p] has one lane per row of panel p. Two
+/// panels are also two streams of memory, which DRAM serves faster than one. All rows pass over some groups, then over the
+/// next ones, so that codes come from the first-level cache but once.
+template <class Arch, class Weights, class Form, int NP>
+void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], Form const& x, index_t m0, index_t rows,
+                         simd::floats<Arch> (*result)[NP]) noexcept {
+    using floats = simd::floats<Arch>;
+    for (index_t m = 0; m < rows; ++m)
 #pragma GCC unroll 2
-        for (int p = 0; p < NP; ++p)
-            add_group_int8<Arch, Weights, Form, MR>(w, panel[p], panel[p] + offset, g, x, m0, row, result[p]);
+        for (int p = 0; p < NP; ++p) result[m][p] = floats(0.0f);
+    index_t const together = rows <= row_block<Arch>
+                                 ? maximum(w.groups(), 1)
+                                 : maximum(prefetch_distance / 2 / Weights::record_bytes(maximum(w.group(), 1)), 1);
+    for (index_t first = 0; first < w.groups(); first += together) {
+        index_t const last = minimum(first + together, w.groups());
+        index_t offset = w.record_offset(first);
+        if constexpr (Weights::super_groups > 0)
+            if (first % Weights::super_groups == 0) offset -= Weights::super_bytes; // stepped over with the group
+        for_row_blocks<row_block<Arch>>(0, rows, [&]<int MR>(index_t m) {
+            add_groups_int8<Arch, Weights, Form, MR, NP>(w, panel, offset, first, last, x, m0 + m, result + m);
+        });
     }
     if constexpr (Form::scale_group == 0)
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m)
+        for (index_t m = 0; m < rows; ++m)
 #pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) result[p][m] = result[p][m] * floats(x.scale(m0 + m, 0));
+            for (int p = 0; p < NP; ++p) result[m][p] = result[m][p] * floats(x.scale(m0 + m, 0));
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail
