@@ -174,7 +174,12 @@ TESSERA_FORCE_INLINE void store(fp16* p, floats<Arch> const& v) noexcept {
 #endif
 #if defined(__aarch64__)
     if constexpr (std::is_base_of_v<neon64, Arch>) {
-        vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(v)));
+        float32x4_t number = v;
+#if defined(__GNUC__)
+        // g++ would take the narrowing of a widened number for nothing at all; but a signalling NaN becomes quiet on the way.
+        __asm__("" : "+w"(number));
+#endif
+        vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(number)));
         return;
     }
 #endif
