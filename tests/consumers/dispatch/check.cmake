@@ -33,19 +33,10 @@ function(check_objects folder)
     endif()
 endfunction()
 
-# has(<object> <extended regular expression> <result>): whether a line of the disassembly matches.
-function(has object expression result)
-    execute_process(COMMAND objdump -d --no-show-raw-insn ${object} COMMAND grep -cE -- ${expression} OUTPUT_VARIABLE lines)
-    if(lines GREATER 0)
-        set(${result} TRUE PARENT_SCOPE)
-    else()
-        set(${result} FALSE PARENT_SCOPE)
-    endif()
-endfunction()
-
 function(check_instructions object arch)
     # name, what shows it, and the sets that have it. Instructions that begin with v are VEX or EVEX coded.
     set(wide "avx512|avx512_vnni|avx512_amx")
+    execute_process(COMMAND objdump -d --no-show-raw-insn ${object} OUTPUT_FILE ${object}.disassembly COMMAND_ERROR_IS_FATAL ANY)
     foreach(row IN ITEMS "VEX@\tv[a-z]@avx2|${wide}" "shlx or mulx@\t(shlx|mulx|andn) @avx2|${wide}" "ymm@%ymm@avx2|${wide}"
                          "zmm@%zmm@${wide}" "masks@%k[0-7]@${wide}" "vpdpbusd@\tvpdpbusd @avx512_vnni|avx512_amx"
                          "tiles@\ttdp@avx512_amx")
@@ -53,10 +44,10 @@ function(check_instructions object arch)
         list(GET row 0 what)
         list(GET row 1 expression)
         list(GET row 2 owners)
-        has(${object} "${expression}" found)
-        if(found AND NOT arch MATCHES "^(${owners})$")
+        execute_process(COMMAND grep -qE -- ${expression} ${object}.disassembly RESULT_VARIABLE missing)
+        if(NOT missing AND NOT arch MATCHES "^(${owners})$")
             message(FATAL_ERROR "${object} has ${what}")
-        elseif(NOT found AND arch MATCHES "^(${owners})$" AND NOT what MATCHES "shlx|masks") # a compiler may do without
+        elseif(missing AND arch MATCHES "^(${owners})$" AND NOT what MATCHES "shlx|masks") # a compiler may do without
             message(FATAL_ERROR "${object} has no ${what}")
         endif()
     endforeach()
