@@ -253,6 +253,14 @@ def rule_spdx(tree):
     return bad
 
 
+def rule_versions(tree):
+    """The recipes of package managers have the version of core/macros.hpp."""
+    macros, recipe = tree.headers.get("core/macros.hpp"), tree.root / "cmake/packaging/vcpkg/vcpkg.json"
+    version = ".".join(re.findall(r"define TESSERA_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", macros.code)) if macros else ""
+    found = re.findall(r'"version[^"]*": "([^"]*)"', recipe.read_text(encoding="utf-8")) if recipe.exists() else [version]
+    return [f"vcpkg.json: version {v}, expected {version}" for v in found if v != version]
+
+
 RULES = {name[5:]: rule for name, rule in list(globals().items()) if name.startswith("rule_")}
 
 

@@ -33,6 +33,8 @@ BROKEN = {
     "form": ({"nn/a.hpp": "using namespace std;\n#if 0\n// TODO\n"}, 3),
     "silence": ({"nn/a.hpp": "std::abort();\nstd::cout << 1;\nprintf(1);\n"}, 3),
     "spdx": ({"../../tests/a.cpp": "int x;\n"}, 1),
+    "versions": ({"core/macros.hpp": "#define TESSERA_VERSION_MAJOR 1\n#define TESSERA_VERSION_MINOR 2\n",
+                  "../../cmake/packaging/vcpkg/vcpkg.json": '"version-semver": "1.3",\n'}, 1),
 }
 SOUND = {"tessera.hpp": '#include "nn/a.hpp"\n#include "core/b.hpp"\n',
          "nn/a.hpp": "#include <memory>\nstruct s { void abort_later(); }; // std::abort() in words\n",
