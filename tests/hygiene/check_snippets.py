@@ -8,9 +8,9 @@
     check_snippets.py list ROOT                                 prints that file
 
 Code in a comment is a paragraph indented by five columns of which a line, its // comment taken off, ends in a semicolon or a
-brace; formulas and tables do not. @verbatim keeps pseudo-code out. A snippet is a function body behind snippet_prelude.hpp,
-which declares what it uses: in namespace snippets, or in snippets::in_attention for include/tessera/attention/ where names
-mean something else there. One that begins with a template, a struct or a namespace stays outside of functions.
+brace; formulas and tables do not. @verbatim keeps pseudo-code out. A snippet is a function body behind all headers and
+snippet_prelude.hpp, which declares what it uses: in namespace snippets, or in snippets::in_attention where a name means
+something else in include/tessera/attention/. One that begins with a template, a struct or a namespace is no function body.
 """
 import pathlib
 import re
@@ -67,7 +67,10 @@ def snippets(root):
 def translation_unit(root):
     prelude = pathlib.Path(__file__).resolve().parent / "snippet_prelude.hpp"
     families = set(re.findall(r"namespace snippets::in_(\w+)", prelude.read_text(encoding="utf-8")))
-    parts, count = [f'#include "{prelude.as_posix()}"\n'], 0
+    names = sorted(p.relative_to(root / "include").as_posix() for p in (root / "include/tessera").rglob("*.hpp"))
+    parts = [f"#include <{name}>\n" for name in names if name != "tessera/interop/eigen.hpp"]
+    parts.append(f'#include "{prelude.as_posix()}"\n')
+    count = 0
     for path, line, code in snippets(root):
         count += 1
         folder = path.parent.name

@@ -2,14 +2,6 @@
 // What the snippets in the documents use: check_snippets.py puts each behind this. Declared, never run.
 #pragma once
 
-#include <tessera/dispatch/dispatch.hpp>
-#include <tessera/dispatch/gguf_operator.hpp>
-#include <tessera/interop/dlpack.hpp>
-#include <tessera/interop/gguf_writer.hpp>
-#include <tessera/interop/npy.hpp>
-#include <tessera/interop/peft.hpp>
-#include <tessera/interop/safetensors_writer.hpp>
-#include <tessera/storage/placed_cache.hpp>
 #include <tessera/tessera.hpp>
 #if __has_include(<Eigen/Core>)
 #include <tessera/interop/eigen.hpp>
@@ -38,6 +30,13 @@ extern std::string path, text, folder;
 extern ts::gguf::file file;
 
 } // namespace snippets
+
+namespace snippets::in_adapter {
+
+extern ts::low_rank<ts::linear<ts::matrix_view<float const>>, ts::linear<ts::matrix_view<float const>>> one, two;
+extern ts::vector<float> factors;
+
+} // namespace snippets::in_adapter
 
 namespace snippets::in_attention {
 

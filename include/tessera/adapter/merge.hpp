@@ -33,6 +33,7 @@ struct merge_error {
     double max_error = 0;      ///< largest magnitude of an element's error
 };
 
+/// Weights of which an adapter is part, and what that cost.
 template <class Weights>
 struct merged {
     Weights weights;
