@@ -12,6 +12,7 @@
 #include "attention/attention.hpp"
 #include "core/thread_pool.hpp"
 #include "fwd.hpp"
+#include "moe/describe.hpp"
 #include "moe/moe.hpp"
 #include "nn/activation.hpp"
 #include "nn/embedding.hpp"

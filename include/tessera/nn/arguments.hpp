@@ -14,7 +14,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -84,13 +83,11 @@ void check_rows(char const* operation, char const* argument, View const& v) {
                       1, "rows are contiguous");
 }
 
-/// check_rows, and no two rows of an output share memory.
+/// check_rows, and no two elements of an output are one.
 template <class T>
 void check_output_rows(char const* operation, char const* argument, matrix_view<T> const& v) {
     check_rows(operation, argument, v);
-    if (v.extent(0) > 1 && v.extent(1) > 0 && v.stride(0) < v.extent(1) && -v.stride(0) < v.extent(1))
-        check::within(operation, "distance of the rows of the output", v.stride(0), v.extent(1),
-                      std::numeric_limits<index_t>::max());
+    check::distinct_elements(operation, argument, v);
 }
 
 /// Input x and output y are the same elements, or share none.

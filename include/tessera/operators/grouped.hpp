@@ -10,8 +10,8 @@
 /// tile) pairs, so that unequal loads balance; an operator without rows costs nothing. Rows have the bits that
 /// `apply(exec, w[g], ...)` gives them, for any number of threads.
 ///
-/// Operators that compute something of their own from x before the loop (a product: its inner factor) run one after another,
-/// each in parallel.
+/// Operators that compute something of their own from x before the loop (a product: its inner factor; an erased operator: its
+/// form of x) run one after another, each in parallel.
 
 #include "../kernels/cpu/gather.hpp"
 #include "apply.hpp"
@@ -259,6 +259,7 @@ void apply_grouped(Exec const& exec, std::span<Op const> w, vector_view<index_t 
     check::equal("apply_grouped", "rows of y", y.extent(0), x.extent(0), "rows of x");
     check::equal("apply_grouped", "columns of y", y.extent(1), w[0].rows(), "rows of the operators");
     check::elements("apply_grouped", "y", y);
+    check::distinct_elements("apply_grouped", "y", out);
     check::no_overlap("apply_grouped", "x", footprint_of(values), "y", footprint_of(out));
     for (Op const& one : w) detail::check_operator_apart("apply_grouped", one, "y", footprint_of(out));
     if constexpr (std::is_same_v<Exec, reference>) {

@@ -218,4 +218,68 @@ low_rank<B, A> operator*(low_rank<B, A> const& term, float factor) {
     return factor * term;
 }
 
+// --- owners as terms -------------------------------------------------------------------------------------------------
+
+/// Something that owns the memory of an operator: `view()` is the operator.
+template <class T>
+concept operator_owner = requires(T const& owner) {
+    { owner.view() } -> linear_operator;
+};
+
+namespace detail {
+
+/// Owner of a stored matrix that `linear{...}` takes.
+template <class T>
+concept storage_owner = is_owner<T> && requires { typename as_storage<T>::type; };
+
+/// Two operands of the algebra, one of them an owner, and not both of them storage (whose sum would be another thing).
+template <class A, class B>
+concept owners_and_operators = (linear_operator<A> || operator_owner<A> || storage_owner<A>) &&
+                               (linear_operator<B> || operator_owner<B> || storage_owner<B>) &&
+                               !(linear_operator<A> && linear_operator<B>) && !(storage_owner<A> && storage_owner<B>);
+
+template <class T>
+auto operator_of(T const& w) {
+    if constexpr (linear_operator<T>)
+        return w;
+    else if constexpr (storage_owner<T>)
+        return linear{w};
+    else
+        return w.view();
+}
+
+/// A temporary that the operator would outlive.
+template <class T>
+inline constexpr bool is_temporary_owner = !std::is_lvalue_reference_v<T> && !linear_operator<std::remove_cvref_t<T>>;
+
+} // namespace detail
+
+/// Owners (of `place`, `quantize`, tensors) stand for their operators, which refer to them: `placed + adapter`.
+template <class A, class B>
+    requires detail::owners_and_operators<std::remove_cvref_t<A>, std::remove_cvref_t<B>>
+auto operator+(A&& a, B&& b) {
+    static_assert(!detail::is_temporary_owner<A> && !detail::is_temporary_owner<B>,
+                  "tessera: an operator of a temporary owner would refer to memory that is gone; give the owner a name");
+    return detail::operator_of(a) + detail::operator_of(b);
+}
+template <class A, class B>
+    requires detail::owners_and_operators<std::remove_cvref_t<A>, std::remove_cvref_t<B>>
+auto operator*(A&& a, B&& b) {
+    static_assert(!detail::is_temporary_owner<A> && !detail::is_temporary_owner<B>,
+                  "tessera: an operator of a temporary owner would refer to memory that is gone; give the owner a name");
+    return detail::operator_of(a) * detail::operator_of(b);
+}
+template <operator_owner A>
+auto operator*(float factor, A const& a) {
+    return factor * a.view();
+}
+template <operator_owner A>
+auto operator*(float factor, A const&& a) = delete;
+template <operator_owner A>
+auto transposed(A const& a) {
+    return transposed(a.view());
+}
+template <operator_owner A>
+auto transposed(A const&& a) = delete;
+
 } // namespace tessera::inline TESSERA_ABI

@@ -27,12 +27,6 @@ struct prepared_rows {
     footprint source{};  ///< where x is: y must not overlap it
 };
 
-/// Something that owns the memory of an operator: `view()` is the operator.
-template <class T>
-concept operator_owner = requires(T const& owner) {
-    { owner.view() } -> linear_operator;
-};
-
 namespace detail {
 
 template <class T>

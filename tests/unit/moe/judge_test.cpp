@@ -2,61 +2,23 @@
 // Mixtures against transformers' blocks: tests/data/moe/make.py wrote the vectors.
 
 #include "moe_support.hpp"
+#include "support/vectors.hpp"
 
-#include <cstring>
-#include <fstream>
 #include <map>
-#include <sstream>
 
 using namespace moe_test;
+using tessera_test::array;
 
 namespace {
 
-struct array {
-    std::vector<index_t> shape;
-    std::vector<float> data;
-
-    ts::matrix_view<float const> matrix() const { return ts::matrix_view<float const>{data.data(), shape[0], shape[1]}; }
-    /// Rows [first, last) of matrix i of several.
-    dense rows_of(index_t i, index_t first, index_t last) const {
-        return dense{ts::matrix_view<float const>{data.data() + (i * shape[1] + first) * shape[2], last - first, shape[2]}};
-    }
-    dense linear() const { return dense{matrix()}; }
-    std::int32_t integer(index_t i) const {
-        std::int32_t value;
-        std::memcpy(&value, data.data() + i, sizeof value);
-        return value;
-    }
-};
-
 std::map<std::string, array> const& arrays() {
-    static std::map<std::string, array> const all = [] {
-        std::map<std::string, array> result;
-        std::string const stem = std::string{TESSERA_TEST_DATA} + "/moe/moe";
-        std::ifstream index{stem + ".index"};
-        std::ifstream bytes{stem + ".bin", std::ios::binary};
-        REQUIRE(index);
-        REQUIRE(bytes);
-        for (std::string line; std::getline(index, line);) {
-            std::istringstream words{line};
-            std::string name;
-            index_t offset = 0;
-            words >> name >> offset;
-            array a;
-            std::size_t size = 1;
-            for (index_t extent = 0; words >> extent; size *= static_cast<std::size_t>(extent)) a.shape.push_back(extent);
-            a.data.resize(size);
-            bytes.seekg(offset * 4);
-            bytes.read(reinterpret_cast<char*>(a.data.data()), static_cast<std::streamsize>(size * 4));
-            REQUIRE(bytes);
-            result.emplace(name, a);
-        }
-        return result;
-    }();
+    static std::map<std::string, array> const all = tessera_test::read_arrays("moe/moe");
     return all;
 }
 
 array const& get(std::string const& block, char const* name) { return arrays().at(block + "." + name); }
+
+dense linear(array const& a) { return dense{a.matrix()}; }
 
 /// Experts that transformers stores as gate over up in one matrix.
 std::vector<dense_unit> experts_of(std::string const& block) {
@@ -65,13 +27,13 @@ std::vector<dense_unit> experts_of(std::string const& block) {
     index_t const f = down.shape[2];
     std::vector<dense_unit> units;
     for (index_t e = 0; e < first.shape[0]; ++e)
-        units.emplace_back(first.rows_of(e, 0, f), first.rows_of(e, f, 2 * f), down.rows_of(e, 0, down.shape[1]));
+        units.emplace_back(dense{first.rows_of(e, 0, f)}, dense{first.rows_of(e, f, 2 * f)}, dense{down.rows_of(e, 0, down.shape[1])});
     return units;
 }
 
 dense_unit unit_of(std::string const& block, std::string const& name) {
-    return {get(block, (name + ".gate_proj.weight").c_str()).linear(), get(block, (name + ".up_proj.weight").c_str()).linear(),
-            get(block, (name + ".down_proj.weight").c_str()).linear()};
+    return {linear(get(block, (name + ".gate_proj.weight").c_str())), linear(get(block, (name + ".up_proj.weight").c_str())),
+            linear(get(block, (name + ".down_proj.weight").c_str()))};
 }
 
 /// Experts as sets with their weights, and outputs, of the reference and of every policy.
@@ -114,17 +76,17 @@ void check_block(std::string const& block, Moe const& m) {
 
 TEST_CASE("Mixtral's block: softmax over all, top 2 renormalised") {
     auto const units = experts_of("mixtral");
-    check_block("mixtral", ts::moe{ts::top_k_router{get("mixtral", "gate.weight").matrix(), 2, ts::renormalized{ts::softmax_gate{}}}, units});
-    check_block("mixtral", ts::moe{ts::top_k_router{get("mixtral", "gate.weight").matrix(), 2, ts::top_k_softmax_gate{}}, units});
+    check_block("mixtral", ts::moe{ts::top_k_router{linear(get("mixtral", "gate.weight")), 2, ts::renormalized{ts::softmax_gate{}}}, units});
+    check_block("mixtral", ts::moe{ts::top_k_router{linear(get("mixtral", "gate.weight")), 2, ts::top_k_softmax_gate{}}, units});
 }
 
 TEST_CASE("Qwen's blocks: not renormalised, with a weighted shared expert; renormalised") {
     auto const units = experts_of("qwen2_moe");
     check_block("qwen2_moe",
-                ts::moe{ts::top_k_router{get("qwen2_moe", "gate.weight").matrix(), 3, ts::softmax_gate{}}, units,
-                        ts::gated_shared_expert{unit_of("qwen2_moe", "shared_expert"), get("qwen2_moe", "shared_expert_gate.weight").linear()}});
+                ts::moe{ts::top_k_router{linear(get("qwen2_moe", "gate.weight")), 3, ts::softmax_gate{}}, units,
+                        ts::gated_shared_expert{unit_of("qwen2_moe", "shared_expert"), linear(get("qwen2_moe", "shared_expert_gate.weight"))}});
     auto const third = experts_of("qwen3_moe");
-    check_block("qwen3_moe", ts::moe{ts::top_k_router{get("qwen3_moe", "gate.weight").matrix(), 6, ts::renormalized{ts::softmax_gate{}}}, third});
+    check_block("qwen3_moe", ts::moe{ts::top_k_router{linear(get("qwen3_moe", "gate.weight")), 6, ts::renormalized{ts::softmax_gate{}}}, third});
 }
 
 TEST_CASE("DeepSeek-V3's block: sigmoid with a bias, groups, a factor, a shared expert; renormalised or not") {
@@ -132,7 +94,7 @@ TEST_CASE("DeepSeek-V3's block: sigmoid with a bias, groups, a factor, a shared 
         auto const units = experts_of(block);
         auto const& bias = get(block, "gate.e_score_correction_bias");
         ts::sigmoid_gate const gate{ts::vector_view<float const>{bias.data.data(), 12}, 4, 2, 2.5f};
-        check_block(block, ts::moe{ts::top_k_router{get(block, "gate.weight").matrix(), 4, make(gate)}, units,
+        check_block(block, ts::moe{ts::top_k_router{linear(get(block, "gate.weight")), 4, make(gate)}, units,
                                    ts::shared_expert{unit_of(block, "shared_experts")}});
     };
     check("deepseek_v3", [](auto const& gate) { return ts::renormalized{gate}; });

@@ -11,6 +11,7 @@
 
 #include <tessera/core/thread_pool.hpp>
 #include <tessera/moe/moe.hpp>
+#include <tessera/nn/activation.hpp>
 #include <tessera/quant/quantize.hpp>
 
 #include <algorithm>
@@ -207,6 +208,32 @@ double check_mixture(Moe const& m, ts::matrix_view<float const> x) {
         CHECK(same_bits(y, again));
     });
     return worst;
+}
+
+/// The mixture by public steps on whole matrices, every expert by itself.
+template <class Exec, class Router, class Unit>
+void compose(Exec const& exec, Router const& router, std::vector<Unit> const& units, ts::matrix_view<float const> x,
+             ts::matrix_view<float> y) {
+    index_t const tokens = x.extent(0);
+    ts::matrix<std::int32_t> index(tokens, router.k());
+    ts::matrix<float> weight(tokens, router.k());
+    ts::route(exec, router, x, index, weight);
+    ts::workspace memory;
+    ts::workspace_scope scope{memory};
+    auto const plan = ts::plan_experts(exec, scope, index.view(), router.experts());
+    ts::matrix<float> rows(plan.slots(), y.extent(1));
+    for (index_t e = 0; e < router.experts(); ++e) {
+        Unit const& unit = units[static_cast<std::size_t>(e)];
+        index_t const m = plan.count(e);
+        ts::matrix<float> part(m, x.extent(1)), gate(m, unit.width()), up(m, unit.width()), hidden(m, unit.width());
+        for (index_t i = 0; i < m; ++i)
+            for (index_t c = 0; c < x.extent(1); ++c) part(i, c) = x(plan.token(plan.offsets()[e] + i), c);
+        ts::apply(exec, unit.gate(), part, gate);
+        ts::apply(exec, unit.up(), part, up);
+        ts::swiglu(exec, gate, up, hidden);
+        ts::apply(exec, unit.down(), hidden.view(), ts::rows(rows.view(), plan.offsets()[e], plan.offsets()[e + 1]));
+    }
+    ts::combine(exec, plan, weight.view(), rows.view(), y);
 }
 
 } // namespace moe_test

@@ -3,40 +3,7 @@
 // without allocation once the workspace is reserved.
 
 #include "moe_support.hpp"
-
-#include <tessera/nn/activation.hpp>
-
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-void* counted(std::size_t bytes, std::size_t alignment) {
-    ++allocations;
-    std::size_t const size = (bytes + alignment - 1) / alignment * alignment;
-    void* const p = std::aligned_alloc(alignment, size == 0 ? alignment : size);
-    if (p == nullptr) throw std::bad_alloc{};
-    return p;
-}
-
-} // namespace
-
-// The whole program counts; only differences are looked at. Not inlined: g++ would take new and free for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t bytes) { return counted(bytes, 16); }
-[[gnu::noinline]] void* operator new[](std::size_t bytes) { return counted(bytes, 16); }
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-[[gnu::noinline]] void* operator new[](std::size_t bytes, std::align_val_t a) { return counted(bytes, static_cast<std::size_t>(a)); }
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+#include "support/allocation_count.hpp"
 
 using namespace moe_test;
 
@@ -66,38 +33,12 @@ struct int4_weights {
     }
 };
 
-/// The mixture by public steps on whole matrices, every expert by itself.
-template <class Exec, class Router, class Unit>
-void compose(Exec const& exec, Router const& router, std::vector<Unit> const& units, ts::matrix_view<float const> x,
-             ts::matrix_view<float> y) {
-    index_t const tokens = x.extent(0);
-    ts::matrix<std::int32_t> index(tokens, router.k());
-    ts::matrix<float> weight(tokens, router.k());
-    ts::route(exec, router, x, index, weight);
-    ts::workspace memory;
-    ts::workspace_scope scope{memory};
-    auto const plan = ts::plan_experts(exec, scope, index.view(), router.experts());
-    ts::matrix<float> rows(plan.slots(), y.extent(1));
-    for (index_t e = 0; e < router.experts(); ++e) {
-        Unit const& unit = units[static_cast<std::size_t>(e)];
-        index_t const m = plan.count(e);
-        ts::matrix<float> part(m, x.extent(1)), gate(m, unit.width()), up(m, unit.width()), hidden(m, unit.width());
-        for (index_t i = 0; i < m; ++i)
-            for (index_t c = 0; c < x.extent(1); ++c) part(i, c) = x(plan.token(plan.offsets()[e] + i), c);
-        ts::apply(exec, unit.gate(), part, gate);
-        ts::apply(exec, unit.up(), part, up);
-        ts::swiglu(exec, gate, up, hidden);
-        ts::apply(exec, unit.down(), hidden.view(), ts::rows(rows.view(), plan.offsets()[e], plan.offsets()[e + 1]));
-    }
-    ts::combine(exec, plan, weight.view(), rows.view(), y);
-}
-
 template <class Policy, class Block>
 void check_without_allocation(Policy const& policy, Block const& block, guarded<float> const& x, guarded<float>& y) {
     policy.reserve(ts::workspace_bytes(policy, block, x.view()));
-    long const before = allocations;
+    long const before = tessera_test::allocation_count();
     ts::apply(policy, block, x.view(), y.view());
-    CHECK(allocations == before);
+    CHECK(tessera_test::allocation_count() == before);
 }
 
 /// The same bits by one and more threads of both backends, nothing allocated.

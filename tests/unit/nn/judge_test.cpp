@@ -1,56 +1,22 @@
 // SPDX-License-Identifier: MIT
 // The functions of nn/ against PyTorch and transformers: tests/data/nn/make.py wrote the vectors.
 #include "nn_support.hpp"
+#include "support/vectors.hpp"
 
 #include <tessera/nn/activation.hpp>
 #include <tessera/nn/norm.hpp>
 #include <tessera/nn/rope.hpp>
 #include <tessera/nn/softmax.hpp>
 
-#include <fstream>
 #include <map>
-#include <sstream>
 
 using namespace nn_test;
+using tessera_test::array;
 
 namespace {
 
-struct array {
-    std::vector<index_t> shape;
-    std::vector<float> data;
-
-    ts::matrix_view<float const> matrix() const { return ts::matrix_view<float const>(data.data(), shape[0], shape[1]); }
-    ts::vector_view<float const> vector() const { return ts::vector_view<float const>(data.data(), shape[0]); }
-    ts::tensor_view<float const, 3> heads() const {
-        return ts::tensor_view<float const, 3>(data.data(), shape[0], shape[1], shape[2]);
-    }
-    double operator()(index_t i, index_t k) const { return double{matrix()(i, k)}; }
-};
-
 std::map<std::string, array> const& arrays() {
-    static std::map<std::string, array> const all = [] {
-        std::map<std::string, array> result;
-        std::string const stem = std::string{TESSERA_TEST_DATA} + "/nn/nn";
-        std::ifstream index{stem + ".index"};
-        std::ifstream bytes{stem + ".bin", std::ios::binary};
-        REQUIRE(index);
-        REQUIRE(bytes);
-        for (std::string line; std::getline(index, line);) {
-            std::istringstream words{line};
-            std::string name;
-            index_t offset = 0;
-            words >> name >> offset;
-            array a;
-            std::size_t size = 1;
-            for (index_t extent = 0; words >> extent; size *= static_cast<std::size_t>(extent)) a.shape.push_back(extent);
-            a.data.resize(size);
-            bytes.seekg(offset * 4);
-            bytes.read(reinterpret_cast<char*>(a.data.data()), static_cast<std::streamsize>(size * 4));
-            REQUIRE(bytes);
-            result.emplace(name, a);
-        }
-        return result;
-    }();
+    static std::map<std::string, array> const all = tessera_test::read_arrays("nn/nn");
     return all;
 }
 

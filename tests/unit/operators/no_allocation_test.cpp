@@ -3,7 +3,7 @@
 // grows it, the second may merge its blocks into one, and from then on the count of the whole program stands still; OpenMP's
 // threads included.
 
-#include "allocation_count.hpp"
+#include "support/allocation_count.hpp"
 #include "operator_laws.hpp"
 
 #include <tessera/attention/append.hpp>

@@ -5,9 +5,14 @@
 
 #include "operator_laws.hpp"
 
+#include <cstring>
+
 using namespace tessera_test;
 
 namespace {
+
+template <class T>
+concept addable = requires(T const& t) { t + t; };
 
 template <class Policy>
 void check_calls(Policy const& exec) {
@@ -73,4 +78,38 @@ TEST_CASE("an output that holds an element twice is refused, and nothing is writ
     CHECK(y(0, 0) == 7.0f);
     CHECK_NOTHROW(apply(strided(6, 1)));
     CHECK_NOTHROW(apply(strided(1, 3)));
+}
+
+TEST_CASE("owners join sums and products as what they own") {
+    using exec_type = ts::cpu<ts::native_arch, ts::serial>;
+    exec_type const exec;
+    ts::matrix<float> w{19, 32}, b{19, 3}, a{3, 32};
+    ts::philox const random{1};
+    for (auto* t : {&w, &b, &a})
+        for (ts::index_t i = 0; i < t->size(); ++i) t->data()[i] = random.normal(static_cast<std::uint64_t>(i + t->size()));
+    auto const q = ts::quantize<ts::int4_g32>(w);
+    auto const adapter = ts::low_rank{b, a, 0.5f};
+    auto const placed = ts::place(exec, ts::linear{q});
+    ts::matrix<float> x{3, 32}, y{3, 19}, expected{3, 19};
+    for (ts::index_t i = 0; i < x.size(); ++i) x.data()[i] = random.normal(static_cast<std::uint64_t>(i));
+    auto const same = [&](auto const& op, auto const& by_hand) {
+        static_assert(ts::linear_operator<std::remove_cvref_t<decltype(op)>>);
+        ts::apply(exec, op, x, y);
+        ts::apply(exec, by_hand, x, expected);
+        CHECK(std::memcmp(y.data(), expected.data(), sizeof(float) * 57) == 0);
+    };
+    same(placed + adapter, placed.view() + adapter);
+    same(adapter + placed, adapter + placed.view());
+    same(placed + placed, placed.view() + placed.view());
+    same(q + adapter, ts::linear{q} + adapter);
+    same(w + placed, ts::linear{w} + placed.view());
+    same(2.0f * placed, 2.0f * placed.view());
+    same(b * ts::linear{a}, ts::linear{b} * ts::linear{a});
+    same(placed + 0.5f * placed + adapter, placed.view() + 0.5f * placed.view() + adapter);
+    auto const across = ts::place(exec, ts::transposed(ts::linear{q}));
+    same(ts::transposed(across), ts::transposed(across.view()));
+    ts::matrix<float> const other{18, 32};
+    CHECK_THROWS_AS(placed + ts::linear{other}, ts::shape_error);
+    // Two tensors are no operators: their sum has no meaning here.
+    static_assert(!addable<ts::matrix<float>>);
 }

@@ -2,7 +2,7 @@
 // Results have the same bits for any number of threads and any backend; a prepared x serves several operators; reserved
 // workspace makes calls free of allocation.
 
-#include "allocation_count.hpp"
+#include "support/allocation_count.hpp"
 #include "operator_laws.hpp"
 
 #include <tessera/core/thread_pool.hpp>
