@@ -2,7 +2,8 @@
 #pragma once
 
 /// @file
-/// The definitions of the elementwise operations: y = f(x), y = f(gate) up, y = a + b, in double, rounded once.
+/// The definitions of the elementwise operations: y = f(x), y = f(gate) up, y = a + b, and their gradients, in double, rounded
+/// once.
 
 #include "../../core/view.hpp"
 #include "../activation.hpp"
@@ -27,6 +28,32 @@ struct kernel<op::gate, reference, X> {
         for (index_t i = 0; i < gate.extent(0); ++i)
             for (index_t k = 0; k < gate.extent(1); ++k)
                 y(i, k) = static_cast<Y>(F::value(static_cast<double>(gate(i, k))) * static_cast<double>(up(i, k)));
+    }
+};
+
+template <class X>
+struct kernel<op::activate_backward, reference, X> {
+    template <class F, class Y>
+    static void run(reference const&, F, matrix_view<X const> x, matrix_view<X const> dy, matrix_view<Y> dx) noexcept {
+        for (index_t i = 0; i < x.extent(0); ++i)
+            for (index_t k = 0; k < x.extent(1); ++k)
+                dx(i, k) = static_cast<Y>(F::derivative(static_cast<double>(x(i, k))) * static_cast<double>(dy(i, k)));
+    }
+};
+
+template <class X>
+struct kernel<op::gate_backward, reference, X> {
+    template <class F, class Y>
+    static void run(reference const&, F, matrix_view<X const> gate, matrix_view<X const> up, matrix_view<X const> dy,
+                    matrix_view<Y> dgate, matrix_view<Y> dup) noexcept {
+        for (index_t i = 0; i < gate.extent(0); ++i)
+            for (index_t k = 0; k < gate.extent(1); ++k) {
+                auto const g = static_cast<double>(gate(i, k));
+                auto const u = static_cast<double>(up(i, k));
+                auto const d = static_cast<double>(dy(i, k));
+                dgate(i, k) = static_cast<Y>(F::derivative(g) * u * d); // all are read: an output may be an input
+                dup(i, k) = static_cast<Y>(F::value(g) * d);
+            }
     }
 };
 
