@@ -2,7 +2,8 @@
 # Runs PROGRAM on the synthetic model and looks at what it wrote into FOLDER.
 #     cmake -D PROGRAM=... -D FOLDER=... -P check.cmake
 file(REMOVE_RECURSE ${FOLDER})
-execute_process(COMMAND ${PROGRAM} --synthetic --quick --output ${FOLDER} ERROR_QUIET OUTPUT_VARIABLE printed RESULT_VARIABLE code)
+execute_process(COMMAND ${PROGRAM} --synthetic --quick --output ${FOLDER}
+                OUTPUT_VARIABLE printed ERROR_QUIET RESULT_VARIABLE code)
 message(NOTICE "${printed}")
 if(NOT code EQUAL 0)
     message(FATAL_ERROR "${PROGRAM} ended with ${code}")
@@ -58,7 +59,7 @@ function(expect_failure code sentence)
     endif()
 endfunction()
 expect_failure(2 "unknown option '--fast'" --fast)
-expect_failure(2 "is in no scheme's name" --synthetic --only int99)
+expect_failure(2 "in a scheme's name" --synthetic --only int99)
 expect_failure(2 "different models" --synthetic --weights x.safetensors)
 expect_failure(1 "no-such-file" --model ${FOLDER}/no-such-file.gguf)
 expect_failure(1 "magic" --model ${FOLDER}/compress.json)

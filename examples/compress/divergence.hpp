@@ -22,9 +22,8 @@ inline double log_sum_exp(std::span<float const> logits) noexcept {
     return largest + std::log(sum);
 }
 
-/// Of two sets of logits of one size, p the truth.
-inline double divergence(std::span<float const> p, std::span<float const> q) noexcept {
-    double const norm_p = log_sum_exp(p);
+/// Of two sets of logits of one size, p the truth, whose log_sum_exp may be known.
+inline double divergence(std::span<float const> p, std::span<float const> q, double norm_p) noexcept {
     double const norm_q = log_sum_exp(q);
     double sum = 0;
     for (std::size_t i = 0; i < p.size(); ++i) {
@@ -32,6 +31,10 @@ inline double divergence(std::span<float const> p, std::span<float const> q) noe
         sum += std::exp(log_p) * (log_p - (static_cast<double>(q[i]) - norm_q));
     }
     return std::max(sum, 0.0); // rounding makes it negative where both are the same
+}
+
+inline double divergence(std::span<float const> p, std::span<float const> q) noexcept {
+    return divergence(p, q, log_sum_exp(p));
 }
 
 /// Index of the largest, the first of equals.

@@ -22,6 +22,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -71,8 +72,8 @@ private:
     ts::quantized_tensor<Scheme> stored_;
 };
 
-/// Blocks of OCP Microscaling 1.0: 32 small floats and a power of two, chosen by the standard's rule (section 6.3): the exponent
-/// of the largest weight less that of the format's largest number. What lies beyond that number saturates.
+/// Blocks of OCP Microscaling 1.0: 32 small floats and a power of two, chosen by the standard's rule (section 6.3): the
+/// exponent of the largest weight less that of the format's largest number. What lies beyond that number saturates.
 template <class Format>
 class microscaled {
     using scheme_type = ts::scheme<Format, ts::group<32>, ts::e8m0>;
@@ -88,16 +89,18 @@ public:
                 float largest = 0;
                 bool is_finite = true;
                 for (index_t k = first; k < last; ++k) {
-                    is_finite = is_finite && std::isfinite(w(n, k));
-                    largest = std::fmax(largest, std::fabs(w(n, k)));
+                    float const magnitude = std::fabs(w(n, k));
+                    is_finite = is_finite && magnitude <= std::numeric_limits<float>::max();
+                    largest = magnitude > largest ? magnitude : largest;
                 }
                 int const exponent = is_finite && largest > 0 ? std::ilogb(largest) - std::ilogb(Format::max_magnitude) : 0;
                 int const code = !is_finite ? 255 : exponent < -127 ? 0 : exponent + 127; // 255 is NaN
                 stored_.scales()[group++] = ts::e8m0::from_bits(static_cast<std::uint8_t>(code));
+                float const inverse = std::ldexp(1.0f, 127 - code);
                 for (index_t k = first; k < last; ++k)
                     ts::bitpack::set<Format::bits>(
                         stored_.codes() + n * ts::bitpack::bytes(cols, Format::bits), k,
-                        Format::encode(std::ldexp(w(n, k), 127 - code), ts::rounding::nearest_even, ts::overflow::saturate));
+                        Format::encode(w(n, k) * inverse, ts::rounding::nearest_even, ts::overflow::saturate));
             }
     }
     index_t bytes() const { return stored_.bytes(); }

@@ -176,7 +176,12 @@ result judge::run(maker const& make, form x, report const& done) {
         logits.insert(logits.end(), some.data_handle(), some.data_handle() + some.size());
         at += n;
     }
-    if (truth_.empty()) truth_ = logits;
+    if (truth_.empty()) {
+        truth_ = logits;
+        std::size_t const vocabulary = logits.size() / text_.size();
+        for (std::size_t i = 0; i < text_.size(); ++i)
+            truth_norms_.push_back(log_sum_exp(std::span{logits}.subspan(i * vocabulary, vocabulary)));
+    }
     r.text = compare(logits);
     done(0.9);
 
@@ -201,7 +206,7 @@ quality judge::compare(std::vector<float> const& logits) const {
         auto const at = static_cast<std::size_t>(i);
         auto const p = std::span{truth_}.subspan(at * vocabulary, vocabulary);
         auto const q = std::span{logits}.subspan(at * vocabulary, vocabulary);
-        each[at] = divergence(p, q);
+        each[at] = divergence(p, q, truth_norms_[at]);
         same[at] = most_probable(p) == most_probable(q);
     });
     quality out;

@@ -76,7 +76,8 @@ private:
     ts::gguf::tensor_entry const* head_ = nullptr;
     weight_error stored_error_;
     std::string types_;
-    std::vector<float> truth_; // (tokens, vocabulary)
+    std::vector<float> truth_;        // (tokens, vocabulary)
+    std::vector<double> truth_norms_; // log_sum_exp of each token
 };
 
 } // namespace compress

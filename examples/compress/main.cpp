@@ -44,9 +44,11 @@ std::string machine(backend const& exec) {
 std::vector<scheme> named_schemes(options const& o) {
     std::vector<scheme> out = all_schemes();
     std::erase_if(out, [&](scheme const& s) {
-        return (o.quick && o.only.empty() && !s.is_quick) || s.name.find(o.only) == std::string::npos;
+        if (o.only.empty()) return o.quick && !s.is_quick;
+        return std::none_of(o.only.begin(), o.only.end(),
+                            [&](std::string const& part) { return s.name.find(part) != std::string::npos; });
     });
-    if (out.empty()) throw usage_error{"--only is '" + o.only + "', which is in no scheme's name"};
+    if (out.empty()) throw usage_error{"--only names nothing that is in a scheme's name"};
     return out;
 }
 
@@ -72,7 +74,8 @@ table convert_weights(options const& o, backend const& exec) {
     std::vector<scheme> all = named_schemes(o);
     keep_fitting(all, [&](scheme const& s) { return weights.fits(s); }, t.notes);
     // The form of x changes nothing here.
-    all.erase(std::unique(all.begin(), all.end(), [](scheme const& a, scheme const& b) { return a.name == b.name; }), all.end());
+    auto const same = [](scheme const& a, scheme const& b) { return a.name == b.name; };
+    all.erase(std::unique(all.begin(), all.end(), same), all.end());
     progress bar{all.size()};
     for (scheme const& s : all) {
         bar.begin(s.name);
@@ -105,8 +108,8 @@ table convert_model(options const& o, backend const& exec) {
     if (text.size() > most) text.resize(most);
     if (text.size() < 2) throw usage_error{"the text has " + std::to_string(text.size()) + " tokens, expected 2 or more"};
 
-    int const runs = o.quick ? 3 : 7;
-    index_t const decoded = o.quick ? 16 : 32;
+    int const runs = o.quick ? 3 : 5;
+    index_t const decoded = o.quick ? 16 : 24;
     judge all{exec, file, text, runs, decoded};
     std::vector<scheme> schemes = named_schemes(o);
     table t;

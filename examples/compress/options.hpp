@@ -6,10 +6,13 @@
 
 #include "../generate/arguments.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace compress {
 
@@ -19,7 +22,7 @@ struct options {
     std::string model;
     std::optional<std::string> weights;
     std::optional<std::string> text;
-    std::string only; ///< part of a scheme's name; empty: every scheme
+    std::vector<std::string> only; ///< parts of schemes' names; empty: every scheme
     std::string output = ".";
     bool synthetic = false;
     bool quick = false;
@@ -39,11 +42,27 @@ compress.svg (the Pareto front).
   --weights PATH   a safetensors file of any model instead: its two-dimensional weights, without a text and speeds
   --text PATH      the text to judge on (UTF-8; its first 1024 tokens); default: one of our own
   --quick          a few schemes, the beginning of the text, short measurements
-  --only NAME      only schemes whose name contains NAME
+  --only NAMES     only schemes whose names contain one of NAMES, which commas separate
   --output FOLDER  where the files go (the current folder)
   --threads N      default: as many as OpenMP takes
   --help
 )";
+
+namespace detail {
+
+/// "a,b" as a and b; empty parts are dropped.
+inline std::vector<std::string> split(std::string const& text) {
+    std::vector<std::string> out;
+    for (std::size_t first = 0; first <= text.size();) {
+        std::size_t const last = std::min(text.find(',', first), text.size());
+        if (last > first) out.push_back(text.substr(first, last - first));
+        first = last + 1;
+    }
+    if (out.empty()) throw usage_error{"--only wants a name"};
+    return out;
+}
+
+} // namespace detail
 
 /// Options are `--name value` or `--name=value`.
 /// @throws usage_error
@@ -66,7 +85,7 @@ inline options parse_options(std::span<char const* const> arguments) {
         if (name == "--model") o.model = value(), has_model = true;
         else if (name == "--weights") o.weights = value();
         else if (name == "--text") o.text = value();
-        else if (name == "--only") o.only = value();
+        else if (name == "--only") o.only = detail::split(value());
         else if (name == "--output") o.output = value();
         else if (name == "--threads") o.threads = generate::detail::number<int>(name, value(), 1, 1024);
         else if (name == "--synthetic") o.synthetic = true;

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace compress {
@@ -17,7 +18,7 @@ namespace compress {
 struct point {
     double x = 0;
     double y = 0;
-    std::string label;
+    std::string label; ///< may be empty
     std::size_t colour = 0; ///< index into a plot's legend
     bool is_square = false; ///< else a disc
 };
@@ -60,9 +61,9 @@ inline std::vector<std::size_t> pareto_front(panel const& p) {
 
 namespace detail {
 
-inline constexpr double width = 920, panel_height = 430, header = 82;
+inline constexpr double width = 920, panel_height = 540, header = 82;
 inline constexpr double left = 66, right = 24, above = 34, below = 54;
-inline constexpr double letter = 5.7, line = 11; // size of a label's characters, about
+inline constexpr double line = 11; // height of a label
 inline constexpr char const* dashes = "fill=\"none\" stroke=\"#888\" stroke-width=\"1.6\" stroke-dasharray=\"5 3\"/>\n";
 inline constexpr char const* colours[] = {"#222222", "#0072b2", "#e69f00", "#009e73", "#cc3311"};
 
@@ -80,6 +81,16 @@ inline std::string escaped(std::string const& text) {
 
 inline std::string text_at(double x, double y, std::string const& text, char const* attributes = "") {
     return format("<text x=\"%.1f\" y=\"%.1f\"", x, y) + " " + attributes + ">" + escaped(text) + "</text>\n";
+}
+
+/// Of a label, about: its letters are those of the viewer's font.
+inline double text_width(std::string const& text) {
+    double sum = 0;
+    for (char const c : text)
+        sum += std::string_view{"filtj., "}.find(c) != std::string_view::npos ? 3.2
+               : (c >= 'A' && c <= 'Z') || c == '%' || c == 'm'               ? 7.8
+                                                                              : 5.9;
+    return sum;
 }
 
 inline bool shows(axis const& a, double v) { return std::isfinite(v) && (!a.is_log || v > 0); }
@@ -130,7 +141,7 @@ struct box {
     bool is_inside(box const& o) const { return x0 >= o.x0 && x1 <= o.x1 && y0 >= o.y0 && y1 <= o.y1; }
 };
 
-/// Puts labels where there is room, near their points, the first ones best.
+/// Puts labels where there is room, near their points, the first ones best; a line leads to those that are far.
 class labels {
 public:
     explicit labels(box const& area) : area_{area} {}
@@ -140,31 +151,61 @@ public:
 
     std::string place(double x, double y, std::string const& text) {
         for (bool const is_strict : {true, false})
-            for (double const radius : {8.0, 13.0, 19.0, 27.0, 37.0, 49.0, 63.0})
-                for (double const degrees : {0.0, 180.0, -30.0, 30.0, 150.0, 210.0, -60.0, 60.0, 120.0, 240.0, -90.0, 90.0}) {
-                    double const angle = degrees * 3.14159265358979 / 180;
-                    double const at_x = x + radius * std::cos(angle);
-                    double const at_y = y + radius * std::sin(angle);
-                    double const size = letter * static_cast<double>(text.size());
-                    double const start = std::cos(angle) > 0.4 ? at_x : std::cos(angle) < -0.4 ? at_x - size : at_x - size / 2;
-                    box const b{start - 1, at_y - line / 2, start + size + 1, at_y + line / 2};
-                    if (!b.is_inside(area_) || any(hard_, b) || (is_strict && any(soft_, b))) continue;
-                    hard_.push_back(b);
-                    std::string out;
-                    if (radius > 14)
-                        out = format("<path d=\"M%.1f %.1fL%.1f %.1f\" stroke=\"#999\" stroke-width=\"0.6\"/>\n", x, y,
-                                     std::cos(angle) > 0.4 ? at_x - 1 : std::cos(angle) < -0.4 ? at_x + 1 : at_x, at_y);
-                    return out + text_at(start, at_y + 3.5, text, "font-size=\"10.5\"");
+            for (double radius = 8; radius < 130; radius *= 1.25)
+                for (int const degrees : {0, 180, -30, 30, 150, 210, -50, 50, 130, 230, -70, 70, 110, 250, -90, 90}) {
+                    spot const s{x, y, radius, degrees * 3.14159265358979 / 180, text_width(text)};
+                    if (!s.text.is_inside(area_) || any(hard_, s.text) || (is_strict && any(soft_, s.text))) continue;
+                    if (is_strict && s.is_far() && meets_labels(s)) continue;
+                    return put(s, text);
                 }
         return {}; // no room at all: the table has it
     }
 
 private:
+    /// A place for a label of some size: at a distance from its point, in a direction.
+    struct spot {
+        double x, y, radius, end_x, end_y, side;
+        box text;
+        spot(double from_x, double from_y, double distance, double angle, double size)
+            : x{from_x}, y{from_y}, radius{distance}, end_x{x + distance * std::cos(angle)},
+              end_y{y + distance * std::sin(angle)}, side{std::cos(angle)} {
+            double const start = side > 0.3 ? end_x : side < -0.3 ? end_x - size : end_x - size / 2;
+            text = {start - 1, end_y - line / 2, start + size + 1, end_y + line / 2};
+        }
+        bool is_far() const { return radius > 14; }
+        /// Point of the leading line, 0 to 1.
+        box along(double part) const {
+            double const at_x = x + part * (end_x - x);
+            double const at_y = y + part * (end_y - y);
+            return {at_x - 1, at_y - 1, at_x + 1, at_y + 1};
+        }
+    };
+
+    bool meets_labels(spot const& s) const {
+        for (double part = 0.1; part < 1; part += 0.05)
+            if (any(placed_, s.along(part))) return true;
+        return false;
+    }
+
+    std::string put(spot const& s, std::string const& text) {
+        hard_.push_back(s.text);
+        placed_.push_back(s.text);
+        char const* const anchor = s.side > 0.3    ? "font-size=\"10.5\""
+                                   : s.side < -0.3 ? "font-size=\"10.5\" text-anchor=\"end\""
+                                                   : "font-size=\"10.5\" text-anchor=\"middle\"";
+        std::string const out = text_at(s.end_x, s.end_y + 3.5, text, anchor);
+        if (!s.is_far()) return out;
+        for (double part = 0.1; part < 1; part += 0.05) soft_.push_back(s.along(part));
+        double const room = s.side > 0.3 ? -1 : s.side < -0.3 ? 1 : 0; // between the line and its text
+        return format("<path d=\"M%.1f %.1fL%.1f %.1f\" ", s.x, s.y, s.end_x + room, s.end_y) +
+               "stroke=\"#999\" stroke-width=\"0.7\"/>\n" + out;
+    }
+
     static bool any(std::vector<box> const& all, box const& b) {
         return std::any_of(all.begin(), all.end(), [&](box const& o) { return o.meets(b); });
     }
     box area_;
-    std::vector<box> hard_, soft_;
+    std::vector<box> hard_, soft_, placed_;
 };
 
 inline std::string marker(double x, double y, std::size_t colour, bool is_square) {
@@ -222,7 +263,8 @@ inline std::string draw(panel const& whole, double top) {
     std::vector<std::size_t> order = front; // labels of the front first
     for (std::size_t i = 0; i < p.points.size(); ++i)
         if (std::find(front.begin(), front.end(), i) == front.end()) order.push_back(i);
-    for (std::size_t const i : order) out += place.place(x(p.points[i].x), y(p.points[i].y), p.points[i].label);
+    for (std::size_t const i : order)
+        if (!p.points[i].label.empty()) out += place.place(x(p.points[i].x), y(p.points[i].y), p.points[i].label);
     for (point const& q : p.points) out += marker(x(q.x), y(q.y), q.colour, q.is_square);
     return out;
 }

@@ -158,6 +158,13 @@ std::string picture(table const& t) {
         size.points.push_back(point_of(r, r.error.bits(), r.text->divergence));
         speed.points.push_back(point_of(r, r.tokens_per_second, r.text->divergence));
     }
+    // Of one size and name the best has the label.
+    for (point& a : size.points)
+        for (point const& b : size.points)
+            if (a.label == b.label && a.x == b.x && b.y > 0 && b.y < a.y) a.label.clear();
+    // What is stored lies on top of what says the same.
+    for (panel* const q : {&size, &speed})
+        std::stable_partition(q->points.begin(), q->points.end(), [](point const& a) { return a.colour != 0; });
     p.panels = {size, speed};
     return svg(p);
 }

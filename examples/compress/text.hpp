@@ -24,12 +24,12 @@ def largest(values):
 
 print(largest([3, 17, 8, 11]))  # prints 17
 
-A train leaves at 9:15 and travels 150 kilometres in two hours. Its average speed is 150 / 2 = 75 kilometres per hour, and it arrives at 11:15. If it were delayed by 20 minutes on the way, it would arrive at 11:35.
+A train leaves at 9:15 and travels 150 kilometres in two hours. Its average speed is 150 / 2 = 75 kilometres per hour.
 
 "Did you bring the map?" asked Maria.
 "I thought that you had it," said her brother. They looked at each other, then at the fog, and began to laugh.
 
-Recipe for bread: mix 500 g of flour, 350 g of water, 10 g of salt and 5 g of yeast. Let the dough rest overnight in a cool place, shape it in the morning, and bake it for 40 minutes at 230 degrees. The crust should be dark brown, and the loaf should sound hollow when you knock on it.
+Recipe for bread: mix 500 g of flour, 350 g of water, 10 g of salt and 5 g of yeast. Let the dough rest overnight in a cool place, shape it in the morning, and bake it for 40 minutes at 230 degrees.
 )";
 
 } // namespace compress
