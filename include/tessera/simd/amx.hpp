@@ -169,6 +169,22 @@ TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, ints<Arc
         return out + 128;
     }
 }
+/// The same with one zero for all.
+template <class Arch, int Width, int Zero>
+TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, std::int8_t* out) noexcept {
+#if defined(__GFNI__)
+    if constexpr (Width == 4 && Zero == 8) {
+        // code - 8 keeps bits 0 to 2; bits 3 to 7 are the complement of bit 3: one affine map of bits for each half.
+        __m512i const word = _mm512_loadu_si512(codes);
+        __m512i const low = _mm512_set1_epi64(0x0102040808080808);
+        __m512i const high = _mm512_set1_epi64(0x1020408080808080);
+        _mm512_store_si512(out, _mm512_gf2p8affine_epi64_epi8(word, low, 0xf8));
+        _mm512_store_si512(out + 64, _mm512_gf2p8affine_epi64_epi8(word, high, 0xf8));
+        return out + 128;
+    }
+#endif
+    return unpack_signed<Arch, Width>(codes, ints<Arch>(Zero), out);
+}
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 

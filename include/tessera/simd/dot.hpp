@@ -101,7 +101,15 @@ TESSERA_FORCE_INLINE ints<Arch> dot4(avx512, ints<Arch> acc, ints<Arch> u, ints<
 #if defined(__AVX512VNNI__)
 template <int Bits, class Arch>
 TESSERA_FORCE_INLINE ints<Arch> dot4(avx512_vnni, ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+#if defined(__GNUC__) && !defined(__clang__)
+    // g++ 12 copies sums around the intrinsic and runs out of registers with 16 of them.
+    __m512i sum = acc;
+    __m512i const a = u, b = s;
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+#else
     return _mm512_dpbusd_epi32(acc, u, s);
+#endif
 }
 #endif
 

@@ -54,11 +54,13 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
         std::byte const* codes = data + w.record_offset(g) + Weights::header_bytes +
                                  (first - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
-        simd::ints<Arch> zero(source::zero);
-        if constexpr (source::offset == offset_kind::zero_point)
-            zero = group_zero_points<Arch>(w, data, g);
-        for (index_t v = Weights::vectors(here); v > 0; --v, codes += 64) {
-            out = simd::unpack_signed<Arch, Weights::width>(codes, zero, out);
+        index_t const vectors = Weights::vectors(here);
+        if constexpr (source::offset == offset_kind::zero_point) {
+            auto const zero = group_zero_points<Arch>(w, data, g);
+            for (index_t v = 0; v < vectors; ++v) out = simd::unpack_signed<Arch, Weights::width>(codes + 64 * v, zero, out);
+        } else {
+            for (index_t v = 0; v < vectors; ++v)
+                out = simd::unpack_signed<Arch, Weights::width, source::zero>(codes + 64 * v, out);
         }
         first += here;
     }
