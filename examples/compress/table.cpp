@@ -164,7 +164,7 @@ std::string picture(table const& t) {
             if (a.label == b.label && a.x == b.x && b.y > 0 && b.y < a.y) a.label.clear();
     // What is stored lies on top of what says the same.
     for (panel* const q : {&size, &speed})
-        std::stable_partition(q->points.begin(), q->points.end(), [](point const& a) { return a.colour != 0; });
+        std::partition(q->points.begin(), q->points.end(), [](point const& a) { return a.colour != 0; });
     p.panels = {size, speed};
     return svg(p);
 }
