@@ -284,11 +284,9 @@ private:
     }
     template <class T, int NP>
     static void dense_block(T const* const (&panel)[NP], form const& x, product_task const& task, index_t p) noexcept {
-        detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-            float const* row[MR];
-            for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
+        detail::for_row_blocks<detail::dense_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
             simd::floats<Arch> result[MR][NP];
-            detail::product_panels_dense<Arch, T, MR, NP>(panel, R, x.columns, row, result);
+            detail::product_panels_dense<Arch, T, MR, NP>(panel, R, x.columns, x.row(m), x.stride, result);
             for (int i = 0; i < MR; ++i)
                 for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[i][q]);
         });

@@ -93,11 +93,9 @@ struct kernel<op::apply, cpu<Arch, Parallel>, transposed_operator<linear<Storage
                 for (index_t n = task.n1 - task.n0; n < stride; ++n) decoded[r * stride + n] = 0.0f;
             for (index_t n = 0; n < stride; n += R)
                 detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-                    float const* row[MR];
-                    for (int i = 0; i < MR; ++i) row[i] = x.row(m + i) + first;
                     simd::floats<Arch> result[MR][1];
                     float const* const column[1] = {decoded + n};
-                    detail::product_panels_dense<Arch, float, MR, 1>(column, stride, last - first, row, result);
+                    detail::product_panels_dense<Arch, float, MR, 1>(column, stride, last - first, x.row(m) + first, x.stride, result);
                     for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, task.n0 + n, result[i][0]);
                 });
         }

@@ -105,10 +105,10 @@ void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept
     }
 }
 
-/// result[m][p] = sum over k < columns of x[m][k] * w[p][k * stride ...], a register of lanes at a time. Where few
+/// result[m][p] = sum over k < columns of x[m * x_stride + k] * w[p][k * stride ...], a register of lanes at a time. Where few
 /// accumulators leave the multiply-add units waiting, columns are dealt to several sums, added in order at the end.
 template <class Arch, class T, int MR, int NP>
-void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t columns, float const* const (&x)[MR],
+void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t columns, float const* x, index_t x_stride,
                           simd::floats<Arch> (&result)[MR][NP]) noexcept {
     using floats = simd::floats<Arch>;
     constexpr int ways = MR * NP >= 8 ? 1 : MR * NP >= 4 ? 2 : 4;
@@ -116,6 +116,12 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
     for (auto& way : sum)
         for (auto& row : way)
             for (auto& s : row) s = floats(0.0f);
+    // Four rows from a base each: a pointer a row would take more registers than there are.
+    constexpr int bases = (MR + 3) / 4;
+    float const* base[bases];
+#pragma GCC unroll 4
+    for (int i = 0; i < bases; ++i) base[i] = x + 4 * i * x_stride;
+    index_t const rows[4] = {0, x_stride, 2 * x_stride, 3 * x_stride};
     index_t k = 0;
     for (; k + ways <= columns; k += ways) {
 #pragma GCC unroll 8
@@ -126,9 +132,9 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
                 b[p] = simd::load<Arch>(w[p] + (k + u) * stride);
                 if (u % 2 == 0) simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + prefetch_distance);
             }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int m = 0; m < MR; ++m) {
-                floats const a(x[m][k + u]);
+                floats const a(base[m / 4][rows[m % 4] + k + u]);
 #pragma GCC unroll 8
                 for (int p = 0; p < NP; ++p) sum[u][m][p] = simd::fma(a, b[p], sum[u][m][p]);
             }
@@ -138,10 +144,10 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
 #pragma GCC unroll 8
         for (int p = 0; p < NP; ++p) {
             floats const b = simd::load<Arch>(w[p] + k * stride);
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) sum[0][m][p] = simd::fma(floats(x[m][k]), b, sum[0][m][p]);
+#pragma GCC unroll 16
+            for (int m = 0; m < MR; ++m) sum[0][m][p] = simd::fma(floats(base[m / 4][rows[m % 4] + k]), b, sum[0][m][p]);
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
         for (int p = 0; p < NP; ++p) {

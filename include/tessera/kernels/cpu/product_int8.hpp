@@ -20,6 +20,7 @@
 #include "../../storage/prepacked.hpp"
 #include "../forms.hpp"
 
+#include <bit>
 #include <numeric>
 
 namespace tessera::inline TESSERA_ABI::detail {
@@ -44,12 +45,16 @@ inline constexpr index_t prefetch_distance = 4096;
 template <class Arch>
 inline constexpr int row_block = simd::lanes<Arch> == 16 ? 8 : 4;
 
-/// Calls f.template operator()<MR>(m) for blocks of rows that cover [m0, m1), MR a power of two.
+/// The same of dense panels, two at a time.
+template <class Arch>
+inline constexpr int dense_row_block = simd::lanes<Arch> == 16 ? 12 : 4;
+
+/// Calls f.template operator()<MR>(m) for blocks of rows that cover [m0, m1), MR `Most` or a power of two.
 template <int Most, class F>
 TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noexcept {
     for (; m0 + Most <= m1; m0 += Most) f.template operator()<Most>(m0);
     if constexpr (Most > 1)
-        if (m0 < m1) for_row_blocks<Most / 2>(m0, m1, f);
+        if (m0 < m1) for_row_blocks<static_cast<int>(std::bit_floor(static_cast<unsigned>(Most - 1)))>(m0, m1, f);
 }
 
 /// The dot products of `vectors` vectors of codes of NP panels with MR rows of x. The panels' sums are independent, which keeps
