@@ -269,12 +269,13 @@ auto operator*(A&& a, B&& b) {
                   "tessera: an operator of a temporary owner would refer to memory that is gone; give the owner a name");
     return detail::operator_of(a) * detail::operator_of(b);
 }
+// The return types name what they need: clang 19 looks at the parameters of an operator before its constraints.
 template <operator_owner A>
-auto operator*(float factor, A const& a) {
+auto operator*(float factor, A const& a) -> decltype(factor * a.view()) {
     return factor * a.view();
 }
 template <operator_owner A>
-auto operator*(float factor, A const&& a) = delete;
+auto operator*(float factor, A const&& a) -> decltype(factor * a.view()) = delete;
 template <operator_owner A>
 auto transposed(A const& a) {
     return transposed(a.view());
