@@ -8,7 +8,6 @@
 #include "types.hpp"
 
 #include <cstddef>
-#include <cstdlib>
 #include <limits>
 #include <new>
 
@@ -40,7 +39,7 @@ constexpr index_t saturated_product(Index... extents) noexcept {
     throw std::bad_array_new_length{};
 #else
     ::operator delete(::operator new(static_cast<std::size_t>(-1))); // ends the program as any failed new does here
-    std::abort();
+    __builtin_unreachable();
 #endif
 }
 
