@@ -128,6 +128,26 @@ TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::b
     return record_zero_points<Arch, Weights>(panel + w.record_offset(g));
 }
 
+/// sum[p][m] = -zero * (sum of row m0 + m of x over the blocks of a segment of `columns` columns), zero the format's or the group's.
+template <class Arch, class Weights, class Form, int MR, int NP>
+TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_t offset, Form const& x, index_t m0,
+                                     index_t first_block, index_t columns, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+    using source = typename Weights::source;
+    using ints = simd::ints<Arch>;
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+        std::int32_t of_x = 0;
+        for (index_t b = 0; b < ceil_div(columns, Form::block); ++b) of_x += x.row_sums(m0 + m)[first_block + b];
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            if constexpr (source::offset == offset_kind::zero_point)
+                sum[p][m] = ints(0) - record_zero_points<Arch, Weights>(panel[p] + offset) * ints(of_x);
+            else
+                sum[p][m] = ints(-source::zero * of_x);
+        }
+    }
+}
+
 /// Adds group g of NP panels, whose records are at `offset`, for rows m0 .. m0 + MR of x; result[p][m] has one lane per row of
 /// panel p.
 template <class Arch, class Weights, class Form, int MR, int NP>
@@ -152,18 +172,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
         index_t const here = minimum(longest, columns - k);
         index_t const first_block = (g * w.group() + k) / Form::block;
         ints sum[NP][MR];
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) {
-            std::int32_t of_x = 0;
-            for (index_t b = 0; b < ceil_div(here, Form::block); ++b) of_x += x.row_sums(m0 + m)[first_block + b];
-#pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) {
-                if constexpr (source::offset == offset_kind::zero_point)
-                    sum[p][m] = ints(0) - record_zero_points<Arch, Weights>(panel[p] + offset) * ints(of_x);
-                else
-                    sum[p][m] = ints(-source::zero * of_x);
-            }
-        }
+        start_sums<Arch, Weights, Form, MR, NP>(panel, offset, x, m0, first_block, here, sum);
         index_t const vectors = Weights::vectors(here);
         dot_vectors<Arch, Weights, MR, NP>(codes, vectors, row, first_block * Form::padded_block, sum);
 #pragma GCC unroll 2
