@@ -1,57 +1,53 @@
 // SPDX-License-Identifier: MIT
 //
-// y = x Wᵀ for stored weights: apply/<format>/<preparation>/m:M/n:N/k:K/from:dram/threads:T, and ggml on the same data
-// where it was found (vs_ggml: the best of its buffer types). Each case compares itself with `reference` before it is timed.
+// y = x Wᵀ for stored weights: apply/<format>/<preparation>/m:M/n:N/k:K/from:dram/threads:T, and the peers on the same
+// data (peers/products.hpp). Each case compares itself with `reference` before it is timed.
+//
+//     vs_ggml_<layout>  the same blocks in ggml, in each of its layouts
+//     vs_onnxruntime    the same 4-bit codes and scales (float32 there) with int8 activations
+//     vs_onednn         float32 weights; or u8 x s8 without the rounding of x and without scales, a favour to it
+//     vs_openblas       float32 weights
 
+#include "peers/products.hpp"
 #include "support/measure.hpp"
+#include "support/operands.hpp"
 
-#include <tessera/core/philox.hpp>
 #include <tessera/operators/apply.hpp>
 #include <tessera/operators/place.hpp>
-#if defined(BENCH_HAS_GGML)
-#include "peers/ggml.hpp"
-#endif
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
+#include <cstdint>
+#include <exception>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace ts = tessera;
 
 namespace {
 
-#if defined(_OPENMP)
-ts::cpu<> policy(int threads) { return ts::cpu<>{ts::openmp{threads}}; }
-#else
-ts::cpu<> policy(int) { return ts::cpu<>{}; }
-#endif
-
-ts::matrix<float> random_matrix(ts::index_t rows, ts::index_t columns, std::uint64_t seed) {
-    ts::matrix<float> m{rows, columns};
-    ts::philox const random{seed};
-    for (ts::index_t i = 0; i < m.size(); ++i) m.data()[i] = 2 * random.uniform(static_cast<std::uint64_t>(i)) - 1;
-    return m;
-}
-
-/// Random weights in a storage: `view()` is canonical.
+/// Random weights in a storage: `view()` is canonical; the peers that read the same form are added by `add_peers`.
 template <class Scheme>
 struct quantized_weights {
     ts::quantized_tensor<Scheme> w;
-    explicit quantized_weights(ts::matrix<float> const& dense) : w{dense.extent(0), dense.extent(1)} {
-        ts::philox const random{11};
-        auto const v = w.view();
-        for (ts::index_t i = 0; i < v.rows() * v.row_bytes(); ++i)
-            w.codes()[i] = static_cast<std::uint8_t>(random.bits(static_cast<std::uint64_t>(i)));
-        for (ts::index_t i = 0; i < v.scale_rows() * v.scale_columns(); ++i) {
-            w.scales()[i] = static_cast<typename ts::quantized<Scheme>::scale_type>(
-                0.01f * (1 + random.uniform(static_cast<std::uint64_t>(i))));
-            if constexpr (Scheme::is_affine) w.zero_points()[i] = static_cast<std::uint8_t>(random.bits(static_cast<std::uint64_t>(i)) % 16);
-        }
-    }
+    explicit quantized_weights(ts::matrix<float> const& dense)
+        : w{bench::random_codes<Scheme>(dense.extent(0), dense.extent(1), 11, 0.01f)} {}
     auto view() const { return w.view(); }
     double bytes() const { return static_cast<double>(w.bytes()); }
+
+    template <class Preparation>
+    void add_peers(std::vector<bench::peer>& peers, bench::product const& of, Preparation) const {
+        if constexpr (ts::detail::activation_group<Preparation> < 0) return;
+        auto const v = w.view();
+        if constexpr (std::is_same_v<Scheme, ts::int8_per_channel>)
+            bench::add_byte_peers(peers, of, reinterpret_cast<std::int8_t const*>(v.codes()));
+        else if constexpr (std::is_same_v<typename Scheme::format, ts::int4>)
+            bench::add_nibble_peers(
+                peers, of, Scheme::granularity_type::columns,
+                [&](ts::index_t n, ts::index_t k) { return static_cast<int>(v.code(n, k) ^ 8u) - 8; },
+                [&](ts::index_t n, ts::index_t k) { return v.scale(n, k); });
+    }
 };
 
 template <class Format>
@@ -64,6 +60,20 @@ struct block_weights {
     }
     auto view() const { return ts::blocked<Format>{blocks.data(), n, k}; }
     double bytes() const { return static_cast<double>(blocks.bytes()); }
+
+    template <class Preparation>
+    void add_peers(std::vector<bench::peer>& peers, bench::product const& of, Preparation) const {
+        auto const block = [&](ts::index_t row, ts::index_t column) -> auto const& {
+            return blocks.data()[(row * k + column) / Format::block_size];
+        };
+        if constexpr (std::is_same_v<Format, ts::q4_0>)
+            bench::add_nibble_peers(
+                peers, of, Format::group_size,
+                [&](ts::index_t row, ts::index_t column) {
+                    return Format::code(block(row, column), static_cast<int>(column % Format::block_size));
+                },
+                [&](ts::index_t row, ts::index_t column) { return Format::scale(block(row, column)); });
+    }
 };
 
 template <class T>
@@ -74,6 +84,11 @@ struct dense_weights {
     }
     ts::matrix_view<T const> view() const { return w.view(); }
     double bytes() const { return static_cast<double>(w.size()) * sizeof(T); }
+
+    template <class Preparation>
+    void add_peers(std::vector<bench::peer>& peers, bench::product const& of, Preparation) const {
+        if constexpr (std::is_same_v<T, float>) bench::add_float_peers(peers, of, w.data());
+    }
 };
 
 struct case_parameters {
@@ -84,15 +99,15 @@ struct case_parameters {
 
 template <class Weights, class Preparation>
 void run_case(benchmark::State& state, case_parameters const& c, Preparation preparation) {
-    auto const dense = random_matrix(c.n, c.k, 1);
+    auto const dense = bench::random_matrix(c.n, c.k, 1);
     Weights const weights{dense};
     auto const operand = ts::linear{weights.view(), preparation};
-    auto const exec = policy(c.threads);
+    auto const exec = bench::policy(c.threads);
     auto const first = ts::place(exec, operand);
     std::vector<decltype(ts::place(exec, first.view()))> copies;
     for (std::size_t i = bench::copies_beyond_caches(weights.bytes()); i > 0; --i) copies.push_back(ts::place(exec, first.view()));
 
-    auto const x = random_matrix(c.m, c.k, 2);
+    auto const x = bench::random_matrix(c.m, c.k, 2);
     ts::matrix<float> y{c.m, c.n}, expected{c.m, 64};
     ts::apply(exec, copies.front(), x, y);
     ts::apply(ts::reference{}, ts::rows(operand, 0, 64), x, expected);
@@ -111,30 +126,26 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
                            .float_operations = integer || is_bf16 ? 0 : operations,
                            .bf16_operations = is_bf16 ? operations : 0};
     std::vector<bench::peer> peers;
-#if defined(BENCH_HAS_GGML)
-    if (c.ggml_type >= 0)
-        for (auto const& layout : bench::ggml_layouts(static_cast<ggml_type>(c.ggml_type), c.n, c.k)) {
-            // ggml configures its tile registers once a thread; a product of ours that used them in between gives them back.
-            if (layout == "AMX" && c.m >= 16) continue;
-            auto product = std::make_shared<bench::ggml_product>(static_cast<ggml_type>(c.ggml_type), layout, c.n, c.k, c.m,
-                                                                 copies.size(), dense.data());
-            product->set_input(x.data());
-            product->set_threads(c.threads);
-            peers.push_back({"ggml_" + layout, [product, n = copies.size()](std::size_t i) { product->run(i % n); }});
-        }
-#endif
+    try {
+        bench::product const same{c.m, c.n, c.k, c.threads, copies.size(), x.data(), y.data()};
+        bench::add_ggml(peers, c.ggml_type, same, dense.data());
+        weights.add_peers(peers, same, preparation);
+    } catch (std::exception const& e) {
+        return state.SkipWithError(e.what());
+    }
     for (auto _ : state)
         bench::measure(state, work, c.threads, [&](std::size_t i) { ts::apply(exec, copies[i % copies.size()], x, y); }, peers);
 }
 
 template <class Weights, class Preparation>
 void add(std::string const& format, std::string const& preparation, int ggml_type, Preparation p,
-         std::initializer_list<ts::index_t> rows) {
+         std::initializer_list<ts::index_t> rows, ts::index_t n = 4096, ts::index_t k = 4096) {
     for (ts::index_t const m : rows)
         for (int threads = 1; threads <= bench::most_threads(); threads *= 2) {
             std::string const name = "apply/" + format + "/" + preparation + "/m:" + std::to_string(m) +
-                                     "/n:4096/k:4096/from:dram/threads:" + std::to_string(threads);
-            case_parameters const c{m, 4096, 4096, threads, ggml_type};
+                                     "/n:" + std::to_string(n) + "/k:" + std::to_string(k) +
+                                     "/from:dram/threads:" + std::to_string(threads);
+            case_parameters const c{m, n, k, threads, ggml_type};
             benchmark::RegisterBenchmark(name.c_str(), [c, p](benchmark::State& state) { run_case<Weights>(state, c, p); })
                 ->Iterations(1)
                 ->UseManualTime()
@@ -143,29 +154,25 @@ void add(std::string const& format, std::string const& preparation, int ggml_typ
 }
 
 int const registered = [] {
-#if defined(BENCH_HAS_GGML)
-    constexpr int q4_0 = GGML_TYPE_Q4_0, q4_1 = GGML_TYPE_Q4_1, q8_0 = GGML_TYPE_Q8_0, f16 = GGML_TYPE_F16;
-    constexpr int q5_0 = GGML_TYPE_Q5_0, q4_k = GGML_TYPE_Q4_K, q6_k = GGML_TYPE_Q6_K;
-#else
-    constexpr int q4_0 = -1, q4_1 = -1, q8_0 = -1, f16 = -1, q5_0 = -1, q4_k = -1, q6_k = -1;
-#endif
+    bench::describe_peers([](char const* name, std::string const& value) { benchmark::AddCustomContext(name, value); });
     using g32 = ts::int8_per_group<32>;
-    add<block_weights<ts::q4_0>>("q4_0", "int8_per_group_32", q4_0, g32{}, {1, 4, 8, 16, 512});
-    add<block_weights<ts::q4_1>>("q4_1", "int8_per_group_32", q4_1, g32{}, {1, 4, 8, 16, 512});
+    add<block_weights<ts::q4_0>>("q4_0", "int8_per_group_32", bench::ggml_q4_0, g32{}, {1, 4, 8, 16, 512});
+    add<block_weights<ts::q4_1>>("q4_1", "int8_per_group_32", bench::ggml_q4_1, g32{}, {1, 4, 8, 16, 512});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "int8_per_token", -1, ts::int8_per_token{}, {1, 4, 8, 16, 512});
     add<quantized_weights<ts::int4_g128>>("int4_g128", "int8_per_token", -1, ts::int8_per_token{}, {1, 4, 8, 16, 512});
     add<quantized_weights<ts::uint4_g128>>("uint4_g128", "int8_per_token", -1, ts::int8_per_token{}, {1});
     add<quantized_weights<ts::int8_per_channel>>("int8_per_channel", "int8_per_token", -1, ts::int8_per_token{}, {1, 8, 512});
-    add<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", q8_0, g32{}, {1, 512});
-    add<block_weights<ts::q5_0>>("q5_0", "int8_per_group_32", q5_0, g32{}, {1});
-    add<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", q4_k, g32{}, {1, 16, 512});
-    add<block_weights<ts::q6_k>>("q6_k", "int8_per_group_32", q6_k, g32{}, {1, 512});
-    add<block_weights<ts::q4_1>>("q4_1", "as_bf16", q4_1, ts::as_bf16{}, {1, 16, 64, 512});
+    add<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", bench::ggml_q8_0, g32{}, {1, 512});
+    add<block_weights<ts::q5_0>>("q5_0", "int8_per_group_32", bench::ggml_q5_0, g32{}, {1});
+    add<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", bench::ggml_q4_k, g32{}, {1, 16, 512});
+    add<block_weights<ts::q6_k>>("q6_k", "int8_per_group_32", bench::ggml_q6_k, g32{}, {1, 512});
+    add<block_weights<ts::q4_1>>("q4_1", "as_bf16", bench::ggml_q4_1, ts::as_bf16{}, {1, 16, 64, 512});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_bf16", -1, ts::as_bf16{}, {512});
     add<quantized_weights<ts::int4_g128>>("int4_g128", "as_bf16", -1, ts::as_bf16{}, {512});
     add<dense_weights<ts::bf16>>("bf16", "as_bf16", -1, ts::as_bf16{}, {1, 512});
-    add<dense_weights<ts::fp16>>("fp16", "as_is", f16, ts::as_is{}, {1, 8, 512});
+    add<dense_weights<ts::fp16>>("fp16", "as_is", bench::ggml_f16, ts::as_is{}, {1, 8, 512});
     add<dense_weights<float>>("fp32", "as_is", -1, ts::as_is{}, {1, 512});
+    add<dense_weights<float>>("fp32", "as_is", -1, ts::as_is{}, {2048}, 2048, 2048);
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_is", -1, ts::as_is{}, {1, 8, 512});
     add<quantized_weights<ts::nf4_g64>>("nf4_g64", "as_is", -1, ts::as_is{}, {1});
     return 0;

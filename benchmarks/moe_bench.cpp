@@ -8,6 +8,7 @@
 //     vs_one_by_one  speed over the experts' products alone, one `apply` after another on rows that are gathered already
 
 #include "support/measure.hpp"
+#include "support/operands.hpp"
 
 #include <tessera/core/philox.hpp>
 #include <tessera/moe/moe.hpp>
@@ -24,11 +25,7 @@ using ts::index_t;
 
 namespace {
 
-#if defined(_OPENMP)
-ts::cpu<> policy(int threads) { return ts::cpu<>{ts::openmp{threads}}; }
-#else
-ts::cpu<> policy(int) { return ts::cpu<>{}; }
-#endif
+using bench::policy;
 
 using scheme = ts::int4_g32;
 using int4 = ts::linear<ts::quantized<scheme>, ts::int8_per_group<32>>;
@@ -47,17 +44,6 @@ void fill(ts::matrix<float>& m, std::uint64_t seed, float scale) {
     for (index_t i = 0; i < m.size(); ++i) m.data()[i] = scale * random.normal(static_cast<std::uint64_t>(i));
 }
 
-ts::quantized_tensor<scheme> random_codes(index_t n, index_t k, std::uint64_t seed) {
-    ts::quantized_tensor<scheme> w{n, k};
-    ts::philox const random{seed};
-    auto const v = w.view();
-    for (index_t i = 0; i < n * v.row_bytes(); ++i) w.codes()[i] = static_cast<std::uint8_t>(random.bits(static_cast<std::uint64_t>(i)));
-    for (index_t i = 0; i < v.scale_rows() * v.scale_columns(); ++i)
-        w.scales()[i] = static_cast<typename ts::quantized<scheme>::scale_type>(
-            0.004f * (1 + random.uniform(static_cast<std::uint64_t>(i))));
-    return w;
-}
-
 /// Blocks that together do not fit any cache. Experts have the same numbers, each at its own place in memory.
 struct weights {
     shape s;
@@ -68,8 +54,9 @@ struct weights {
     double expert_bytes;
 
     explicit weights(shape const& of)
-        : s{of}, logits_of{s.experts, s.h}, gate{random_codes(s.f, s.h, 1)}, up{random_codes(s.f, s.h, 2)},
-          down{random_codes(s.h, s.f, 3)},
+        : s{of}, logits_of{s.experts, s.h}, gate{bench::random_codes<scheme>(s.f, s.h, 1, 0.004f)},
+          up{bench::random_codes<scheme>(s.f, s.h, 2, 0.004f)},
+          down{bench::random_codes<scheme>(s.h, s.f, 3, 0.004f)},
           units(static_cast<std::size_t>(s.experts), unit{int4{gate.view()}, int4{up.view()}, int4{down.view()}}),
           expert_bytes{static_cast<double>(gate.bytes() + up.bytes() + down.bytes())} {
         fill(logits_of, 4, 1 / std::sqrt(static_cast<float>(s.h)));

@@ -6,8 +6,8 @@
 // The floor at m = 1 is the read rate. A compressed weight is gathered besides, 10 to 11 cycles for 16 of them.
 
 #include "support/measure.hpp"
+#include "support/operands.hpp"
 
-#include <tessera/core/philox.hpp>
 #include <tessera/sparse/place.hpp>
 #include <tessera/sparse/sparsify.hpp>
 
@@ -20,18 +20,8 @@ namespace ts = tessera;
 
 namespace {
 
-#if defined(_OPENMP)
-ts::cpu<> policy(int threads) { return ts::cpu<>{ts::openmp{threads}}; }
-#else
-ts::cpu<> policy(int) { return ts::cpu<>{}; }
-#endif
-
-ts::matrix<float> random_matrix(ts::index_t rows, ts::index_t columns, std::uint64_t seed) {
-    ts::matrix<float> m{rows, columns};
-    ts::philox const random{seed};
-    for (ts::index_t i = 0; i < m.size(); ++i) m.data()[i] = 2 * random.uniform(static_cast<std::uint64_t>(i)) - 1;
-    return m;
-}
+using bench::policy;
+using bench::random_matrix;
 
 struct case_parameters {
     ts::index_t m, n, k;

@@ -11,6 +11,9 @@
 ///     peer.set_threads(2);
 ///     peer.run(i % copies);     // peer.output() is y, (m, n)
 ///
+/// ggml configures the tile registers once a thread: make and run a product on a thread that nothing else uses
+/// (support/own_thread.hpp).
+///
 /// `copies` places the same weights that many times, to be rotated over more than the caches hold. ggml built by GCC 12
 /// on a processor with AMX stops with an illegal instruction: that compiler's _tile_loadconfig drops most of the tile
 /// configuration. Build ggml with clang, with a newer GCC, or with that intrinsic corrected.

@@ -11,6 +11,7 @@
 ///
 /// Register with ->Iterations(1)->UseManualTime()->Unit(benchmark::kMillisecond): one iteration is the whole series.
 
+#include "own_thread.hpp"
 #include "roofline.hpp"
 
 #include <benchmark/benchmark.h>
@@ -18,6 +19,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -31,10 +33,12 @@ struct work {
     double bf16_operations = 0;  // against the peak of bf16 tiles
 };
 
-/// Something else that does the same: `run(i)` is timed in turn with the kernel and reported as vs_<name>.
+/// Something else that does the same: `run(i)` is timed in turn with the kernel and reported as vs_<name>. A library with
+/// threads or registers of its own gets a thread of its own (own_thread.hpp); without one the kernel's is used.
 struct peer {
     std::string name;
     std::function<void(std::size_t)> run;
+    std::shared_ptr<own_thread> thread = nullptr;
 };
 
 inline double median(std::vector<double> values) {
@@ -65,18 +69,6 @@ double time_calls(F const& f, std::size_t& i, std::size_t calls) {
     return (now() - start) / static_cast<double>(calls);
 }
 
-/// While it lives, a peer that is to use several threads finds the caller unpinned: threads of another runtime than
-/// ours inherit the caller's processors.
-class unpinned {
-public:
-    explicit unpinned(int threads) {
-        if (threads > 1) run_on(allowed_processors());
-    }
-    ~unpinned() { run_on({allowed_processors().front()}); }
-    unpinned(unpinned const&) = delete;
-    unpinned& operator=(unpinned const&) = delete;
-};
-
 /// The number of calls that take about `least` seconds, found by doubling; warms up on the way.
 template <class F>
 std::size_t calls_for(F const& f, std::size_t& i, double least) {
@@ -85,6 +77,12 @@ std::size_t calls_for(F const& f, std::size_t& i, double least) {
         if (time >= least) return calls;
         if (time > least / 16) return std::max<std::size_t>(1, static_cast<std::size_t>(double(calls) * least / time));
     }
+}
+
+/// f() where the peer is to run. The clock is read there, so that changing threads is not timed.
+template <class F>
+auto at(peer const& p, F const& f) {
+    return p.thread == nullptr ? f() : p.thread->run(f);
 }
 
 } // namespace detail
@@ -100,8 +98,7 @@ void measure(benchmark::State& state, work const& work, int threads, Kernel cons
     std::size_t const calls = detail::calls_for(kernel, next, least);
     std::vector<std::size_t> peer_calls, peer_next(peers.size(), 0);
     for (std::size_t p = 0; p < peers.size(); ++p) {
-        detail::unpinned const free{threads};
-        peer_calls.push_back(detail::calls_for(peers[p].run, peer_next[p], least));
+        peer_calls.push_back(detail::at(peers[p], [&] { return detail::calls_for(peers[p].run, peer_next[p], least); }));
     }
 
     std::vector<double> times, reads, shares;
@@ -121,8 +118,9 @@ void measure(benchmark::State& state, work const& work, int threads, Kernel cons
         times.push_back(detail::time_calls(kernel, next, calls));
         shares.push_back(limit / times.back());
         for (std::size_t p = 0; p < peers.size(); ++p) {
-            detail::unpinned const free{threads};
-            speedups[p].push_back(detail::time_calls(peers[p].run, peer_next[p], peer_calls[p]) / times.back());
+            double const time =
+                detail::at(peers[p], [&] { return detail::time_calls(peers[p].run, peer_next[p], peer_calls[p]); });
+            speedups[p].push_back(time / times.back());
         }
     }
 
