@@ -34,8 +34,8 @@ inline constexpr std::string_view alignment_key = "general.alignment";
 inline constexpr std::uint64_t max_name_bytes = 65535; ///< of a key or a tensor name
 inline constexpr std::uint32_t max_dimensions = 4;
 inline constexpr int max_array_depth = 4; ///< arrays in arrays
-/// Of a tensor, also of an empty one without its zeros: sizes and strides in bytes stay far within index_t.
-inline constexpr std::uint64_t max_elements = std::uint64_t{1} << 57;
+/// Of a tensor, also of an empty one without its zeros: sizes and strides in bytes, of blocks of 292 too, stay within index_t.
+inline constexpr std::uint64_t max_elements = std::uint64_t{1} << 54;
 
 /// Type of a metadata value, as stored.
 enum class value_type : std::uint32_t {
