@@ -105,7 +105,7 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
     auto const exec = bench::policy(c.threads);
     auto const first = ts::place(exec, operand);
     std::vector<decltype(ts::place(exec, first.view()))> copies;
-    for (std::size_t i = bench::copies_beyond_caches(weights.bytes()); i > 0; --i) copies.push_back(ts::place(exec, first.view()));
+    for (std::size_t i = bench::copies_for_rows(weights.bytes(), c.m); i > 0; --i) copies.push_back(ts::place(exec, first.view()));
 
     auto const x = bench::random_matrix(c.m, c.k, 2);
     ts::matrix<float> y{c.m, c.n}, expected{c.m, 64};

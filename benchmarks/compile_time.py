@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """compile_time.py FOLDER COMPILER [FLAG...]: writes FOLDER/compile_time.md: the processor time of compiling a file that
 includes one header, relative to one that includes xsimd alone, in turn in the same run. Budgets: a family with its
-kernels 1.5, tessera.hpp 2.2."""
+kernels 1.5, tessera.hpp 2.2. A report, not a test: it never fails for being over budget."""
 
 import os
 import resource
@@ -13,6 +13,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Times the processor time of xsimd alone.
+FAMILY_BUDGET = 1.5
+BUDGETS = {"xsimd/xsimd.hpp": None, "tessera/tessera.hpp": 2.2}
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 
 
@@ -44,10 +47,12 @@ def main(folder, *compiler):
                                                       "-o", str(Path(scratch) / "out.o")]))
     base = statistics.median(times[names[0]])
     lines = ["# Compile time", "", f"`{' '.join(compiler)}`, medians of {ROUNDS}, processor time.", "",
-             "| header | seconds | times xsimd |", "|---|---|---|"]
+             "| header | seconds | times xsimd | budget | |", "|---|---|---|---|---|"]
     for name in names:
         middle = statistics.median(times[name])
-        lines.append(f"| {name} | {middle:.2f} | {middle / base:.2f} |")
+        budget = BUDGETS.get(name, FAMILY_BUDGET)
+        verdict = "" if budget is None else "within" if middle <= budget * base else "OVER"
+        lines.append(f"| {name} | {middle:.2f} | {middle / base:.2f} | {budget or ''} | {verdict} |")
     (Path(folder) / "compile_time.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -178,7 +178,10 @@ private:
             ggml_quantize_chunk(first->type, values, stored.data(), 0, first->ne[1], first->ne[0], nullptr);
         for (std::size_t i = 0; i < weights_.size(); ++i) {
             ggml_backend_tensor_alloc(weight_buffer_.get(), weights_[i], base + i * step);
-            ggml_backend_tensor_set(weights_[i], stored.data(), 0, stored.size());
+            if (i == 0)
+                ggml_backend_tensor_set(weights_[i], stored.data(), 0, stored.size());
+            else // laying all of them out anew would take a minute
+                std::memcpy(base + i * step, base, placed_bytes_);
         }
     }
 

@@ -16,6 +16,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <functional>
@@ -51,6 +52,12 @@ inline double median(std::vector<double> values) {
 /// Copies of an operand that together do not fit any cache (1.25 GiB): call i uses copy i % copies.
 inline std::size_t copies_beyond_caches(double bytes) {
     return static_cast<std::size_t>(std::ceil(double(std::size_t{1280} << 20) / std::max(bytes, 1.0)));
+}
+
+/// The same for a product with m rows of activations. Many rows are bound by arithmetic, where a few copies do, and more
+/// would have the peers lay out gigabytes.
+inline std::size_t copies_for_rows(double bytes, std::ptrdiff_t m) {
+    return m < 64 ? copies_beyond_caches(bytes) : std::min<std::size_t>(copies_beyond_caches(bytes), 16);
 }
 
 /// Rounds of a series: 15, more with BENCH_ROUNDS; `benchmarks/run.sh --quick` asks for fewer.
