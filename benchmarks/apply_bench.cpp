@@ -108,14 +108,17 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
     for (std::size_t i = bench::copies_for_rows(weights.bytes(), c.m); i > 0; --i) copies.push_back(ts::place(exec, first.view()));
 
     auto const x = bench::random_matrix(c.m, c.k, 2);
-    ts::matrix<float> y{c.m, c.n}, expected{c.m, 64};
+    // The last rows of x, tails of tiles among them: the reference takes its time.
+    ts::index_t const checked = std::min<ts::index_t>(c.m, 16), first_checked = c.m - checked;
+    ts::matrix<float> y{c.m, c.n}, expected{checked, 64};
     ts::apply(exec, copies.front(), x, y);
-    ts::apply(ts::reference{}, ts::rows(operand, 0, 64), x, expected);
+    ts::apply(ts::reference{}, ts::rows(operand, 0, 64), ts::rows(x.view(), first_checked, c.m), expected.view());
     double largest = 0, difference = 0;
-    for (ts::index_t m = 0; m < c.m; ++m)
+    for (ts::index_t m = 0; m < checked; ++m)
         for (ts::index_t n = 0; n < 64; ++n) {
+            double const result = y(first_checked + m, n);
             largest = std::max(largest, std::fabs(static_cast<double>(expected(m, n))));
-            difference = std::max(difference, std::fabs(static_cast<double>(y(m, n) - expected(m, n))));
+            difference = std::max(difference, std::fabs(result - static_cast<double>(expected(m, n))));
         }
     constexpr bool is_bf16 = std::is_same_v<Preparation, ts::as_bf16>; // and W may be rounded to bf16
     if (!(difference <= (is_bf16 ? 2e-2 : 1e-4) * largest)) return state.SkipWithError("differs from the reference");

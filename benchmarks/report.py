@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def read(folder):
-    """(context of the first file, every benchmark of all files)"""
+    """(context: the first file's, and what only later ones have; every benchmark of all files)"""
     context, rows = {}, []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -18,7 +18,7 @@ def read(folder):
         except ValueError:
             print(f"{path.name} is not complete, left out", file=sys.stderr)
             continue
-        context = context or data["context"]
+        context = {**data["context"], **context}
         rows += [b for b in data["benchmarks"] if b.get("run_type") != "aggregate"]
     return context, rows
 
@@ -44,6 +44,7 @@ def markdown(context, rows):
     lines = ["# Benchmarks", "", f"{context.get('date', '')}, {context.get('num_cpus', '?')} processors. "
              "Method: benchmarks/support/measure.hpp; medians of paired runs.", "", "| limit | value |", "|---|---|"]
     lines += [f"| {key[6:].replace('_', ' ')} | {value} |" for key, value in context.items() if key.startswith("limit_")]
+    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in context.items() if key.startswith("peer_")]
     lines += ["", "| benchmark | time us | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for row in rows:
         if row.get("error_occurred"):
