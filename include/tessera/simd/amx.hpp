@@ -10,11 +10,13 @@
 #include "../numerics/half.hpp"
 #include "arch_map.hpp"
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #if defined(__AMX_INT8__) && defined(__linux__)
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -47,34 +49,42 @@ struct alignas(64) tile_configuration {
 };
 static_assert(sizeof(tile_configuration) == 64);
 
-/// Tiles 0 to 3: C; 4 and 5: A with Depth bytes a row; 6 and 7: B with Depth / 4 rows. A constant in memory, because g++ 12 believes
-/// that the instruction reads 8 bytes and would drop stores to the rest.
+/// Tiles 0 to 3: C; 4 and 5: A, `rows` rows of Depth bytes; 6 and 7: B with Depth / 4 rows.
 template <int Depth>
-inline constexpr tile_configuration configuration_for = [] {
+constexpr tile_configuration configuration_of(int rows) noexcept {
     tile_configuration c;
     for (int t = 0; t < 8; ++t) {
         c.column_bytes[t] = t == 4 || t == 5 ? Depth : 64;
-        c.rows[t] = t >= 6 ? Depth / 4 : 16;
+        c.rows[t] = static_cast<std::uint8_t>(t >= 6 ? Depth / 4 : rows);
     }
     return c;
-}();
+}
+/// For 1 to 16 rows. Constants in memory, because g++ 12 believes that the instruction reads 8 bytes and would drop stores to
+/// the rest.
+template <int Depth>
+inline constexpr auto configurations = []<int... Rows>(std::integer_sequence<int, Rows...>) {
+    return std::array{configuration_of<Depth>(Rows + 1)...};
+}(std::make_integer_sequence<int, 16>{});
 
 } // namespace detail
 
-/// Sets the tile registers up for `Depth` bytes a step (32 or 64) and gives them back at the end of its life.
+/// Sets the tile registers up for `Depth` bytes a step (32 or 64) and `rows` rows of A and C, and gives them back at the end of
+/// its life.
 template <int Depth>
 class amx_tiles {
     static_assert(Depth == 32 || Depth == 64);
 
 public:
-    amx_tiles() noexcept { _tile_loadconfig(&detail::configuration_for<Depth>); }
+    explicit amx_tiles(index_t rows = 16) noexcept {
+        _tile_loadconfig(&detail::configurations<Depth>[static_cast<std::size_t>(rows - 1)]);
+    }
     amx_tiles(amx_tiles const&) = delete;
     amx_tiles& operator=(amx_tiles const&) = delete;
     ~amx_tiles() { _tile_release(); }
 
-    /// Starts sum Tile (of 4): A times B over `steps` steps. A: 16 rows, a_stride bytes apart, moving on by Depth bytes a step;
+    /// Starts sum Tile (of 4): A times B over `steps` steps. A: rows a_stride bytes apart, moving on by Depth bytes a step;
     /// B: rows of 64 bytes, four columns of k each, moving on by 16 Depth bytes a step. A product takes 52 cycles and another
-    /// can start every 16, so a sum is stored when three others have been started.
+    /// can start every `rows`, so a sum is stored when three others have been started.
     template <int Tile> // the instructions' tiles are literals
     TESSERA_FORCE_INLINE void start(std::int8_t const* a, index_t a_stride, std::int8_t const* b, index_t steps) const noexcept {
         static_assert(Tile >= 0 && Tile < 4);
@@ -109,7 +119,7 @@ public:
             }
         }
     }
-    /// out (16, 16) = sum Tile.
+    /// out (rows, 16) = sum Tile.
     template <int Tile>
     TESSERA_FORCE_INLINE void store(std::int32_t* out) const noexcept {
         static_assert(Tile >= 0 && Tile < 4);

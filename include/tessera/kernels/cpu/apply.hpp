@@ -113,7 +113,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     /// Whether a task of so many rows of x goes through matrix tiles.
     static bool uses_tiles(index_t m) noexcept {
         if constexpr (has_tiles)
-            return m >= 16 && simd::amx_is_allowed();
+            return m >= least_tile_rows && simd::amx_is_allowed();
         else
             return static_cast<void>(m), false;
     }
@@ -163,6 +163,11 @@ private:
         return index_t{1};
     }();
 
+    static constexpr index_t least_tile_rows = [] {
+        if constexpr (has_tiles && !is_bf16_product) return detail::amx_shape<weights, form>::least_rows;
+        return index_t{16};
+    }();
+
     static weights shape(operand const& w) noexcept {
         if constexpr (is_placed)
             return w.storage();
@@ -177,7 +182,8 @@ private:
             using shape = detail::bf16_shape<Arch, weights>;
             return maximum(shape::dot_bytes(w.cols()), uses_tiles(m) ? shape::tile_bytes(m) : 0);
         } else if constexpr (has_tiles) {
-            if (uses_tiles(m)) return detail::amx_shape<weights, form>::scratch_bytes(m);
+            using shape = detail::amx_shape<weights, form>;
+            if (uses_tiles(m)) return m <= shape::stream_rows ? shape::stream_bytes : shape::scratch_bytes(m);
         }
         bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
         return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
@@ -245,10 +251,18 @@ private:
         auto const emit = [&](index_t q, index_t m, simd::floats<Arch> const& value) noexcept {
             detail::add_to_task<Arch>(task, m, (p + q) * R, value);
         };
-        if constexpr (is_bf16_product)
+        if constexpr (is_bf16_product) {
             detail::product_panels_bf16<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
-        else
+        } else if (task.m1 - task.m0 <= detail::amx_shape<weights, form>::stream_rows) {
+            index_t const rows = task.m1 - task.m0;
+            for (index_t q = 0; q < count; ++q) {
+                auto const emit_row = [&](index_t m, simd::floats<Arch> const& value) noexcept { emit(q, m, value); };
+                std::byte const* const panel = data + q * packed.panel_bytes();
+                detail::stream_panel_amx<Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
+            }
+        } else {
             detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
+        }
 #endif
     }
     static void bf16_panel([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,

@@ -35,7 +35,12 @@ struct amx_shape {
                                       source::group % segment == 0 &&
                                       (source::offset != offset_kind::zero_point || source::bits <= 7);
     static constexpr index_t codes_bytes = chunk * 16;
+    /// Fewest rows of x that go through tiles, and most of them with which a panel streams by once.
+    static constexpr index_t least_rows = 9;
+    static constexpr index_t stream_rows = 16;
 
+    /// Scratch of `stream_panel_amx`: sums of an unfinished group, eight segments.
+    static constexpr index_t stream_bytes = 16 * 16 * static_cast<index_t>(sizeof(float)) + 8 * segment * 16;
     /// Scratch: the unpacked codes of the panels; for m rows of each, the sums, and those of unfinished groups.
     static constexpr index_t scratch_bytes(index_t m) noexcept {
         return panels * (codes_bytes + round_up(m, 16) * 32 * static_cast<index_t>(sizeof(float)));
@@ -123,11 +128,12 @@ struct prefetch_stretch {
     }
 };
 
-/// Adds the integer sums of the segment at column k to the float32 results of 16 rows of x from m. `total` holds the sums of
-/// a group of several segments.
+/// Adds the integer sums of the segment at column k to the float32 results of 16 rows of x from m, of which `rows` exist.
+/// `total` holds the sums of a group of several segments.
 template <class Arch, class Weights, class Form>
-TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t k,
-                                          std::int32_t const* sum, simd::floats<Arch> (&result)[16], float* total) noexcept {
+TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t rows,
+                                          index_t k, std::int32_t const* sum, simd::floats<Arch> (&result)[16],
+                                          float* total) noexcept {
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
     constexpr bool token_scale = Form::scale_group == 0;
@@ -143,7 +149,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     for (int r = 0; r < 16; ++r) {
         floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
         if constexpr (!token_scale) {
-            floats const s(x_scale[r * scales_stride]);
+            floats const s(x_scale[(r < rows ? r : 0) * scales_stride]);
             f = starts ? f * s : simd::fma(f, s, floats::load_aligned(total + 16 * r));
         } else if (!starts) {
             f = f + floats::load_aligned(total + 16 * r);
@@ -158,11 +164,13 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
         floats const offset = group_minima<Arch>(w, data, g);
         float const* const x_sum = x.scaled_sums + m * Form::blocks_of(x.columns) + g * w.group() / Form::block;
 #pragma GCC unroll 16
-        for (int r = 0; r < 16; ++r)
+        for (int r = 0; r < 16; ++r) {
+            index_t const row = r < rows ? r : 0;
             if constexpr (source::group == Form::block)
-                result[r] = simd::fma(offset, floats(x_sum[r * Form::blocks_of(x.columns)]), result[r]);
+                result[r] = simd::fma(offset, floats(x_sum[row * Form::blocks_of(x.columns)]), result[r]);
             else
-                result[r] = simd::fma(offset, floats(x.scaled_sum(m + r, g * w.group(), w.group_columns(g))), result[r]);
+                result[r] = simd::fma(offset, floats(x.scaled_sum(m + row, g * w.group(), w.group_columns(g))), result[r]);
+        }
     }
 }
 
@@ -175,7 +183,7 @@ TESSERA_FORCE_INLINE void finish_segment_amx(Tiles const& tiles, Weights const& 
     tiles.template store<Tile>(sum);
     next.template start<Tile>(tiles);
     ahead.step();
-    if (k < last) add_segment_amx<Arch>(w, data, x, m, k, sum, result, total);
+    if (k < last) add_segment_amx<Arch>(w, data, x, m, 16, k, sum, result, total);
 }
 
 /// Adds what columns [first, last), a chunk, give for 16 rows of x from m: products that `next` has started four ago, so that
@@ -242,6 +250,107 @@ void product_panels_amx(Weights const& w, std::byte const* data, index_t count, 
             if constexpr (Form::scale_group == 0) value = value * floats(x.scale(m, 0));
             emit(q, m, value);
         }
+    }
+}
+
+/// The last segment of a panel, shorter than others.
+template <class Arch, class Weights, class Form>
+TESSERA_COLD void unpack_tail_amx(Weights const& w, std::byte const* data, index_t k, std::int8_t* out) noexcept {
+    unpack_chunk_amx<Arch, Weights, Form>(w, data, k, w.cols(), out);
+}
+
+/// One segment of a panel, from column k, as signed bytes: most often a constant number of vectors.
+template <class Arch, class Weights, class Form>
+TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* data, index_t k, std::int8_t* out) noexcept {
+    using source = typename Weights::source;
+    constexpr index_t segment = amx_shape<Weights, Form>::segment;
+    if (k + segment > w.cols()) return unpack_tail_amx<Arch, Weights, Form>(w, data, k, out);
+    index_t const g = k / w.group();
+    std::byte const* const codes = data + w.record_offset(g) + Weights::header_bytes +
+                                   (k - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
+#pragma GCC unroll 4
+    for (index_t v = 0; v < segment / Weights::vector_columns; ++v) {
+        simd::prefetch(codes + 64 * v + prefetch_distance);
+        if constexpr (source::offset == offset_kind::zero_point)
+            out = simd::unpack_signed<Arch, Weights::width>(codes + 64 * v, group_zero_points<Arch>(w, data, g), out);
+        else
+            out = simd::unpack_signed<Arch, Weights::width, source::zero>(codes + 64 * v, out);
+    }
+}
+
+/// A panel that streams by: what it is multiplied with, and where its segments wait for their tiles.
+template <class Arch, class Weights, class Form>
+struct panel_stream_amx {
+    using shape = amx_shape<Weights, Form>;
+    static constexpr index_t segment = shape::segment;
+    static constexpr index_t slots = 8;
+
+    Weights const& w;
+    std::byte const* data;
+    Form const& x;
+    index_t m, rows;
+    std::int8_t const* x_codes; // row m
+    index_t x_stride;
+    std::int8_t* codes; // slots segments
+    float* total;
+
+    TESSERA_FORCE_INLINE std::int8_t* slot(index_t k) const noexcept { return codes + k % (slots * segment) * 16; }
+    TESSERA_FORCE_INLINE void unpack(index_t k) const noexcept {
+        if (k < w.cols()) unpack_segment_amx<Arch, Weights, Form>(w, data, k, slot(k));
+    }
+    /// The segment at column k.
+    template <int Tile, class Tiles>
+    TESSERA_FORCE_INLINE void start(Tiles const& tiles, index_t k) const noexcept {
+        index_t const columns = minimum(segment, w.cols() - k);
+        index_t const steps = segment == shape::depth ? 1 : ceil_div(columns, shape::depth);
+        if (columns > 0) tiles.template start<Tile>(x_codes + k, x_stride, slot(k), steps);
+    }
+    /// The segment at column k is done, the fourth from there starts, the fifth is unpacked.
+    template <int Tile, class Tiles>
+    TESSERA_FORCE_INLINE void step(Tiles const& tiles, index_t k, std::int32_t* sum,
+                                   simd::floats<Arch> (&result)[16]) const noexcept {
+        if (k >= w.cols()) return;
+        tiles.template store<Tile>(sum);
+        start<Tile>(tiles, k + 4 * segment);
+        unpack(k + 5 * segment);
+        add_segment_amx<Arch>(w, data, x, m, rows, k, sum, result, total);
+    }
+};
+
+/// Few rows of x, `rows` of at most 16 from m, by one panel: its codes are unpacked as they come from memory, a segment for
+/// each that is multiplied, so that memory, tiles and vectors work at the same time. emit(m, value) for each row.
+template <class Arch, class Weights, class Form, class Emit>
+void stream_panel_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t rows, std::byte* scratch,
+                      Emit const& emit) noexcept {
+    using shape = amx_shape<Weights, Form>;
+    using floats = simd::floats<Arch>;
+    using stream = panel_stream_amx<Arch, Weights, Form>;
+    simd::amx_tiles<shape::depth> const tiles{rows};
+    alignas(64) std::int32_t sums[2][256] = {};
+    auto* const codes = reinterpret_cast<std::int8_t*>(scratch + 16 * 16 * sizeof(float));
+    stream const panel{w, data, x, m, rows, x.row(m), Form::stride_of(x.columns), codes, reinterpret_cast<float*>(scratch)};
+    constexpr index_t segment = shape::segment;
+    floats result[16];
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) result[r] = floats(0.0f);
+    for (index_t k = 0; k < 5 * segment; k += segment) panel.unpack(k);
+    panel.template start<0>(tiles, 0);
+    panel.template start<1>(tiles, segment);
+    panel.template start<2>(tiles, 2 * segment);
+    panel.template start<3>(tiles, 3 * segment);
+    for (index_t k = 0; k < w.cols(); k += 4 * segment) {
+        panel.template step<0>(tiles, k, sums[0], result);
+        panel.template step<1>(tiles, k + segment, sums[1], result);
+        panel.template step<2>(tiles, k + 2 * segment, sums[0], result);
+        panel.template step<3>(tiles, k + 3 * segment, sums[1], result);
+    }
+    auto* const sum = reinterpret_cast<float*>(scratch);
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) result[r].store_aligned(sum + 16 * r);
+    for (index_t r = 0; r < rows; ++r) {
+        floats value = floats::load_aligned(sum + 16 * r);
+        if constexpr (Form::scale_group == 0) value = value * floats(x.scale(m + r, 0));
+        emit(m + r, value);
     }
 }
 
