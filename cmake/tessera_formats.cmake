@@ -28,7 +28,7 @@ function(tessera_add_formats target)
         set(arg_PREPARATION "tessera::int8_per_group<32>")
     endif()
     string(MAKE_C_IDENTIFIER "${target}" name)
-    set(folder ${CMAKE_CURRENT_BINARY_DIR}/tessera_formats/${name})
+    set(folder ${CMAKE_CURRENT_BINARY_DIR}/tessera_formats/${target})
 
     # With ARCHS the functions that add formats are templates of the instruction set, each specialised once for it.
     if(arg_ARCHS)

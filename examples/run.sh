@@ -14,6 +14,13 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 targets=example_generate
 [ $# -gt 0 ] || targets="$targets example_compress"
 
+# Nothing is installed or built for a question.
+case " $* " in
+*' --help '* | *' -h '*) sed -n '3,/^set -eu/s/^# \{0,1\}//p' "$0"; say 'options of the program, once it is built: build/release/examples/generate --help'
+    [ ! -x "$root/build/release/examples/generate" ] || "$root/build/release/examples/generate" --help
+    exit 0 ;;
+esac
+
 # The arguments may already say which model and which prompt.
 own_model=no
 own_prompt=no

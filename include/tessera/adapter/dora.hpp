@@ -115,7 +115,7 @@ vector<float> dora_factors(Exec const& exec, Base const& base, LowRank const& ad
         for (index_t i = 0; i < n; ++i) {
             double squares = 0;
             for (index_t k = 0; k < w.cols(); ++k) squares += static_cast<double>(part(i, k)) * static_cast<double>(part(i, k));
-            factors(n0 + i) = squares > 0 ? static_cast<float>(static_cast<double>(m[n0 + i]) / std::sqrt(squares)) : 0.0f;
+            factors(n0 + i) = squares == 0 ? 0.0f : static_cast<float>(static_cast<double>(m[n0 + i]) / std::sqrt(squares));
         }
     }
     return factors;

@@ -98,7 +98,7 @@ public:
                 exact_power += exact * exact;
                 change_power += change * change;
                 error_power += error * error;
-                e.max_error = std::fabs(error) > e.max_error ? std::fabs(error) : e.max_error;
+                if (!(std::fabs(error) <= e.max_error) && !std::isnan(e.max_error)) e.max_error = std::fabs(error); // NaN stays
             }
         }
         auto const decibels = [&](double power) {

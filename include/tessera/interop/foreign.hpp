@@ -5,15 +5,13 @@
 /// What the readers and writers of foreign files share: names made safe to print, bytes appended, files saved.
 
 #include "../core/error.hpp"
+#include "../storage/file_to_be.hpp"
 
-#include <cerrno>
 #include <cstddef>
-#include <cstdio>
 #include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI::detail {
@@ -39,21 +37,14 @@ inline void append_bytes(std::vector<std::byte>& out, std::span<std::byte const>
     if (!bytes.empty()) std::memcpy(out.data() + at, bytes.data(), bytes.size());
 }
 
-/// Calls write(sink), and sink(std::span<std::byte const>) appends to the file.
-/// @throws format_error naming format, path and the system's reason.
+/// Calls write(sink), and sink(std::span<std::byte const>) appends to the file, which takes its name when it is whole: what is
+/// written may lie in the mapped file of that name.
+/// @throws format_error naming format, path and the system's reason; the file that was there stays
 template <class Write>
 void save_file(char const* format, std::string const& path, Write const& write) {
-    std::FILE* const out = std::fopen(path.c_str(), "wb");
-    int error = out == nullptr ? errno : 0;
-    if (out != nullptr) {
-        write([&](std::span<std::byte const> part) {
-            if (error == 0 && !part.empty() && std::fwrite(part.data(), 1, part.size(), out) != part.size()) error = errno;
-        });
-        if (std::fclose(out) != 0 && error == 0) error = errno;
-    }
-    if (error != 0)
-        raise<format_error>("tessera: " + std::string{format} + ": " + path + ": cannot write: " +
-                            std::generic_category().message(error));
+    file_to_be out{path, std::string{format} + ": " + path};
+    write([&](std::span<std::byte const> part) { out.add(part.data(), part.size()); });
+    out.finish();
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail

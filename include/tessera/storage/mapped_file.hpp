@@ -100,7 +100,8 @@ namespace detail {
 
 /// A file descriptor that closes itself.
 struct open_descriptor {
-    explicit open_descriptor(std::string const& path) : value{::open(path.c_str(), O_RDONLY | O_CLOEXEC)} {
+    // Not blocking, or a pipe would be waited for before it is refused.
+    explicit open_descriptor(std::string const& path) : value{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)} {
         if (value < 0) raise_file(path, "cannot open", errno);
     }
     open_descriptor(open_descriptor const&) = delete;

@@ -24,12 +24,11 @@
 ///
 /// Compressed sparse rows (csr) are not kept: they are packed each time, into the arena.
 
+#include "file_to_be.hpp"
 #include "mapped_file.hpp"
 #include "placed_table.hpp"
 #include "prepacked.hpp"
 
-#include <cerrno>
-#include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
@@ -112,59 +111,6 @@ private:
     std::vector<item> items_;
     std::size_t saved_ = 0;
 };
-
-namespace detail {
-
-inline bool file_exists(std::string const& path) noexcept {
-    std::FILE* const f = std::fopen(path.c_str(), "rb");
-    if (f != nullptr) std::fclose(f);
-    return f != nullptr || errno != ENOENT;
-}
-
-/// A new file beside `path`, which takes its place when all is written.
-class file_to_be {
-public:
-    explicit file_to_be(std::string const& path) : path_{path} {
-#if defined(__unix__) || defined(__APPLE__)
-        // A name of its own for every process and attempt.
-        for (int i = 0; i < 100 && out_ == nullptr; ++i) {
-            temporary_ = path + "." + std::to_string(::getpid()) + "." + std::to_string(i) + ".tmp";
-            int const f = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-            if (f < 0 && errno != EEXIST) break;
-            if (f >= 0 && (out_ = ::fdopen(f, "wb")) == nullptr) ::close(f);
-        }
-#else
-        temporary_ = path + ".tmp";
-        out_ = std::fopen(temporary_.c_str(), "wb");
-#endif
-        if (out_ == nullptr) raise_file(path_, "cannot write", errno);
-        std::setvbuf(out_, nullptr, _IOFBF, std::size_t{1} << 20);
-    }
-    file_to_be(file_to_be const&) = delete;
-    file_to_be& operator=(file_to_be const&) = delete;
-    ~file_to_be() {
-        if (out_ != nullptr) std::fclose(out_);
-        if (!temporary_.empty()) std::remove(temporary_.c_str());
-    }
-    void add(void const* data, std::size_t bytes) {
-        if (bytes != 0 && std::fwrite(data, 1, bytes, out_) != bytes) raise_file(path_, "cannot write", errno);
-    }
-    void finish() {
-        if (std::fclose(std::exchange(out_, nullptr)) != 0) raise_file(path_, "cannot write", errno);
-#if defined(_WIN32)
-        std::remove(path_.c_str()); // rename does not replace there
-#endif
-        if (std::rename(temporary_.c_str(), path_.c_str()) != 0) raise_file(path_, "cannot be replaced", errno);
-        temporary_.clear();
-    }
-
-private:
-    std::string path_;
-    std::string temporary_;
-    std::FILE* out_ = nullptr;
-};
-
-} // namespace detail
 
 inline placed_cache::placed_cache(std::string path, placed_cache_options const& options)
     : path_{std::move(path)}, options_{options} {

@@ -200,6 +200,19 @@ TEST_CASE("merged into 16 bits: rounded once") {
     CHECK(static_cast<float>(ts::detail::round_once<ts::bf16>(-tie_and_more)) == -1.0f - 0x1p-7f);
 }
 
+TEST_CASE("a NaN is no small error") {
+    ts::matrix<float> w{3, 4}, b{3, 1}, a{1, 4};
+    for (index_t i = 0; i < w.size(); ++i) w.data()[i] = static_cast<float>(i);
+    w(1, 1) = std::numeric_limits<float>::quiet_NaN();
+    auto const m = ts::merge(w, ts::low_rank{b, a, 1.0f});
+    CHECK(std::isnan(m.error.max_error));
+    ts::vector<float> magnitude{3};
+    for (index_t n = 0; n < 3; ++n) magnitude(n) = 1;
+    auto const factors = ts::dora_factors(ts::cpu<>{}, ts::linear{w}, ts::low_rank{b, a, 1.0f}, magnitude);
+    CHECK(factors(0) > 0);
+    CHECK(std::isnan(factors(1)));
+}
+
 TEST_CASE("merged into quantised weights: the error that is reported is the error there is") {
     auto const w = random(24, 96, 1);
     auto const b = random(24, 4, 2, 0.3f);

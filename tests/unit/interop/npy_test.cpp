@@ -10,8 +10,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
 #include <string>
 #include <vector>
+#if defined(__unix__)
+#include <unistd.h>
+#endif
 
 namespace ts = tessera;
 
@@ -228,3 +233,30 @@ TEST_CASE("any byte of a good file") {
             refusal(b); // accepted and read, or refused; sanitizers see the rest
         }
 }
+
+#if defined(__unix__)
+TEST_CASE("a mapped file is replaced by what is read from it, through a link; what cannot be written leaves it") {
+    namespace fs = std::filesystem;
+    fs::path const folder = fs::temp_directory_path() / ("tessera_npy_" + std::to_string(::getpid()));
+    fs::create_directories(folder);
+    std::string const path = (folder / "m.npy").string(), link = (folder / "link.npy").string();
+    ts::matrix<float> w{64, 300};
+    for (ts::index_t i = 0; i < w.size(); ++i) w.data()[i] = static_cast<float>(i);
+    ts::npy::save(path, w.view());
+    fs::create_symlink("m.npy", link);
+    {
+        ts::mapped_file const old{link};
+        auto const a = ts::npy::parse(old.bytes(), link);
+        ts::npy::save(link, ts::npy::as_view<float, 2>(a)); // its bytes lie in the file that it replaces
+    }
+    CHECK(fs::is_symlink(link));
+    ts::mapped_file const file{path};
+    auto const again = ts::npy::parse(file.bytes(), path);
+    auto const v = ts::npy::as_view<float, 2>(again);
+    for (ts::index_t i = 0; i < 64; ++i)
+        for (ts::index_t j = 0; j < 300; ++j) REQUIRE(v(i, j) == w(i, j));
+    CHECK_THROWS_AS(ts::npy::save((folder / "none" / "m.npy").string(), w.view()), ts::format_error);
+    CHECK(std::distance(fs::directory_iterator{folder}, fs::directory_iterator{}) == 2); // nothing beside them
+    fs::remove_all(folder);
+}
+#endif
