@@ -26,8 +26,9 @@ struct default_accessor {
     TESSERA_HOST_DEVICE constexpr explicit(false) default_accessor(default_accessor<U>) noexcept {}
 
     TESSERA_HOST_DEVICE constexpr reference access(data_handle_type p, index_t i) const noexcept { return p[i]; }
+    /// Of nothing, a part is nothing: an empty view may have no memory.
     TESSERA_HOST_DEVICE constexpr data_handle_type offset(data_handle_type p, index_t i) const noexcept {
-        return p + i;
+        return p == nullptr ? p : p + i;
     }
 };
 
@@ -45,7 +46,7 @@ struct scaled_accessor {
         return static_cast<reference>(factor * p[i]);
     }
     TESSERA_HOST_DEVICE constexpr data_handle_type offset(data_handle_type p, index_t i) const noexcept {
-        return p + i;
+        return p == nullptr ? p : p + i;
     }
 };
 

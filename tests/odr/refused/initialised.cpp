@@ -2,7 +2,7 @@
 // expect: has a variable that is initialised when the program starts
 #include <cstdlib>
 
-int const started = std::atoi("1");
+int const started = std::rand();
 int entry_sse2();
 int entry_sse2() {
     return started;

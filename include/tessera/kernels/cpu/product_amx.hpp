@@ -2,12 +2,13 @@
 #pragma once
 
 /// @file
-/// Many int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and therefore
-/// its bits are those of product_int8.hpp.
+/// Nine and more int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and
+/// therefore its bits are those of product_int8.hpp.
 ///
-/// Columns are taken in chunks: four panels' codes are unpacked, less their zero, to signed bytes (16 KiB, in the first-level
-/// cache), and every block of 16 rows of x is multiplied by them. Four sums are under way in the tiles; when one is done its
-/// tile starts the next product, and the vector units scale what it gave. Per group of 32 columns and 16 x 16 results that is
+/// Up to 16 rows, which memory bounds, meet a panel while it streams by (`stream_panel_amx`). With more of them
+/// (`product_panels_amx`) columns are taken in chunks: four panels' codes are unpacked, less their zero, to signed bytes
+/// (16 KiB, in the first-level cache), and every block of 16 rows of x is multiplied by them. Four sums are under way in the
+/// tiles; when one is done its tile starts the next product, and the vector units scale what it gave. Per group of 32 columns and 16 x 16 results that is
 /// a tile product (16 cycles), 24 rows of tiles loaded and 16 stored, and for every row a conversion and one to three
 /// multiply-adds: 45 cycles if nothing else is done on the processor this was measured on, whose tile instructions and vector
 /// arithmetic hardly overlap; about 75 here.
