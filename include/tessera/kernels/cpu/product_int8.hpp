@@ -128,7 +128,8 @@ TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::b
     return record_zero_points<Arch, Weights>(panel + w.record_offset(g));
 }
 
-/// sum[p][m] = -zero * (sum of row m0 + m of x over the blocks of a segment of `columns` columns), zero the format's or the group's.
+/// sum[p][m] = -zero * (sum of row m0 + m of x over the blocks of a segment of `columns` columns), zero the format's or the
+/// group's.
 template <class Arch, class Weights, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_t offset, Form const& x, index_t m0,
                                      index_t first_block, index_t columns, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
@@ -148,7 +149,7 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_
     }
 }
 
-/// Adds group g of NP panels, whose records are at `offset`, for rows m0 .. m0 + MR of x; result[p][m] has one lane per row of
+/// Adds group g of NP panels, whose records are at `offset`, for rows m0 .. m0 + MR of x; result[m][p] has one lane per row of
 /// panel p.
 template <class Arch, class Weights, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t g,
@@ -206,6 +207,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
 
 /// Rows of x whose results wait in memory while panels stream by.
 inline constexpr index_t int8_rows_together = 16;
+
 /// Rows m .. m + MR of x by groups [first, last) of NP panels, whose first record is at `offset`: result[m][p] += their part.
 template <class Arch, class Weights, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t first,
