@@ -303,4 +303,36 @@ TESSERA_FORCE_INLINE void store_block(T* p, float_block<Arch> const& b) noexcept
     }
 }
 
+/// True where stores can pass the caches by.
+template <class Arch>
+inline constexpr bool has_streaming = detail::is_512<Arch> || detail::is_256<Arch> || detail::is_128<Arch>;
+
+/// A block of elements, both sides aligned to 64 bytes or to the block, past the caches: its lines are not read before they
+/// are written. Another thread sees them after `end_streaming`.
+template <class Arch, storable_element T>
+TESSERA_FORCE_INLINE void stream_block([[maybe_unused]] T* to, [[maybe_unused]] T const* from) noexcept {
+#if defined(__SSE2__) || defined(_M_X64)
+    constexpr index_t bytes = block_size<Arch> * index_t{sizeof(T)};
+    auto* const out = reinterpret_cast<char*>(to);
+    auto const* const in = reinterpret_cast<char const*>(from);
+#if defined(__AVX512F__)
+    if constexpr (detail::is_512<Arch>) {
+        for (index_t i = 0; i < bytes; i += 64)
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(out + i), _mm512_load_si512(in + i));
+        return;
+    }
+#endif
+    for (index_t i = 0; i < bytes; i += 16)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(out + i), _mm_load_si128(reinterpret_cast<__m128i const*>(in + i)));
+#endif
+}
+
+/// Orders streamed stores before what the thread stores next.
+template <class Arch>
+TESSERA_FORCE_INLINE void end_streaming() noexcept {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_sfence();
+#endif
+}
+
 } // namespace tessera::inline TESSERA_ABI::simd

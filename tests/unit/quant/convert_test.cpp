@@ -171,6 +171,28 @@ TEST_CASE("any shape, strided and offset, on any number of threads") {
     CHECK(same_bits(one, many));
 }
 
+TEST_CASE("outputs that pass the caches by, from any address") {
+    // Just beyond detail::streamed_bytes, and not a whole number of blocks; the byte before and the one after stay.
+    auto const n = static_cast<std::size_t>(ts::detail::streamed_bytes / 4 + 77);
+    std::vector<ts::e4m3fn> x(n);
+    for (std::size_t i = 0; i < n; ++i) x[i] = ts::e4m3fn::from_bits(static_cast<std::uint8_t>(i * 37 >> 3));
+    std::vector<float> expected(n + 32, 5.0f);
+    std::vector<float> actual(n + 32, 5.0f);
+    auto const part = [&](std::vector<float>& y, ts::index_t at) {
+        return ts::vector_view<float>{y.data() + at, static_cast<ts::index_t>(n)};
+    };
+    ts::convert(ts::reference{}, as_vector(x), part(expected, 3));
+    tessera_test::archs_by_width::visit([&]<class Arch>(Arch) {
+        CAPTURE(std::string{Arch::name});
+        actual.assign(actual.size(), 5.0f);
+        ts::convert(ts::cpu<Arch, ts::serial>{}, as_vector(x), part(actual, 3));
+        CHECK(same_bits(expected, actual));
+    });
+    actual.assign(actual.size(), 5.0f);
+    ts::convert(ts::cpu<>{}, as_vector(x), part(actual, 3));
+    CHECK(same_bits(expected, actual));
+}
+
 TEST_CASE("owners, and views read backwards") {
     ts::matrix<float> x{3, 5};
     ts::matrix<ts::fp16> y{3, 5};
