@@ -16,7 +16,7 @@
 
 #include <tessera/numerics/convert.hpp>
 #include <tessera/numerics/error_bounds.hpp>
-#include <tessera/operators/apply.hpp>
+#include <tessera/operators/apply_reference.hpp>
 
 #include <cmath>
 #include <vector>

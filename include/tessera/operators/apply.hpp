@@ -12,9 +12,8 @@
 /// may be y itself); nothing is written then. The workspace of the policy grows when it must: `exec.reserve(workspace_bytes(exec, w, x))` beforehand makes the call allocation-free.
 
 #include "../kernels/epilogue.hpp"
-#include "aliasing.hpp"
+#include "apply_reference.hpp"
 #include "prepare.hpp"
-#include "reference.hpp"
 
 #include <cstddef>
 #include <cstring>
@@ -22,16 +21,6 @@
 namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
-
-template <class T, class E, class L, class A>
-matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n) {
-    static_assert(E::rank() == 2 && is_activation<T>, "tessera: x and y are matrices of float, fp16 or bf16");
-    check::equal("apply", "rows of y", y.extent(0), m, "rows of x");
-    check::equal("apply", "columns of y", y.extent(1), n, "rows of the operator");
-    check::elements("apply", "y", y);
-    check::distinct_elements("apply", "y", matrix_view<T>{y});
-    return y;
-}
 
 template <class Y, class Epilogue>
 void finish_tile(product_task const& task, matrix_view<Y> const& y, Epilogue const& finish) noexcept {
@@ -63,20 +52,6 @@ void apply_prepared(Exec const& exec, workspace_scope& scope, Op const& w, prepa
                 [&](product_task const& task) noexcept { finish_tile(task, y, finish); });
 }
 
-template <class Op, class X, class Y, class Epilogue>
-void apply_reference(reference const& exec, Op const& w, matrix_view<X const> const& x, matrix_view<Y> const& y,
-                     Epilogue const& finish) {
-    workspace_scope scope{exec.scratch()};
-    double* const row = scope.carve<double>(w.cols());
-    double* const out = scope.carve<double>(w.rows());
-    for (index_t m = 0; m < x.extent(0); ++m) {
-        for (index_t k = 0; k < w.cols(); ++k) row[k] = static_cast<double>(static_cast<float>(x(m, k)));
-        for (index_t n = 0; n < w.rows(); ++n) out[n] = 0;
-        kernel<op::apply, reference, Op>::row(w, row, out, 1.0, exec.scratch());
-        for (index_t n = 0; n < w.rows(); ++n) y(m, n) = static_cast<Y>(finish(static_cast<float>(out[n]), m, n));
-    }
-}
-
 } // namespace detail
 
 /// y = finish(x Wᵀ); see the file comment.
@@ -92,14 +67,10 @@ void apply(Exec const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k
     check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
     detail::check_reads("apply", w, finish, out);
     if (out.empty()) return; // x may have any number of rows then
-    if constexpr (std::is_same_v<Exec, reference>) {
-        detail::apply_reference(exec, w, values, out, finish);
-    } else {
-        workspace_scope scope{exec.scratch()};
-        auto const prepared = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(values, scope);
-        prepared.inputs.run(exec, values);
-        detail::apply_prepared(exec, scope, w, prepared, out, finish);
-    }
+    workspace_scope scope{exec.scratch()};
+    auto const prepared = detail::plan_rows<typename kernel<op::apply, Exec, Op>::forms, Exec>(values, scope);
+    prepared.inputs.run(exec, values);
+    detail::apply_prepared(exec, scope, w, prepared, out, finish);
 }
 
 /// y = finish(x Wᵀ) for an x that `prepare` made ready.
@@ -116,19 +87,6 @@ void apply(Exec const& exec, Op const& w, prepared_rows<Forms> const& x, // (m, 
     if (out.empty()) return; // x may have any number of rows then
     workspace_scope scope{exec.scratch()};
     detail::apply_prepared(exec, scope, w, x, out, finish);
-}
-
-/// Owners stand for their operator; so do owning tensors for views of them, x, y or both.
-template <execution_policy Exec, operator_owner Owner, class X, class Y, epilogue Epilogue = no_epilogue>
-    requires(!detail::is_matrix_owner<X> && !detail::is_matrix_owner<Y>)
-void apply(Exec const& exec, Owner const& w, X const& x, Y const& y, Epilogue const& finish = {}) {
-    apply(exec, w.view(), x, y, finish);
-}
-template <execution_policy Exec, class Op, class X, class Y, epilogue Epilogue = no_epilogue>
-    requires((linear_operator<Op> || operator_owner<Op>) &&
-             (detail::is_matrix_owner<X> || detail::is_matrix_owner<std::remove_cvref_t<Y>>))
-void apply(Exec const& exec, Op const& w, X const& x, Y&& y, Epilogue const& finish = {}) {
-    apply(exec, w, detail::without_owner(x), detail::without_owner(y), finish);
 }
 
 /// Bytes of scratch that `apply(exec, w, x, y)` carves from the policy's workspace.

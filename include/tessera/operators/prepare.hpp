@@ -14,6 +14,7 @@
 
 #include "../core/overlap.hpp"
 #include "../kernels/cpu/decode.hpp"
+#include "door.hpp"
 #include "terms.hpp"
 
 namespace tessera::inline TESSERA_ABI {
@@ -29,23 +30,6 @@ struct prepared_rows {
 
 namespace detail {
 
-template <class T>
-inline constexpr bool is_matrix_owner = false;
-template <class T>
-inline constexpr bool is_matrix_owner<tensor<T, 2>> = true;
-
-/// The view of a tensor; anything else as it is.
-template <class X>
-auto without_owner(X& x) noexcept {
-    if constexpr (is_matrix_owner<std::remove_const_t<X>>)
-        return x.view();
-    else
-        return x;
-}
-
-template <class T>
-inline constexpr bool is_activation = std::is_same_v<T, float> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
-
 template <class Preparation, class Exec>
 struct forms_of_preparation {
     using type = type_list<int8_rows<activation_group<Preparation>, 32>>;
@@ -58,16 +42,6 @@ template <class Exec>
 struct forms_of_preparation<as_bf16, Exec> {
     using type = type_list<typename form_of<typename Exec::arch_type, prepacked<panel<Exec::arch_type::lanes, 1>, matrix_view<float const>>, as_bf16>::type>;
 };
-
-/// x as the kernels take it.
-template <class T, class E, class L, class A>
-matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T, E, L, A> const& x) {
-    static_assert(E::rank() == 2 && is_activation<std::remove_cv_t<T>>,
-                  "tessera: x and y are matrices of float, fp16 or bf16");
-    check::at_least(operation, "rows of x", x.extent(0), 0);
-    check::elements(operation, "x", x);
-    return x;
-}
 
 template <class Forms, class Exec, class X, class Arena>
 prepared_rows<Forms> plan_rows(X const& x, Arena& arena) {

@@ -12,6 +12,7 @@
 #include "support/instruction_sets.hpp"
 
 #include <tessera/core/philox.hpp>
+#include <tessera/operators/apply.hpp>
 #include <tessera/operators/place.hpp>
 #include <tessera/storage/quantized.hpp>
 
