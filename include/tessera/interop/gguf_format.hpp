@@ -6,7 +6,7 @@
 ///
 /// A file is: magic "GGUF", version, tensor count, metadata count; the metadata (key, type, value); the tensor
 /// descriptions (name, dimensions, type, offset); padding; the data. All little endian, strings are a 64-bit length and
-/// that many bytes. Source: the GGUF specification; sizes of tensor types as in gguf-py (`GGML_QUANT_SIZES`).
+/// that many bytes. Source: the GGUF specification; sizes of tensor types as in gguf-py (`GGML_QUANT_SIZES`), of q2_0 as in ggml.
 
 #include "../core/types.hpp"
 #include "../numerics/half.hpp"
@@ -88,7 +88,22 @@ enum class tensor_type : std::uint32_t {
     q5_k = 13,
     q6_k = 14,
     q8_k = 15,
-    bf16 = 30
+    iq2_xxs = 16,
+    iq2_xs = 17,
+    iq3_xxs = 18,
+    iq1_s = 19,
+    iq4_nl = 20,
+    iq3_s = 21,
+    iq2_s = 22,
+    iq4_xs = 23,
+    iq1_m = 29,
+    bf16 = 30,
+    tq1_0 = 34,
+    tq2_0 = 35,
+    mxfp4 = 39,
+    nvfp4 = 40,
+    q1_0 = 41,
+    q2_0 = 42
 };
 
 /// Name and size of a tensor type; `block_size` elements take `block_bytes` bytes.
@@ -98,7 +113,7 @@ struct tensor_type_info {
     std::uint16_t block_bytes = 0;
 };
 
-inline constexpr std::uint32_t tensor_types = 42; ///< codes below this may be known
+inline constexpr std::uint32_t tensor_types = 43; ///< codes below this may be known
 
 /// What there is to know about a tensor type; nothing where the code is unknown.
 constexpr tensor_type_info info_of(tensor_type t) noexcept {
@@ -111,7 +126,7 @@ constexpr tensor_type_info info_of(tensor_type t) noexcept {
         {"i16", 1, 2},       {"i32", 1, 4},      {"i64", 1, 8},        {"f64", 1, 8},       {"iq1_m", 256, 56},
         {"bf16", 1, 2},      {},                 {},                   {},                  {"tq1_0", 256, 54},
         {"tq2_0", 256, 66},  {},                 {},                   {},                  {"mxfp4", 32, 17},
-        {"nvfp4", 64, 36},   {"q1_0", 128, 18},
+        {"nvfp4", 64, 36},   {"q1_0", 128, 18},  {"q2_0", 64, 18},
     };
     auto const i = static_cast<std::uint32_t>(t);
     return i < tensor_types ? table[i] : tensor_type_info{};

@@ -3,8 +3,8 @@
 
 /// @file
 /// Block formats of GGUF files with one scale for 32 weights: `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`; and `block_format`, the
-/// concept that they and the two-level formats of k_formats.hpp meet. Data only: who multiplies, and how, is the kernels'
-/// business.
+/// concept that they, the two-level formats of k_formats.hpp, ternary_formats.hpp, table_formats.hpp and grid_formats.hpp meet.
+/// Data only: who multiplies, and how, is the kernels' business.
 ///
 /// Every format is affine, one value is
 ///
@@ -97,6 +97,15 @@ constexpr block_range range_of(float const* x, int size) noexcept {
         r.is_finite = r.is_finite && a <= std::numeric_limits<float>::max();
     }
     return r;
+}
+
+/// What a code stands for before scale and minimum: an entry of the format's table, or itself.
+template <class Format>
+TESSERA_HOST_DEVICE constexpr float value_of_code(int code) noexcept {
+    if constexpr (requires { Format::value(code); })
+        return Format::value(code);
+    else
+        return static_cast<float>(code);
 }
 
 /// The scale of a block with non-finite input.
@@ -339,6 +348,12 @@ concept block_format =
         { F::decode(b, i) } noexcept -> std::same_as<float>;
         { F::encode(x, out) } noexcept;
     };
+
+/// A block format whose codes, counted from 0, stand for the values of a table: w = scale * value(code).
+template <class F>
+concept table_format = block_format<F> && F::min_code == 0 && !F::has_minimum && requires(int code) {
+    { F::value(code) } noexcept -> std::same_as<float>;
+};
 
 /// Formats by name, for code that is compiled once for each.
 template <block_format... Format>

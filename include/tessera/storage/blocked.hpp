@@ -3,13 +3,16 @@
 
 /// @file
 /// `blocked<Format>`: a matrix of weights stored as blocks along k, in the byte layout that GGUF files carry. The formats are
-/// described in block_formats.hpp (q4_0 to q8_0) and k_formats.hpp (q2_k to q8_k).
+/// described in block_formats.hpp (q4_0 to q8_0), k_formats.hpp (q2_k to q8_k), ternary_formats.hpp (q2_0, tq1_0, tq2_0),
+/// table_formats.hpp (q1_0, iq4_nl, iq4_xs, gguf_mxfp4, gguf_nvfp4) and grid_formats.hpp (iq1_s to iq3_s).
 
 #include "../core/error.hpp"
 #include "../core/types.hpp"
 #include "block_formats.hpp"
 #include "buffer.hpp"
 #include "k_formats.hpp"
+#include "table_formats.hpp"
+#include "ternary_formats.hpp"
 
 #include <cstring>
 #include <limits>

@@ -44,7 +44,9 @@ template <class Scheme>
 struct code_source<quantized<Scheme>> {
     using storage = quantized<Scheme>;
     using format = typename Scheme::format;
-    using scale_type = detail::placed_scale<typename storage::scale_type>;
+    /// Of two levels the product is placed.
+    using scale_type =
+        std::conditional_t<Scheme::has_two_levels, float, detail::placed_scale<typename storage::scale_type>>;
 
     static constexpr bool is_coded = true;
     /// Integer codes may go into integer dot products.
@@ -82,15 +84,29 @@ struct code_source<quantized<Scheme>> {
     static constexpr int zero_point(storage const& w, index_t n, index_t k) noexcept { return w.zero_point(n, k); }
 };
 
-/// Blocks of GGUF files: integer codes, scales and minima in each block.
+namespace detail {
+
+/// What a placed group of blocks stores as its scale; of two levels the lower one.
+template <class Format>
+constexpr auto block_scale() noexcept {
+    if constexpr (two_level_format<Format>)
+        return std::int8_t{};
+    else if constexpr (requires { typename Format::placed_scale; })
+        return typename Format::placed_scale{}; // a scale whose type no machine converts
+    else
+        return decltype(Format::block::scale){};
+}
+
+} // namespace detail
+
+/// Blocks of GGUF files: integer codes or codes of a table, scales and minima in each block.
 template <block_format Format>
 struct code_source<blocked<Format>> {
     using storage = blocked<Format>;
-    /// What a group stores; of two levels the lower one.
-    using scale_type = std::conditional_t<two_level_format<Format>, std::int8_t, decltype(Format::block::scale)>;
+    using scale_type = decltype(detail::block_scale<Format>());
 
     static constexpr bool is_coded = true;
-    static constexpr bool is_integer = true;
+    static constexpr bool is_integer = !table_format<Format>;
     static constexpr int bits = Format::code_bits;
     static constexpr int zero = -Format::min_code;
     static constexpr offset_kind offset = Format::has_minimum ? offset_kind::minimum : offset_kind::none;
@@ -105,7 +121,7 @@ struct code_source<blocked<Format>> {
         return static_cast<std::uint32_t>(
             Format::code(block_at(w, n, k), static_cast<int>(k % Format::block_size)) + zero);
     }
-    static constexpr float value(std::uint32_t c) noexcept { return static_cast<float>(static_cast<int>(c) - zero); }
+    static constexpr float value(std::uint32_t c) noexcept { return detail::value_of_code<Format>(static_cast<int>(c) - zero); }
     static constexpr int group_at(index_t k) noexcept { return static_cast<int>(k % Format::block_size) / Format::group_size; }
     static constexpr float scale(storage const& w, index_t n, index_t k) noexcept {
         return Format::scale(block_at(w, n, k), group_at(k));

@@ -59,13 +59,13 @@ struct two_level_blocks {
     TESSERA_HOST_DEVICE static constexpr int sub_minimum(Block const&, int) noexcept { return 0; }
 
     TESSERA_HOST_DEVICE static constexpr float scale(Block const& b, int g) noexcept {
-        return super_scale(b) * static_cast<float>(Format::sub_scale(b, g));
+        return Format::super_scale(b) * static_cast<float>(Format::sub_scale(b, g));
     }
     TESSERA_HOST_DEVICE static constexpr float minimum(Block const& b, int g) noexcept {
         return super_minimum(b) * static_cast<float>(Format::sub_minimum(b, g));
     }
     TESSERA_HOST_DEVICE static constexpr float decode(Block const& b, int i) noexcept {
-        float const product = scale(b, i / GroupSize) * static_cast<float>(Format::code(b, i));
+        float const product = scale(b, i / GroupSize) * value_of_code<Format>(Format::code(b, i));
         if constexpr (Format::has_minimum) // -0 + 0 would not be -0
             return product + minimum(b, i / GroupSize);
         else

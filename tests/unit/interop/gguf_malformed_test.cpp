@@ -198,7 +198,7 @@ TEST_CASE("tensors: descriptions") {
         refuses(builder{1, 0}.tensor("x", {most}, type, 0).data(64), "tensor 0 'x' size", "do not fit");
     refuses(builder{1, 0}.tensor("x", {most / 4, 1}, 0, 0).data(64), "tensor 0 'x' size", "do not fit");
     CHECK(refusal(builder{3, 0}.tensor("x", {most, 0}, 3, 0).tensor("y", {0, most}, 8, 0).tensor("z", {most, 0}, 0, 0).get()) == "");
-    for (std::uint32_t const type : {4u, 5u, 31u, 36u, 42u, 1000u, 0xffffffffu})
+    for (std::uint32_t const type : {4u, 5u, 31u, 36u, 43u, 1000u, 0xffffffffu})
         refuses(builder{1, 0}.tensor("x", {32}, type, 0).data(64), "tensor 0 'x' type at byte 45", "is unknown");
     for (std::uint64_t const k : {std::uint64_t{1}, std::uint64_t{31}, std::uint64_t{33}})
         for (std::uint32_t const type : {2u, 3u, 8u})

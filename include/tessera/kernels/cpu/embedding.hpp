@@ -39,7 +39,7 @@ struct row_decoder<Exec, blocked<Format>> {
                 float const scale = Format::scale(blocks[b], g);
                 [[maybe_unused]] float const offset = Format::minimum(blocks[b], g);
                 for (int i = g * Format::group_size; i < (g + 1) * Format::group_size; ++i) {
-                    float const product = scale * static_cast<float>(Format::code(blocks[b], i));
+                    float const product = scale * value_of_code<Format>(Format::code(blocks[b], i));
                     if constexpr (Format::has_minimum)
                         out[b * Format::block_size + i] = product + offset;
                     else
