@@ -34,6 +34,8 @@ struct embedding {};
 
 /// An array in another element type: see kernels/ref/convert.hpp.
 struct convert {};
+/// Weights that share a scale, rounded: see kernels/ref/quantize.hpp.
+struct quantize {};
 
 /// Attention over a KV cache: see kernels/attention.hpp.
 struct attention {};
