@@ -75,6 +75,12 @@ extern ts::matrix_view<float> gathered, y, out;
 
 } // namespace snippets::in_moe
 
+namespace snippets::in_nn {
+
+extern ts::vector<float> norm_weight;
+
+} // namespace snippets::in_nn
+
 namespace snippets::in_operators {
 
 extern ts::linear<ts::quantized<ts::int4_g32>> wq, wk;
