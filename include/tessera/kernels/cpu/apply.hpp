@@ -258,7 +258,10 @@ private:
             for (index_t q = 0; q < count; ++q) {
                 auto const emit_row = [&](index_t m, simd::floats<Arch> const& value) noexcept { emit(q, m, value); };
                 std::byte const* const panel = data + q * packed.panel_bytes();
-                detail::stream_panel_amx<Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
+                if (rows <= 8)
+                    detail::stream_panel_amx<8, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
+                else
+                    detail::stream_panel_amx<16, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
             }
         } else {
             detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);

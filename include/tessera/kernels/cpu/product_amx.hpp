@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Nine and more int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and
+/// Five and more int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and
 /// therefore its bits are those of product_int8.hpp.
 ///
 /// Up to 16 rows, which memory bounds, meet a panel while it streams by (`stream_panel_amx`). With more of them
@@ -37,11 +37,14 @@ struct amx_shape {
                                       (source::offset != offset_kind::zero_point || source::bits <= 7);
     static constexpr index_t codes_bytes = chunk * 16;
     /// Fewest rows of x that go through tiles, and most of them with which a panel streams by once.
-    static constexpr index_t least_rows = 9;
+    static constexpr index_t least_rows = 5;
     static constexpr index_t stream_rows = 16;
 
-    /// Scratch of `stream_panel_amx`: sums of an unfinished group, eight segments.
-    static constexpr index_t stream_bytes = 16 * 16 * static_cast<index_t>(sizeof(float)) + 8 * segment * 16;
+    /// Segments that are unpacked or on their way through the tiles: a tile load waits long for what was stored just before.
+    static constexpr index_t stream_slots = 8;
+    /// Scratch of `stream_panel_amx`: sums of an unfinished group, unpacked segments.
+    static constexpr index_t stream_bytes =
+        16 * 16 * static_cast<index_t>(sizeof(float)) + stream_slots * segment * 16;
     /// Scratch: the unpacked codes of the panels; for m rows of each, the sums, and those of unfinished groups.
     static constexpr index_t scratch_bytes(index_t m) noexcept {
         return panels * (codes_bytes + round_up(m, 16) * 32 * static_cast<index_t>(sizeof(float)));
@@ -129,11 +132,11 @@ struct prefetch_stretch {
     }
 };
 
-/// Adds the integer sums of the segment at column k to the float32 results of 16 rows of x from m, of which `rows` exist.
+/// Adds the integer sums of the segment at column k to the float32 results of Rows rows of x from m, of which `rows` exist.
 /// `total` holds the sums of a group of several segments.
-template <class Arch, class Weights, class Form>
+template <class Arch, class Weights, class Form, int Rows>
 TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t rows,
-                                          index_t k, std::int32_t const* sum, simd::floats<Arch> (&result)[16],
+                                          index_t k, std::int32_t const* sum, simd::floats<Arch> (&result)[Rows],
                                           float* total) noexcept {
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
@@ -147,7 +150,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     float const* const x_scale = x.scales + m * scales_stride + (token_scale ? 0 : k / maximum(Form::scale_group, 1));
     floats const scale = group_scales<Arch>(w, data, g);
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) {
+    for (int r = 0; r < Rows; ++r) {
         floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
         if constexpr (!token_scale) {
             floats const s(x_scale[(r < rows ? r : 0) * scales_stride]);
@@ -165,7 +168,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
         floats const offset = group_minima<Arch>(w, data, g);
         float const* const x_sum = x.scaled_sums + m * Form::blocks_of(x.columns) + g * w.group() / Form::block;
 #pragma GCC unroll 16
-        for (int r = 0; r < 16; ++r) {
+        for (int r = 0; r < Rows; ++r) {
             index_t const row = r < rows ? r : 0;
             if constexpr (source::group == Form::block)
                 result[r] = simd::fma(offset, floats(x_sum[row * Form::blocks_of(x.columns)]), result[r]);
@@ -260,7 +263,8 @@ TESSERA_COLD void unpack_tail_amx(Weights const& w, std::byte const* data, index
     unpack_chunk_amx<Arch, Weights, Form>(w, data, k, w.cols(), out);
 }
 
-/// One segment of a panel, from column k, as signed bytes: most often a constant number of vectors.
+/// One segment of a panel, from column k, as signed bytes: most often a constant number of vectors. Memory is asked for far
+/// ahead into the second-level cache and from there shortly before use: the first level's few miss buffers would be full else.
 template <class Arch, class Weights, class Form>
 TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* data, index_t k, std::int8_t* out) noexcept {
     using source = typename Weights::source;
@@ -271,7 +275,8 @@ TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* 
                                    (k - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
 #pragma GCC unroll 4
     for (index_t v = 0; v < segment / Weights::vector_columns; ++v) {
-        simd::prefetch(codes + 64 * v + prefetch_distance);
+        simd::prefetch_level_2(codes + 64 * v + 2 * prefetch_distance);
+        simd::prefetch(codes + 64 * v + prefetch_distance / 4);
         if constexpr (source::offset == offset_kind::zero_point)
             out = simd::unpack_signed<Arch, Weights::width>(codes + 64 * v, group_zero_points<Arch>(w, data, g), out);
         else
@@ -280,11 +285,11 @@ TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* 
 }
 
 /// A panel that streams by: what it is multiplied with, and where its segments wait for their tiles.
-template <class Arch, class Weights, class Form>
+template <class Arch, class Weights, class Form, int Rows>
 struct panel_stream_amx {
     using shape = amx_shape<Weights, Form>;
     static constexpr index_t segment = shape::segment;
-    static constexpr index_t slots = 8;
+    static constexpr index_t slots = shape::stream_slots;
 
     Weights const& w;
     std::byte const* data;
@@ -306,35 +311,35 @@ struct panel_stream_amx {
         index_t const steps = segment == shape::depth ? 1 : ceil_div(columns, shape::depth);
         if (columns > 0) tiles.template start<Tile>(x_codes + k, x_stride, slot(k), steps);
     }
-    /// The segment at column k is done, the fourth from there starts, the fifth is unpacked.
+    /// The segment at column k is done, the fourth from there starts, the last slot's is unpacked.
     template <int Tile, class Tiles>
     TESSERA_FORCE_INLINE void step(Tiles const& tiles, index_t k, std::int32_t* sum,
-                                   simd::floats<Arch> (&result)[16]) const noexcept {
+                                   simd::floats<Arch> (&result)[Rows]) const noexcept {
         if (k >= w.cols()) return;
         tiles.template store<Tile>(sum);
         start<Tile>(tiles, k + 4 * segment);
-        unpack(k + 5 * segment);
+        unpack(k + (slots - 1) * segment);
         add_segment_amx<Arch>(w, data, x, m, rows, k, sum, result, total);
     }
 };
 
-/// Few rows of x, `rows` of at most 16 from m, by one panel: its codes are unpacked as they come from memory, a segment for
+/// Few rows of x, `rows` of at most Rows from m, by one panel: its codes are unpacked as they come from memory, a segment for
 /// each that is multiplied, so that memory, tiles and vectors work at the same time. emit(m, value) for each row.
-template <class Arch, class Weights, class Form, class Emit>
+template <int Rows, class Arch, class Weights, class Form, class Emit>
 void stream_panel_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t rows, std::byte* scratch,
                       Emit const& emit) noexcept {
     using shape = amx_shape<Weights, Form>;
     using floats = simd::floats<Arch>;
-    using stream = panel_stream_amx<Arch, Weights, Form>;
+    using stream = panel_stream_amx<Arch, Weights, Form, Rows>;
     simd::amx_tiles<shape::depth> const tiles{rows};
     alignas(64) std::int32_t sums[2][256] = {};
     auto* const codes = reinterpret_cast<std::int8_t*>(scratch + 16 * 16 * sizeof(float));
     stream const panel{w, data, x, m, rows, x.row(m), Form::stride_of(x.columns), codes, reinterpret_cast<float*>(scratch)};
     constexpr index_t segment = shape::segment;
-    floats result[16];
+    floats result[Rows];
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) result[r] = floats(0.0f);
-    for (index_t k = 0; k < 5 * segment; k += segment) panel.unpack(k);
+    for (int r = 0; r < Rows; ++r) result[r] = floats(0.0f);
+    for (index_t k = 0; k < (stream::slots - 1) * segment; k += segment) panel.unpack(k);
     panel.template start<0>(tiles, 0);
     panel.template start<1>(tiles, segment);
     panel.template start<2>(tiles, 2 * segment);
@@ -347,7 +352,7 @@ void stream_panel_amx(Weights const& w, std::byte const* data, Form const& x, in
     }
     auto* const sum = reinterpret_cast<float*>(scratch);
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) result[r].store_aligned(sum + 16 * r);
+    for (int r = 0; r < Rows; ++r) result[r].store_aligned(sum + 16 * r);
     for (index_t r = 0; r < rows; ++r) {
         floats value = floats::load_aligned(sum + 16 * r);
         if constexpr (Form::scale_group == 0) value = value * floats(x.scale(m + r, 0));
