@@ -32,6 +32,9 @@ enum class element_type : std::uint8_t {
     i8,
     f8_e5m2, ///< tessera::e5m2
     f8_e4m3, ///< tessera::e4m3fn
+    f8_e8m0, ///< tessera::e8m0
+    f8_e4m3fnuz,
+    f8_e5m2fnuz,
     i16,
     u16,
     f16,
@@ -41,11 +44,12 @@ enum class element_type : std::uint8_t {
     f32,
     f64,
     i64,
-    u64
+    u64,
+    other ///< one that tessera does not read: what holds it can be listed, its size is not known
 };
 
-/// Number of element types.
-inline constexpr std::size_t element_types = 15;
+/// Number of element types, without `other`.
+inline constexpr std::size_t element_types = 18;
 
 /// The names and the size of an element type.
 struct element_info {
@@ -56,10 +60,11 @@ struct element_info {
 
 /// What there is to know about an element type.
 constexpr element_info info_of(element_type t) noexcept {
-    constexpr element_info table[element_types] = {
+    constexpr element_info table[element_types + 1] = {
         {"BOOL", "|b1", 1}, {"U8", "|u1", 1},  {"I8", "|i1", 1},    {"F8_E5M2", nullptr, 1}, {"F8_E4M3", nullptr, 1},
-        {"I16", "<i2", 2},  {"U16", "<u2", 2}, {"F16", "<f2", 2},   {"BF16", nullptr, 2},    {"I32", "<i4", 4},
-        {"U32", "<u4", 4},  {"F32", "<f4", 4}, {"F64", "<f8", 8},   {"I64", "<i8", 8},       {"U64", "<u8", 8}};
+        {"F8_E8M0", nullptr, 1}, {"F8_E4M3FNUZ", nullptr, 1}, {"F8_E5M2FNUZ", nullptr, 1}, {"I16", "<i2", 2},  {"U16", "<u2", 2}, {"F16", "<f2", 2},   {"BF16", nullptr, 2},    {"I32", "<i4", 4},
+        {"U32", "<u4", 4},  {"F32", "<f4", 4}, {"F64", "<f8", 8},   {"I64", "<i8", 8},       {"U64", "<u8", 8},
+        {"another type", nullptr, 0}};
     return table[static_cast<std::size_t>(t)];
 }
 constexpr char const* name_of(element_type t) noexcept { return info_of(t).name; }
@@ -88,6 +93,12 @@ constexpr element_type find_element_type() noexcept {
         return f8_e5m2;
     else if constexpr (std::same_as<T, e4m3fn>)
         return f8_e4m3;
+    else if constexpr (std::same_as<T, e8m0>)
+        return f8_e8m0;
+    else if constexpr (std::same_as<T, e4m3fnuz>)
+        return f8_e4m3fnuz;
+    else if constexpr (std::same_as<T, e5m2fnuz>)
+        return f8_e5m2fnuz;
     else
         static_assert(always_false<T>, "tessera: interop: foreign arrays have no such element type");
 }

@@ -40,7 +40,10 @@ enum class type_code : std::uint8_t {
     complex = 5,
     boolean = 6,
     float8_e4m3fn = 10,
-    float8_e5m2 = 12
+    float8_e4m3fnuz = 11,
+    float8_e5m2 = 12,
+    float8_e5m2fnuz = 13,
+    float8_e8m0fnu = 14
 };
 
 /// DLDataType: the kind of an element, its bits, and the elements of a vector (1).
@@ -100,6 +103,9 @@ inline constexpr data_type data_type_of = [] {
     case element_type::bf16: return data_type{bfloat, bits};
     case element_type::f8_e4m3: return data_type{float8_e4m3fn, bits};
     case element_type::f8_e5m2: return data_type{float8_e5m2, bits};
+    case element_type::f8_e8m0: return data_type{float8_e8m0fnu, bits};
+    case element_type::f8_e4m3fnuz: return data_type{float8_e4m3fnuz, bits};
+    case element_type::f8_e5m2fnuz: return data_type{float8_e5m2fnuz, bits};
     case element_type::f16:
     case element_type::f32:
     case element_type::f64: return data_type{floating, bits};

@@ -20,6 +20,7 @@
 #include "safetensors_writer.hpp"
 
 #include <cmath>
+#include <limits>
 
 namespace tessera::inline TESSERA_ABI::peft {
 
@@ -272,8 +273,11 @@ inline adapter load(adapter_config const& config, safetensors::file const& file)
         if (a->rank != 2 || b->rank != 2 || a->dims[0] != r || b->dims[1] != r)
             fail("expected factors (n, " + std::to_string(r) + ") and (" + std::to_string(r) + ", k) of rank " +
                  std::to_string(r));
+        double const scale = config.scale_of(module);
+        if (!(std::fabs(scale) <= static_cast<double>(std::numeric_limits<float>::max())))
+            fail("has the scale " + std::to_string(scale) + ", expected one that float32 holds");
         module_adapter m{std::string{module}, matrix<float>{b->dims[0], r}, matrix<float>{r, a->dims[1]}, {},
-                         static_cast<float>(config.scale_of(module))};
+                         static_cast<float>(scale)};
         detail::copy_elements(*b, m.b.data());
         detail::copy_elements(*a, m.a.data());
         if (config.use_dora) {

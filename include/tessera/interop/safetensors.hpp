@@ -11,9 +11,10 @@
 /// A file is: the size of the header in 64 bits; the header, a JSON object of {"dtype", "shape", "data_offsets"} by tensor
 /// name, and "__metadata__", strings by string; the data. `parse` accepts what the reference implementation accepts (the
 /// Rust crate of that name): tensors fill the data without gaps or overlap and each has the size of its shape. It is
-/// stricter where the format is silent: names differ, fields are these three, at most 8 dimensions. What is wrong is
-/// reported as one format_error that names the file, the field and its byte offset; memory is a small multiple of the
-/// header's bytes.
+/// stricter where the format is silent: names differ, fields are these three, at most 8 dimensions. A tensor of a type that
+/// tessera does not read (complex or 4-bit numbers, what later versions add) is listed, its size unchecked, and refused when it
+/// is asked for. What is wrong is reported as one format_error that names the file, the field and its byte offset; memory is a
+/// small multiple of the header's bytes.
 
 #include "array_entry.hpp"
 #include "json.hpp"
@@ -35,6 +36,7 @@ inline constexpr std::string_view metadata_key = "__metadata__";
 /// One tensor, its last dimension contiguous.
 struct tensor_entry : array_entry {
     std::string name;
+    std::string dtype; ///< as the file calls its type
     std::uint64_t offset = 0; ///< in the file
 };
 
@@ -139,7 +141,8 @@ private:
             if (key == "dtype") {
                 has_type = true;
                 in.expecting("dtype", "tensor", name);
-                t.type = type(in);
+                t.dtype = in.string();
+                t.type = type_of(t.dtype);
             } else if (key == "shape") {
                 has_shape = true;
                 in.expecting("shape", "tensor", name);
@@ -155,7 +158,7 @@ private:
         });
         if (!has_type || !has_shape || !has_offsets)
             in.fail(at, std::string{"has no "} + (!has_type ? "dtype" : !has_shape ? "shape" : "data_offsets"));
-        if (elements * size_of(t.type) != end - begin)
+        if (t.type != element_type::other && elements * size_of(t.type) != end - begin)
             in.fail(at, "has " + std::to_string(end - begin) + " bytes, expected " +
                             std::to_string(elements * size_of(t.type)) + " (" + std::to_string(elements) + " elements of " +
                             name_of(t.type) + ")");
@@ -164,12 +167,10 @@ private:
         result_.tensors_.push_back(std::move(t));
     }
 
-    static element_type type(json::reader& in) {
-        auto const at = in.offset();
-        std::string const name = in.string();
+    static element_type type_of(std::string_view dtype) noexcept {
         for (std::size_t i = 0; i < element_types; ++i)
-            if (name == name_of(static_cast<element_type>(i))) return static_cast<element_type>(i);
-        in.fail(at, "is " + tessera::detail::quoted(name) + ", which is unknown");
+            if (dtype == name_of(static_cast<element_type>(i))) return static_cast<element_type>(i);
+        return element_type::other;
     }
 
     /// Returns the number of elements.
@@ -247,12 +248,17 @@ namespace detail {
                                          std::to_string(t.offset) + ": " + what);
 }
 
+TESSERA_COLD inline void check_type(tensor_entry const& t) {
+    if (t.type == element_type::other) fail(t, "holds " + tessera::detail::quoted(t.dtype) + ", which is unknown");
+}
+
 } // namespace detail
 
 /// A tensor as a matrix (n, k), k its last dimension and n the product of the others; rank 0 and 1 have one row.
 /// @throws format_error when it holds another type.
 template <class T>
 matrix_view<T const> as_dense(tensor_entry const& t) {
+    detail::check_type(t);
     return tessera::detail::array_matrix<T>(t, [&](std::string const& what) { detail::fail(t, what); });
 }
 
@@ -260,6 +266,7 @@ matrix_view<T const> as_dense(tensor_entry const& t) {
 /// @throws format_error when it holds another type or has another rank.
 template <class T, std::size_t Rank>
 tensor_view<T const, Rank> as_view(tensor_entry const& t) {
+    detail::check_type(t);
     return tessera::detail::array_view<T, Rank>(t, [&](std::string const& what) { detail::fail(t, what); });
 }
 

@@ -38,6 +38,7 @@ public:
         if (dims.size() > max_array_rank)
             fail("tensor " + tessera::detail::quoted(name) + " has " + std::to_string(dims.size()) +
                  " dimensions, expected at most 8");
+        if (type == element_type::other) fail("tensor " + tessera::detail::quoted(name) + " is of another type, expected a known one");
         std::array<std::uint64_t, max_array_rank> sizes{};
         auto const refuse = [&](std::size_t d) {
             fail("tensor " + tessera::detail::quoted(name) + " has dimension " + std::to_string(dims[d]) +

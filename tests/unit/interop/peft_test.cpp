@@ -145,6 +145,7 @@ TEST_CASE("tensors that do not fit the configuration are refused") {
     };
     refused(c, three, "is a magnitude, but use_dora is false");
     refused(d, three, "has a magnitude of 3 values, expected 4");
+    refused(config_of(", \"r\": 2, \"lora_alpha\": 1e40"), both, "expected one that float32 holds");
     ts::matrix<double> const wide{2, 3};
     refused(c, [&](auto& w) {
         w.add_tensor(q + ".lora_A.weight", wide.view());

@@ -228,8 +228,26 @@ TEST_CASE("bad files are refused: sizes") {
     refuses("{}", 1, "data at byte 10", "1 bytes belong to no tensor");
 }
 
+TEST_CASE("a tensor of another type is listed, and refused when it is asked for") {
+    std::string header = "{\"x\":" + entry("F31", "[3]", "[0,7]") + ",\"s\":" + entry("F8_E8M0", "[1]", "[7,8]") + "}";
+    std::vector<char> bytes(8);
+    bytes[0] = static_cast<char>(header.size());
+    bytes.insert(bytes.end(), header.begin(), header.end());
+    bytes.insert(bytes.end(), {1, 2, 3, 4, 5, 6, 7, 128 - 1});
+    auto const file = ts::safetensors::parse(std::as_bytes(std::span{bytes}), "f");
+    REQUIRE(file.tensors().size() == 2);
+    CHECK(static_cast<float>(ts::safetensors::as_dense<ts::e8m0>(file.tensor("s"))(0, 0)) == 1.0f);
+    ts::safetensors::tensor_entry const& x = file.tensor("x");
+    CHECK(x.type == ts::element_type::other);
+    CHECK(x.bytes.size() == 7);
+    std::string const sentence = "tensor 'x' at byte " + std::to_string(8 + header.size()) + ": holds 'F31', which is unknown";
+    CHECK_THROWS_WITH_AS(ts::safetensors::as_dense<float>(x), doctest::Contains(sentence.c_str()), ts::format_error);
+    CHECK_THROWS_AS((ts::safetensors::as_view<float, 1>(x)), ts::format_error);
+    ts::safetensors::writer out;
+    CHECK_THROWS_AS(out.add_tensor("y", x.type, {}, {}), ts::shape_error);
+}
+
 TEST_CASE("bad files are refused: entries") {
-    refuses(one("F31", "[2]", "[0,8]"), 8, "tensor 'x' dtype at byte 22", "is 'F31', which is unknown");
     refuses(one("F32", "[2]", "[0,9]"), 9, "tensor 'x' entry at byte 13", "has 9 bytes, expected 8 (2 elements of F32)");
     refuses(one("F32", "[3]", "[0,8]"), 8, "tensor 'x' entry", "has 8 bytes, expected 12");
     refuses(one("F32", "[2]", "[0,8]"), 7, "tensor 'x' data_offsets", "[0, 8] does not fit into the data's 7 bytes");
