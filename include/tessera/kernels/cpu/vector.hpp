@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products with storage that is read by tiles: tables, nested codes, grids, codebooks of vectors. One kernel for all: a panel
+/// of R rows (R = float lanes) is decoded to float32 columns, 256 of them at a time, which stay in the first-level cache, and
+/// multiplied like a dense panel. What a format adds is its decoder:
+///
+///     template <class Arch> struct panel_decoder<Arch, your_storage> {
+///         using weights;                                          // the placed form; the storage itself where placed
+///         static weights shape(w, data)                           // `weights` of that shape with its bytes at `data`
+///         static void pack_shared(w, packed, out), pack(w, packed, p, out)   // where not placed: what panels share, panel p
+///         panel_decoder(w, scratch), scratch_bytes(w)             // for a task; scratch only where not placed
+///         void start(p)                                           // panel p is next; placed: start_at(bytes, p), too
+///         void decode(k0, k1, out) const                          // W(p R + r, k) at out[(k - k0) * R + r]; k0 % 256 == 0
+///         static std::string name(w)                              // for `describe`
+///     };
+///
+/// `lookup_panels` below is the base of those that are not placed: they pack a panel when its turn comes, so that placed and
+/// canonical operands give the same bits. Sums of 256 columns are added in order: results depend on the shape alone.
+/// `decode` may write whole chunks, up to column round_up(k1, 128).
+
+#include "../vector_operand.hpp"
+#include "decode.hpp"
+
+#include <string>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// See the file comment; specialised beside the format.
+template <class Arch, class Storage>
+struct panel_decoder {
+    static_assert(always_false<Arch, Storage>, "tessera: this storage has no decoder for the CPU");
+};
+
+/// Columns decoded together, and room for them.
+inline constexpr index_t decoded_columns = 256;
+template <class Arch>
+inline constexpr index_t decoded_bytes = decoded_columns * simd::lanes<Arch> * static_cast<index_t>(sizeof(float));
+
+/// A decoder of storage that is not placed: panels are packed to scratch and decoded by the decoder of the placed form.
+template <class Arch, class Storage, class Weights>
+class packing_decoder {
+public:
+    using weights = Weights;
+    static constexpr bool is_placed = false;
+
+    static weights shape(Storage const& w, std::byte const* data) noexcept { return weights{data, w}; }
+    static index_t scratch_bytes(Storage const& w) noexcept {
+        weights const packed = shape(w, nullptr);
+        return round_up(packed.shared_bytes(), 64) + round_up(packed.panel_bytes(), 64);
+    }
+    packing_decoder(Storage const& w, std::byte* scratch) noexcept
+        : w_{w}, packed_{shape(w, scratch)}, panel_{scratch + packed_.shared_bytes()}, inner_{packed_, nullptr} {
+        pack_shared(w_, packed_, scratch);
+    }
+    void start(index_t p) noexcept {
+        pack_panel(w_, packed_, p, panel_);
+        inner_.start_at(panel_, p);
+    }
+    void decode(index_t k0, index_t k1, float* out) const noexcept { inner_.decode(k0, k1, out); }
+    static std::string name(Storage const& w) {
+        return panel_decoder<Arch, weights>::name(shape(w, nullptr)) + " packed on the fly";
+    }
+
+private:
+    Storage w_;
+    weights packed_;
+    std::byte* panel_;
+    panel_decoder<Arch, weights> inner_;
+};
+
+} // namespace detail
+
+template <class Arch, class Parallel, tile_storage Storage, class Preparation>
+struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
+    using exec_type = cpu<Arch, Parallel>;
+    using operand = linear<Storage, Preparation>;
+    using decoder = detail::panel_decoder<Arch, Storage>;
+    using form = float_rows<0>;
+    using forms = type_list<form>;
+    struct state {};
+    static constexpr index_t R = simd::lanes<Arch>;
+
+    template <class Arena>
+    static state plan(exec_type const&, operand const&, index_t, Arena&) noexcept {
+        detail::require_vector_as_is<Preparation>();
+        return {};
+    }
+    template <class Inputs>
+    static void prepare(exec_type const&, operand const&, Inputs const&, state const&) noexcept {}
+    static index_t scratch_bytes(operand const& w, tile_size) noexcept {
+        return detail::decoded_bytes<Arch> + decoder::scratch_bytes(w.storage());
+    }
+
+    template <class Inputs>
+    static void accumulate(operand const& w, Inputs const& inputs, state const&, product_task const& task,
+                           std::byte* scratch) noexcept {
+        form const& x = inputs.template get<form>();
+        auto* const columns = reinterpret_cast<float*>(scratch);
+        if (w.cols() == 0) return;
+        decoder panels{w.storage(), scratch + detail::decoded_bytes<Arch>};
+        for (index_t p = task.n0 / R; p * R < task.n1; ++p) {
+            panels.start(p);
+            for (index_t k0 = 0; k0 < w.cols(); k0 += detail::decoded_columns) {
+                index_t const k1 = minimum(k0 + detail::decoded_columns, w.cols());
+                panels.decode(k0, k1, columns);
+                float const* const panel[1] = {columns};
+                detail::for_row_blocks<detail::dense_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+                    simd::floats<Arch> result[MR][1];
+                    detail::product_panels_dense<Arch, float, MR, 1>(panel, R, k1 - k0, x.row(m) + k0, x.stride, result);
+                    for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i][0]);
+                });
+            }
+        }
+    }
+
+    static std::string describe(operand const& w, index_t) {
+        return decoder::name(w.storage()) + ", float multiply-add on decoded columns";
+    }
+};
+
+/// Tiles of the transposed product, and of whoever asks.
+template <class Arch, class Parallel, tile_storage Storage>
+struct kernel<op::decode, cpu<Arch, Parallel>, Storage> {
+    using decoder = detail::panel_decoder<Arch, Storage>;
+    static constexpr index_t R = simd::lanes<Arch>;
+
+    static index_t scratch_bytes(Storage const& w) noexcept {
+        return detail::decoded_bytes<Arch> + decoder::scratch_bytes(w);
+    }
+    static void tile(Storage const& w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride,
+                     std::byte* scratch) noexcept {
+        if (k0 == k1) return;
+        auto* const columns = reinterpret_cast<float*>(scratch);
+        decoder panels{w, scratch + detail::decoded_bytes<Arch>};
+        for (index_t p = n0 / R; p * R < n1; ++p) {
+            panels.start(p);
+            for (index_t first = k0 / detail::decoded_columns * detail::decoded_columns; first < k1; first += detail::decoded_columns) {
+                index_t const from = maximum(k0, first);
+                index_t const to = minimum(first + detail::decoded_columns, k1);
+                panels.decode(first, to, columns);
+                for (index_t n = maximum(n0, p * R); n < minimum(n1, (p + 1) * R); ++n)
+                    for (index_t k = from; k < to; ++k)
+                        out[(n - n0) * stride + k - k0] = columns[(k - first) * R + n % R];
+            }
+        }
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The definition of products with storage that is read by tiles: rows are decoded by the storage's own definition,
+/// `decode_tile`, and summed in double.
+///
+///     y[n] += factor * sum over k of x[k] W(n, k)          transposed: y[k] += factor * sum over n of x[n] W(n, k)
+
+#include "../../core/workspace.hpp"
+#include "../kernel.hpp"
+#include "../vector_operand.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+template <tile_storage Storage, class Preparation>
+struct kernel<op::apply, reference, linear<Storage, Preparation>> {
+    static void plan(linear<Storage, Preparation> const& w, workspace_sizer& sizer) { sizer.carve<float>(w.cols()); }
+    static void row(linear<Storage, Preparation> const& w, double const* x, double* y, double factor, workspace& arena) {
+        detail::require_vector_as_is<Preparation>();
+        workspace_scope scope{arena};
+        float* const decoded = scope.carve<float>(w.cols());
+        for (index_t n = 0; n < w.rows(); ++n) {
+            w.storage().decode_tile(n, n + 1, 0, w.cols(), decoded, w.cols());
+            double dot = 0;
+            for (index_t k = 0; k < w.cols(); ++k) dot += x[k] * static_cast<double>(decoded[k]);
+            y[n] += factor * dot;
+        }
+    }
+};
+
+template <tile_storage Storage, class Preparation>
+struct kernel<op::apply, reference, transposed_operator<linear<Storage, Preparation>>> {
+    using operand = transposed_operator<linear<Storage, Preparation>>;
+    static void plan(operand const& t, workspace_sizer& sizer) {
+        sizer.carve<float>(t.rows());
+        sizer.carve<double>(t.rows());
+    }
+    static void row(operand const& t, double const* x, double* y, double factor, workspace& arena) {
+        workspace_scope scope{arena};
+        float* const decoded = scope.carve<float>(t.rows());
+        double* const sum = scope.carve<double>(t.rows());
+        for (index_t k = 0; k < t.rows(); ++k) sum[k] = 0;
+        for (index_t n = 0; n < t.cols(); ++n) {
+            t.inner().storage().decode_tile(n, n + 1, 0, t.rows(), decoded, t.rows());
+            for (index_t k = 0; k < t.rows(); ++k) sum[k] += x[n] * static_cast<double>(decoded[k]);
+        }
+        for (index_t k = 0; k < t.rows(); ++k) y[k] += factor * sum[k];
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Storage that is read by tiles as a leaf of the operator algebra: `linear{w}` of its view or its owner. A storage whose owner
+/// is another type names its view by `using view_type`.
+
+#include "../storage/vector_storage.hpp"
+#include "operand.hpp"
+
+#include <concepts>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// Owner of storage that is read by tiles.
+template <class T>
+concept tile_storage_owner = is_owner<T> && requires { requires tile_storage<typename T::view_type>; };
+
+template <class T>
+    requires(tile_storage<T> && !requires { typename T::layout; })
+struct as_storage<T> {
+    using type = T;
+};
+template <tile_storage_owner T>
+struct as_storage<T> {
+    using type = typename T::view_type;
+};
+
+template <class Preparation>
+constexpr void require_vector_as_is() noexcept {
+    static_assert(std::same_as<Preparation, as_is>,
+                  "tessera: vector codes and tables multiply x as it is; int8 and bf16 preparations are for codes with scales");
+}
+
+} // namespace detail
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `place`, `apply` and `describe` for storage that is read by tiles (tables, nested codes, grids, codebooks of vectors):
+/// leaves like any other, alone or as terms of a sum.
+///
+///     auto const layer = place(exec, linear{q} + adapter);           // codes moved, never requantised
+///     apply(exec, layer, x, y);
+///     apply(exec, transposed(linear{q}), dy, dx);                    // the gradient with respect to x
+
+#include "../kernels/cpu/table_panels.hpp"
+#include "../kernels/ref/vector.hpp"
+#include "../operators/apply.hpp"
+#include "../operators/place.hpp"
+
+#include <cstring>
+
+namespace tessera::inline TESSERA_ABI {
+
+/// Storage that is read by tiles, in panels.
+template <class Arch, class Parallel, tile_storage Storage, class Preparation>
+class placed<cpu<Arch, Parallel>, linear<Storage, Preparation>> {
+    using decoder = detail::panel_decoder<Arch, Storage>;
+    using weights = typename decoder::weights;
+
+public:
+    using operator_type = linear<weights, Preparation>;
+
+    placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w, memory_arena* arena = nullptr) {
+        detail::require_vector_as_is<Preparation>();
+        weights const packed = decoder::shape(w.storage(), nullptr);
+        std::byte* data = nullptr;
+        if (arena != nullptr) {
+            data = arena->allocate(packed.bytes());
+        } else {
+            own_ = buffer<std::byte>{packed.bytes()};
+            data = own_.data();
+        }
+        view_ = decoder::shape(w.storage(), data);
+        if (packed.bytes() == 0) return;
+        if constexpr (decoder::is_placed) {
+            std::memcpy(data, w.storage().data(), static_cast<std::size_t>(packed.bytes()));
+        } else {
+            weights const target = view_.get();
+            detail::pack_shared(w.storage(), target, data);
+            // Each panel is written, and its pages first touched, by the thread that packs it.
+            parallel_for(exec.parallel(), target.panels(), 4, [&](index_t first, index_t last, index_t) noexcept {
+                for (index_t p = first; p < last; ++p)
+                    detail::pack_panel(w.storage(), target, p, data + target.shared_bytes() + p * target.panel_bytes());
+            });
+        }
+    }
+
+    operator_type view() const& noexcept { return operator_type{view_.get()}; }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return view_.get().bytes(); }
+
+private:
+    buffer<std::byte> own_;
+    detail::emptied_by_move<weights> view_;
+};
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// The law of storage that is read by tiles: decoded tiles are the definition's bits, canonical and placed, and the laws of
+/// stored matrices, forward and transposed.
+
+#include "unit/operators/operator_laws.hpp"
+
+#include <tessera/quant/vector_place.hpp>
+
+#include <vector>
+
+namespace tessera_test {
+
+/// W by its definition.
+template <class Storage>
+ts::matrix<float> decoded(Storage const& w) {
+    ts::matrix<float> out{w.rows(), w.cols()};
+    w.decode_tile(0, w.rows(), 0, w.cols(), out.data(), w.cols());
+    return out;
+}
+
+/// Normal numbers by Box and Muller: `philox::normal` has no tails beyond 6, and errors of quantisers look at tails.
+inline ts::matrix<float> normal_matrix(index_t n, index_t k, std::uint64_t seed = 1) {
+    ts::matrix<float> w{n, k};
+    ts::philox const random{seed};
+    for (index_t i = 0; i < n * k; ++i) {
+        auto const at = static_cast<std::uint64_t>(i);
+        double const radius = std::sqrt(-2 * std::log((random.bits(2 * at) + 0.5) * 0x1p-32));
+        w.data()[i] = static_cast<float>(radius * std::cos(6.283185307179586 * (random.bits(2 * at + 1) * 0x1p-32)));
+    }
+    return w;
+}
+
+template <class Q>
+double mean_squared_error(Q const& q, ts::matrix<float> const& w) {
+    ts::matrix<float> const d = decoded(q);
+    double sum = 0;
+    for (index_t i = 0; i < w.size(); ++i) sum += std::pow(double{w.data()[i]} - double{d.data()[i]}, 2);
+    return sum / static_cast<double>(w.size());
+}
+
+/// Besides the sum over k: its parts of 256 columns, the factor.
+template <ts::tile_storage Storage, class P>
+struct error_model<ts::linear<Storage, P>> {
+    using op = ts::linear<Storage, P>;
+    static index_t roundings(op const& w) { return w.cols() + w.cols() / 256 + 10; }
+    static row_of_doubles magnitude(op const& w, row_of_doubles const& x) {
+        row_of_doubles y(static_cast<std::size_t>(w.rows()), 0.0);
+        ts::matrix<float> const dense = decoded(w.storage());
+        for (index_t n = 0; n < w.rows(); ++n)
+            for (index_t k = 0; k < w.cols(); ++k)
+                y[static_cast<std::size_t>(n)] += std::abs(x[static_cast<std::size_t>(k)] * double{dense(n, k)});
+        return y;
+    }
+};
+template <ts::tile_storage Storage, class P>
+struct error_model<ts::transposed_operator<ts::linear<Storage, P>>> {
+    using op = ts::transposed_operator<ts::linear<Storage, P>>;
+    static index_t roundings(op const& t) { return t.cols() + t.cols() / 64 + 10; }
+    static row_of_doubles magnitude(op const& t, row_of_doubles const& x) {
+        row_of_doubles y(static_cast<std::size_t>(t.rows()), 0.0);
+        ts::matrix<float> const dense = decoded(t.inner().storage());
+        for (index_t k = 0; k < t.rows(); ++k)
+            for (index_t n = 0; n < t.cols(); ++n)
+                y[static_cast<std::size_t>(k)] += std::abs(x[static_cast<std::size_t>(n)] * double{dense(n, k)});
+        return y;
+    }
+};
+
+/// A tile by the kernel, and the placed form's own definition, are the definition's bits.
+template <class Arch, class Storage>
+void check_decoded_bits(Storage const& w) {
+    using exec = ts::cpu<Arch, ts::serial>;
+    ts::matrix<float> const expected = decoded(w);
+    auto const placed = ts::place(exec{}, ts::linear{w});
+    auto const check_tile = [&](auto const& storage, index_t n0, index_t n1, index_t k0, index_t k1) {
+        using decoder = ts::kernel<ts::op::decode, exec, std::remove_cvref_t<decltype(storage)>>;
+        std::vector<std::byte> scratch(static_cast<std::size_t>(decoder::scratch_bytes(storage) + 64));
+        auto* const aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
+        ts::matrix<float> tile{n1 - n0, k1 - k0};
+        decoder::tile(storage, n0, n1, k0, k1, tile.data(), k1 - k0, aligned);
+        bool same = true;
+        for (index_t n = n0; n < n1; ++n)
+            for (index_t k = k0; k < k1; ++k) same = same && std::memcmp(&tile(n - n0, k - k0), &expected(n, k), sizeof(float)) == 0;
+        CHECK(same);
+    };
+    check_tile(w, 0, w.rows(), 0, w.cols());
+    check_tile(placed.view().storage(), 0, w.rows(), 0, w.cols());
+    check_tile(placed.view().storage(), w.rows() / 3, w.rows() - w.rows() / 4, w.cols() / 3, w.cols() - w.cols() / 5);
+    ts::matrix<float> const again = decoded(placed.view().storage());
+    CHECK(same_bits<float>(again.view(), expected.view()));
+}
+
+/// The laws of a storage made by `Make{n, k}` with a member view().
+template <class Make, class Archs = best_arch>
+void check_vector_law() {
+    double worst = 0;
+    index_t turn = 0;
+    product_shape const shapes[] = {{0, 3, 5}, {2, 0, 7}, {2, 5, 0}, {1, 1, 1},    {3, 17, 31}, {9, 15, 33},  {1, 33, 130},
+                                    {2, 7, 65}, {16, 4, 257}, {40, 66, 300}, {5, 131, 64}, {1, 48, 515}, {13, 20, 1030}};
+    for (product_shape const s : shapes) {
+        CAPTURE(s.m);
+        CAPTURE(s.n);
+        CAPTURE(s.k);
+        Make const owner{s.n, s.k};
+        ts::linear const w{owner.view()};
+        auto const t = ts::transposed(w);
+        ++turn;
+        guarded<float> x{s.m, s.k, turn % 3, turn % 3 == 2 ? 2 : 1};
+        guarded<float> y{s.m, s.n, turn % 2, turn % 5 == 4 ? 3 : 1};
+        guarded<float> dy{s.m, s.n, turn % 3, turn % 3 == 2 ? 2 : 1};
+        guarded<float> dx{s.m, s.k, turn % 2, turn % 5 == 4 ? 3 : 1};
+        x.fill(17);
+        dy.fill(19);
+        apply_case<std::remove_const_t<decltype(w)>> const forward{w, x.view()};
+        apply_case<std::remove_const_t<decltype(t)>> const backward{t, dy.view()};
+        product_shape const turned{s.m, s.k, s.n};
+        Archs::visit([&]<class Arch>(Arch) {
+            worst = std::fmax(worst, check_on<Arch>(w, x, forward, s, y));
+            worst = std::fmax(worst, check_on<Arch>(t, dy, backward, turned, dx));
+            if (s.n * s.k > 0) check_decoded_bits<Arch>(owner.view());
+        });
+    }
+    MESSAGE("worst error / tolerance " << worst);
+}
+
+} // namespace tessera_test
