@@ -208,10 +208,15 @@ inline constexpr index_t activation_group<int8_per_token> = 0;
 template <index_t N>
 inline constexpr index_t activation_group<int8_per_group<N>> = N;
 
+/// Preparations that are defined beside the storage or the arithmetic that takes them.
+template <class P>
+inline constexpr bool is_preparation = false;
+
 } // namespace detail
 
-/// One of the preparations above.
+/// One of the preparations above, or `bipolar_per_token` (storage/bit_planes.hpp).
 template <class P>
-concept preparation = std::same_as<P, as_is> || std::same_as<P, as_bf16> || (detail::activation_group<P> >= 0);
+concept preparation =
+    std::same_as<P, as_is> || std::same_as<P, as_bf16> || detail::activation_group<P> >= 0 || detail::is_preparation<P>;
 
 } // namespace tessera::inline TESSERA_ABI
