@@ -8,6 +8,9 @@
 ///     ts::attention(exec, q, k, v, out, ts::causal);                       // keys and values in tensors
 ///     ts::attention(exec, q, kv, out, ts::causal, log_sum_exp);            // with the (heads, tokens) log-sum-exp
 ///
+/// Scores, masks, biases and changes of the softmax: score.hpp, mask.hpp, neighborhood.hpp, bias.hpp, normaliser.hpp. Several
+/// sequences at once: batch.hpp. Parts of the keys: merge.hpp. Gradients: attention_gradient.hpp.
+///
 /// Without a score, and in a score without `scaled`, the scale is 1 / sqrt(head_dim). Any number of query heads that is a
 /// multiple of the KV heads; any head_dim; values may be wider or narrower than keys; q and out are float, fp16 or bf16.
 /// Sums are in float32. The last query is at the last key's position, so one call serves a prefill, a chunk of one, and a
@@ -65,7 +68,7 @@ constexpr auto kv_of(T const& kv) noexcept {
 /// Where the rows of a side of a cache lie.
 template <class T, class K, class V>
 footprint kv_footprint(kv_rows<T const> const& rows, kv_view<K, V> const& kv, index_t dim) noexcept {
-    index_t const slots = kv.ring_size != 0 ? kv.ring_size : kv.tokens;
+    index_t const slots = kv.pages != nullptr ? kv.slots : kv.ring_size != 0 ? kv.ring_size : kv.tokens;
     index_t const sizes[] = {slots, kv.kv_heads, dim};
     index_t const strides[] = {rows.slot_stride, rows.head_stride, rows.dim_stride};
     using rows_view = tensor_view<T const, 3>;
@@ -73,9 +76,8 @@ footprint kv_footprint(kv_rows<T const> const& rows, kv_view<K, V> const& kv, in
 }
 
 template <class Q, class K, class V, class O>
-void check_attention(tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv, tensor_view<O, 3> const& out,
-                     matrix_view<float> const& lse) {
-    char const* const name = "attention";
+void check_attention(char const* name, tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv,
+                     tensor_view<O, 3> const& out, matrix_view<float> const& lse) {
     check::equal(name, "head_dim of q", q.extent(2), kv.key_dim, "head_dim of the keys");
     if (kv.kv_heads == 0)
         check::equal(name, "heads of q", q.extent(1), 0, "there are no KV heads");
@@ -104,21 +106,27 @@ void check_attention(tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv, 
     check::no_overlap(name, "out", footprint_of(out), "log_sum_exp", footprint_of(lse));
 }
 
+template <class Score>
+void check_nothrow() noexcept {
+    static_assert(is_nothrow_score<Score>(),
+                  "tessera: a score functor must be noexcept: V operator()(V s, coord<V> at) const noexcept");
+}
+
 template <class Exec, class Q, class K, class V, class O, class Score>
 void run_attention(Exec const& exec, tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv,
                    tensor_view<O, 3> const& out, Score const& score, matrix_view<float> const& lse) {
     require_backend<Exec>();
-    static_assert(is_nothrow_score<Score>(),
-                  "tessera: a score functor must be noexcept: V operator()(V s, coord<V> at) const noexcept");
-    check_attention(q, kv, out, lse);
+    check_nothrow<Score>();
+    check_attention("attention", q, kv, out, lse);
     check_score("attention", score, q.extent(1));
     auto const resolved = resolved_score(score, kv.key_dim);
     using rest_type = std::remove_const_t<decltype(resolved.rest)>;
     using arguments_type = attention_arguments<Q, K, V, O, rest_type>;
     using attention_kernel = kernel<op::attention, Exec, arguments_type>;
     arguments_type const arguments{q, kv, out, lse, resolved.factor, resolved.rest};
+    attention_shape const shape = arguments.shape();
     workspace_scope scope{exec.scratch()};
-    attention_kernel::run(exec, arguments, attention_kernel::plan(exec, arguments.shape(), scope));
+    attention_kernel::run(exec, &arguments, 1, attention_kernel::plan(exec, &shape, 1, scope));
 }
 
 } // namespace detail
@@ -173,7 +181,7 @@ index_t workspace_bytes(Exec const& exec, attention_shape const& shape) {
     detail::require_backend<Exec>();
     using arguments = detail::attention_arguments<float, float, float, float, full_t>;
     workspace_sizer sizer;
-    static_cast<void>(kernel<op::attention, Exec, arguments>::plan(exec, shape, sizer));
+    static_cast<void>(kernel<op::attention, Exec, arguments>::plan(exec, &shape, 1, sizer));
     return sizer.bytes();
 }
 

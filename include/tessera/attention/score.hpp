@@ -6,6 +6,8 @@
 ///
 ///     auto const score = ts::scaled{s} | ts::soft_cap{30.f} | ts::causal | ts::window{1024};
 ///
+/// More masks are in mask.hpp and neighborhood.hpp, biases in bias.hpp, changes of the softmax in normaliser.hpp.
+///
 /// A pipeline without `scaled` is scaled by 1 / sqrt(head_dim) first. Attention throws shape_error where the limit of a soft
 /// cap is not a positive finite number, a window is empty, or ALiBi has not one slope a query head.
 
@@ -28,6 +30,10 @@ struct scaled {
     constexpr V operator()(V s, coord<V>) const noexcept {
         return s * V(factor);
     }
+    template <class V>
+    constexpr V derivative(V, coord<V>) const noexcept {
+        return V(factor);
+    }
 };
 
 /// s -> limit * tanh(s / limit), limit > 0.
@@ -39,6 +45,12 @@ struct soft_cap {
     V operator()(V s, coord<V>) const noexcept {
         using std::tanh;
         return V(limit) * tanh(s / V(limit));
+    }
+    template <class V>
+    V derivative(V s, coord<V>) const noexcept {
+        using std::tanh;
+        V const t = tanh(s / V(limit));
+        return V(1.0f) - t * t;
     }
     void check(char const* operation, index_t) const {
         if (!(limit > 0.0f && limit <= std::numeric_limits<float>::max()))
@@ -56,6 +68,10 @@ struct alibi {
     V operator()(V s, coord<V> at) const noexcept {
         using std::abs;
         return s - V(slopes[at.head]) * abs(at.distance());
+    }
+    template <class V>
+    constexpr V derivative(V, coord<V>) const noexcept {
+        return V(1.0f);
     }
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "number of slopes of alibi", slopes.extent(0), heads, "heads of q");

@@ -12,8 +12,10 @@
 ///
 /// `kernel<op::attention, Exec, Arguments>` has
 ///
-///     template <class Arena> static plan_type plan(exec, attention_shape, Arena&)   // carves the scratch memory
-///     static void run(exec, arguments, plan)                                        // noexcept
+///     template <class Arena> static plan_type plan(exec, attention_shape const*, n, Arena&)   // carves the scratch memory
+///     static void run(exec, arguments const*, n, plan)                                        // noexcept
+///
+/// for n requests of equal head counts and dimensions.
 
 #include "../core/slice.hpp"
 #include "../core/view.hpp"
@@ -71,6 +73,7 @@ struct attention_arguments {
     matrix_view<float> log_sum_exp;     // (heads, tokens), or null
     float scale = 1.0f;
     Score score;
+    index_t batch = 0; ///< request of a batch
 
     attention_shape shape() const noexcept {
         return {q.extent(0), q.extent(1), kv.kv_heads, kv.key_dim, kv.value_dim, kv.tokens};
@@ -79,6 +82,21 @@ struct attention_arguments {
     index_t first_query() const noexcept { return kv.end_position() - q.extent(0); }
     void set_log_sum_exp(index_t head, index_t i, float value) const noexcept {
         if (log_sum_exp.data_handle() != nullptr) log_sum_exp(head, i) = value;
+    }
+    /// What sums are multiplied by: 1 over the sum of exponentials, or 0. Writes the log-sum-exp.
+    float finish(index_t head, index_t i, float maximum, float sum) const noexcept {
+        float factor = 1.0f;
+        if (sum == 0.0f) maximum = minus_infinity;
+        if constexpr (has_sink<Score>) {
+            float const sink = sink_of(score, head);
+            float const m = sink > maximum ? sink : maximum; // a NaN stays one
+            factor = sum == 0.0f ? 0.0f : std::exp(maximum - m);
+            sum = (sum == 0.0f ? 0.0f : sum * factor) + (sink == minus_infinity ? 0.0f : std::exp(sink - m));
+            maximum = m;
+        }
+        if (log_sum_exp.data_handle() != nullptr)
+            log_sum_exp(head, i) = sum == 0.0f ? minus_infinity : maximum + std::log(sum);
+        return sum == 0.0f ? 0.0f : factor / sum;
     }
 };
 

@@ -39,6 +39,8 @@ struct quantize {};
 
 /// Attention over a KV cache: see kernels/attention.hpp.
 struct attention {};
+/// Its gradients: see kernels/attention_gradient.hpp.
+struct attention_gradient {};
 /// One token of one head into a KV cache: see kernels/ref/append.hpp.
 struct append {};
 

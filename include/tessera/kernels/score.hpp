@@ -13,6 +13,21 @@
 ///
 /// A functor with parameters may judge them: `void check(char const* operation, index_t heads) const`, called once before
 /// anything is written, throws where they do not fit (heads: of the queries).
+///
+/// Lanes may lie beyond the last query or key: what a functor makes of these is not used, but a functor that reads memory
+/// by position must not read it there.
+///
+/// Where gradients are asked for, a functor that is no mask also has
+///
+///     template <class V> V derivative(V s, coord<V> at) const noexcept            // of its result by s
+///
+/// and one with parameters of its own may have `template <class V> void accumulate(V ds, coord<V> at) const noexcept`,
+/// which adds to their gradients, ds being the gradient of its result: 0 for lanes beyond the last query or key and for
+/// hidden keys. It is called by one thread at a time for each head, for every score once, in the same order always.
+///
+/// Two more members change the softmax instead of the score, and belong to functors that are masks which hide nothing:
+/// `float sink(index_t head) const noexcept`, a score that joins the sum of exponentials and has no value, and
+/// `unified_range unified() const noexcept` (attention/normaliser.hpp).
 
 #include "../core/types.hpp"
 
@@ -53,6 +68,7 @@ struct coord {
     V query_lane;        ///< query of each lane, less that of lane 0
     V key_lane;          ///< key of each lane, less that of lane 0
     index_t head;        ///< query head
+    index_t batch = 0;   ///< request of a batch
 
     /// Query position less key position; exact within 2^24, and its sign always right.
     constexpr V distance() const noexcept {
@@ -70,6 +86,7 @@ struct score_tile {
     index_t first_key;
     index_t last_key;
     index_t head;
+    index_t batch = 0;
 };
 
 /// How much of a tile a mask lets through. `partial` is always a correct answer.
@@ -80,6 +97,64 @@ constexpr visibility operator&(visibility a, visibility b) noexcept {
     if (a == visibility::none || b == visibility::none) return visibility::none;
     return a == visibility::full && b == visibility::full ? visibility::full : visibility::partial;
 }
+
+namespace detail {
+
+/// Calls f(lane, query, key) for every lane.
+template <class V, class F>
+void for_each_lane(coord<V> const& at, F const& f) noexcept {
+    if constexpr (std::is_floating_point_v<V>) {
+        f(0, at.first_query + static_cast<index_t>(at.query_lane), at.first_key + static_cast<index_t>(at.key_lane));
+    } else {
+        alignas(64) float query[V::size];
+        alignas(64) float key[V::size];
+        at.query_lane.store_aligned(query);
+        at.key_lane.store_aligned(key);
+        for (int lane = 0; lane < static_cast<int>(V::size); ++lane)
+            f(lane, at.first_query + static_cast<index_t>(query[lane]), at.first_key + static_cast<index_t>(key[lane]));
+    }
+}
+
+/// Calls f(element of v, query, key) for every lane.
+template <class V, class F>
+void for_each_lane_of(V const& v, coord<V> const& at, F const& f) noexcept {
+    if constexpr (std::is_floating_point_v<V>) {
+        for_each_lane(at, [&](int, index_t query, index_t key) noexcept { f(v, query, key); });
+    } else {
+        alignas(64) float element[V::size];
+        v.store_aligned(element);
+        for_each_lane(at, [&](int lane, index_t query, index_t key) noexcept { f(element[lane], query, key); });
+    }
+}
+
+/// f(query, key) of every lane.
+template <class V, class F>
+V per_lane(coord<V> const& at, F const& f) noexcept {
+    if constexpr (std::is_floating_point_v<V>) {
+        return static_cast<V>(f(at.first_query + static_cast<index_t>(at.query_lane),
+                                at.first_key + static_cast<index_t>(at.key_lane)));
+    } else {
+        alignas(64) float result[V::size];
+        for_each_lane(at, [&](int lane, index_t query, index_t key) noexcept { result[lane] = f(query, key); });
+        return V::load_aligned(result);
+    }
+}
+
+/// s where seen(query, key), else minus infinity.
+template <class V, class F>
+V keep_where(V s, coord<V> const& at, F const& seen) noexcept {
+    V const hidden = per_lane(at, [&](index_t query, index_t key) noexcept { return seen(query, key) ? 0.0f : 1.0f; });
+    return select(hidden > V(0.0f), V(minus_infinity), s);
+}
+
+} // namespace detail
+
+/// What a score less the preset maximum must lie between, strictly: see attention/normaliser.hpp.
+struct unified_range {
+    float maximum;
+    float low;
+    float high;
+};
 
 template <class F>
 concept score_functor = requires(F const& f, double s, coord<double> at) {
@@ -136,6 +211,76 @@ constexpr V transformed(F const& f, V s, coord<V> at) noexcept {
         return s;
     else
         return f(s, at);
+}
+
+template <class F>
+inline constexpr bool has_sink = requires(F const& f, index_t head) { f.sink(head); };
+template <class A, class B>
+inline constexpr bool has_sink<score_pipeline<A, B>> = has_sink<A> || has_sink<B>;
+
+/// The sink of a pipeline that has one.
+template <class F>
+float sink_of(F const& f, index_t head) noexcept {
+    if constexpr (!is_pipeline<F>)
+        return f.sink(head);
+    else if constexpr (has_sink<decltype(f.first)>)
+        return sink_of(f.first, head);
+    else
+        return sink_of(f.second, head);
+}
+
+template <class F>
+inline constexpr bool has_unified_range = requires(F const& f) { f.unified(); };
+template <class A, class B>
+inline constexpr bool has_unified_range<score_pipeline<A, B>> = has_unified_range<A> || has_unified_range<B>;
+
+/// The range of a pipeline that has one.
+template <class F>
+unified_range unified_range_of(F const& f) noexcept {
+    if constexpr (!is_pipeline<F>)
+        return f.unified();
+    else if constexpr (has_unified_range<decltype(f.first)>)
+        return unified_range_of(f.first);
+    else
+        return unified_range_of(f.second);
+}
+
+/// True when a part has parameters with gradients.
+template <class F>
+inline constexpr bool has_accumulate =
+    requires(F const& f, double ds, coord<double> at) { f.accumulate(ds, at); } ||
+    requires(F const& f, index_t head, double ds) { f.accumulate_sink(head, ds); };
+template <class A, class B>
+inline constexpr bool has_accumulate<score_pipeline<A, B>> = has_accumulate<A> || has_accumulate<B>;
+
+/// The gradient of s, given that of f(s): the chain rule through a pipeline. s is seen by all its masks.
+template <class F, class V>
+V score_gradient(F const& f, V s, coord<V> const& at, V ds) noexcept {
+    if constexpr (is_pipeline<F>) {
+        V const inner = transformed(f.first, s, at);
+        return score_gradient(f.first, s, at, score_gradient(f.second, inner, at, ds));
+    } else {
+        if constexpr (requires { f.accumulate(ds, at); }) f.accumulate(ds, at);
+        if constexpr (score_mask<F>) {
+            return ds;
+        } else {
+            static_assert(requires { f.derivative(s, at); },
+                          "tessera: the gradient of attention needs V derivative(V s, coord<V> at) const noexcept of every "
+                          "score functor that is no mask");
+            return ds * f.derivative(s, at);
+        }
+    }
+}
+
+/// Adds the gradient of a sink.
+template <class F>
+void accumulate_sink(F const& f, index_t head, double gradient) noexcept {
+    if constexpr (is_pipeline<F>) {
+        accumulate_sink(f.first, head, gradient);
+        accumulate_sink(f.second, head, gradient);
+    } else if constexpr (requires { f.accumulate_sink(head, gradient); }) {
+        f.accumulate_sink(head, gradient);
+    }
 }
 
 /// Calls the parts of a pipeline that judge their parameters.

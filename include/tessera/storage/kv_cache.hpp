@@ -98,9 +98,14 @@ struct kv_rows {
     }
 };
 
-/// What attention reads: token t, at position first_position + t of the sequence, is in slot(t). Trivially copyable.
+/// What attention reads: token t, at position first_position + t of the sequence, is in slot(t). Trivially copyable. Slots are
+/// consecutive, those of a ring, or those of pages: slot p * page_size + i is the i-th of page p, and pages[j] holds the
+/// j-th `page_size` tokens.
 template <class Key, class Value>
 struct kv_view {
+    using key_type = Key;
+    using value_type = Value;
+
     kv_rows<Key const> keys;
     kv_rows<Value const> values;
     index_t tokens = 0;
@@ -110,6 +115,9 @@ struct kv_view {
     index_t first_position = 0;
     index_t ring_size = 0; ///< slots of a ring; 0: slot(t) is t
     index_t first_slot = 0;
+    std::int32_t const* pages = nullptr; ///< null: no pages
+    index_t page_size = 0;
+    index_t slots = 0; ///< of all pages
 
     constexpr kv_view() noexcept = default;
 
@@ -128,11 +136,13 @@ struct kv_view {
     }
 
     constexpr index_t slot(index_t t) const noexcept {
+        if (pages != nullptr) return pages[t / page_size] * page_size + t % page_size;
         index_t const s = first_slot + t;
         return ring_size != 0 && s >= ring_size ? s - ring_size : s;
     }
     /// The end of the tokens from t on whose slots follow each other.
     constexpr index_t run_end(index_t t) const noexcept {
+        if (pages != nullptr) return minimum(t - t % page_size + page_size, tokens);
         index_t const wrap = ring_size - first_slot;
         return ring_size != 0 && t < wrap && wrap < tokens ? wrap : tokens;
     }

@@ -40,7 +40,6 @@ struct cache_stream {
     T const* data;
     index_t stride;
     index_t dim;
-    float const* scales; ///< or null
 };
 
 /// The bytes of rows that are wanted soon; none by default.
@@ -90,7 +89,11 @@ void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k,
         alignas(64) float total[width];
         simd::row_sums<Arch>(sum).store_aligned(total);
         unrolled<R>([&](auto r) noexcept {
-            for (index_t j = 0; j < N; ++j) s[r * decode_tile<Arch>::keys + i + j] = total[r * N + j];
+            float* const to = s + r * decode_tile<Arch>::keys + i;
+            if (i + N <= n)
+                for (index_t j = 0; j < N; ++j) to[j] = total[r * N + j];
+            else // what follows may be scores of other keys
+                for (index_t j = 0; j < n - i; ++j) to[j] = total[r * N + j];
         });
     }
 }
@@ -152,6 +155,7 @@ class decode_part {
     using floats = simd::floats<Arch>;
     using score_type = decltype(Arguments::score);
     static constexpr index_t width = tile::width;
+    static constexpr bool is_unified = has_unified_range<score_type>;
 
 public:
     decode_part(Arguments const& a, decode_scratch const& scratch, decode_states const& states, index_t kv_head,
@@ -163,16 +167,26 @@ public:
           first_{part * tile::part}, last_{minimum(first_ + tile::part, a.kv.tokens)} {}
 
     void run() noexcept {
-        start();
-        for (index_t k0 = first_, k1 = first_; k0 < last_; k0 = k1) {
-            k1 = minimum(minimum(k0 - k0 % tile::keys + tile::keys, a_.kv.run_end(k0)), last_);
-            if (visible(k0, k1) != visibility::none) step(k0, k1);
+        pass();
+        if constexpr (is_unified) {
+            preset_ = false;
+            if (out_of_range_) return pass();
+            for (index_t r = 0; r < rows_; ++r) // as a part that has seen nothing
+                if (sum_[r] == 0.0f) maximum_[r] = minus_infinity;
         }
     }
 
 private:
     index_t token(index_t row) const noexcept { return row / group_; }
     index_t head(index_t row) const noexcept { return kv_head_ * group_ + row % group_; }
+
+    void pass() noexcept {
+        start();
+        for (index_t k0 = first_, k1 = first_; k0 < last_; k0 = k1) {
+            k1 = minimum(k0 - k0 % tile::keys + tile::keys, last_);
+            if (visible(k0, k1) != visibility::none) step(k0, k1);
+        }
+    }
 
     void start() noexcept {
         for (index_t r = 0; r < rows_; ++r) {
@@ -182,13 +196,16 @@ private:
             for (index_t d = a_.kv.key_dim; d < q_stride_; ++d) q[d] = 0.0f;
             for (index_t d = 0; d < stride_; ++d) output_[r * stride_ + d] = 0.0f;
             maximum_[r] = minus_infinity;
+            if constexpr (is_unified)
+                if (preset_) maximum_[r] = unified_range_of(a_.score).maximum;
             sum_[r] = 0.0f;
         }
     }
 
     score_tile tile_of(index_t row, index_t k0, index_t k1) const noexcept {
         index_t const query = a_.first_query() + token(row);
-        return {query, query + 1, a_.kv.first_position + k0, a_.kv.first_position + k1, head(row)};
+        return {query, query + 1, a_.kv.first_position + k0, a_.kv.first_position + k1, head(row),
+                a_.batch};
     }
     /// `none` if no row sees the keys.
     visibility visible(index_t k0, index_t k1) const noexcept {
@@ -202,17 +219,31 @@ private:
     }
 
     template <class T>
-    cache_stream<T> stream(kv_rows<T const> const& rows, index_t k0, index_t dim) const noexcept {
-        index_t const slot = a_.kv.slot(k0);
-        return {rows.row(kv_head_, slot), rows.slot_stride, dim,
-                rows.scales == nullptr ? nullptr : rows.scale_row(kv_head_, slot)};
+    cache_stream<T> stream(kv_rows<T const> const& rows, index_t k, index_t dim) const noexcept {
+        return {rows.row(kv_head_, a_.kv.slot(k)), rows.slot_stride, dim};
     }
+    /// The rows of keys [k0, k0 + n) in float, without their scales.
     template <class T>
-    static cache_stream<float> staged(kv_rows<T const> const& rows, cache_stream<T> const& from, index_t n,
-                                      float* to) noexcept {
+    cache_stream<float> staged(kv_rows<T const> const& rows, index_t k0, index_t n, index_t dim, float* to) const noexcept {
         for (index_t i = 0; i < n; ++i)
-            read_row<Arch>(from.data + i * from.stride, rows.dim_stride, from.dim, 1.0f, to + i * from.dim);
-        return {to, from.dim, from.dim, from.scales};
+            read_row<Arch>(rows.row(kv_head_, a_.kv.slot(k0 + i)), rows.dim_stride, dim, 1.0f, to + i * dim);
+        return {to, dim, dim};
+    }
+    /// The scales of keys [k0, k0 + n), or null.
+    template <class T>
+    float const* scales(kv_rows<T const> const& rows, index_t k0, index_t n, float* to) const noexcept {
+        if (rows.scales == nullptr) return nullptr;
+        if (a_.kv.run_end(k0) >= k0 + n) return rows.scale_row(kv_head_, a_.kv.slot(k0));
+        for (index_t i = 0; i < n; ++i) to[i] = *rows.scale_row(kv_head_, a_.kv.slot(k0 + i));
+        return to;
+    }
+    /// Calls f(first, last) for the runs of keys in [k0, k1) whose slots follow each other.
+    template <class F>
+    void for_each_run(index_t k0, index_t k1, F const& f) const noexcept {
+        for (index_t k = k0, end = k0; k < k1; k = end) {
+            end = minimum(a_.kv.run_end(k), k1);
+            f(k, end);
+        }
     }
 
     void step(index_t k0, index_t k1) noexcept {
@@ -222,32 +253,36 @@ private:
             if (k0 == k1) return;
         }
         index_t const n = k1 - k0;
-        auto const keys = stream(a_.kv.keys, k0, a_.kv.key_dim);
-        auto const values = stream(a_.kv.values, k0, a_.kv.value_dim);
-        bool const keys_contiguous = a_.kv.keys.dim_stride == 1;
-        bool const values_contiguous = a_.kv.values.dim_stride == 1;
-        if (keys_contiguous)
-            scores(keys, n, cache_ahead{values, 0});
+        if (a_.kv.keys.dim_stride == 1)
+            for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
+                cache_ahead ahead;
+                if (a_.kv.values.dim_stride == 1) ahead = {stream(a_.kv.values, first, a_.kv.value_dim), 0};
+                scores(stream(a_.kv.keys, first, a_.kv.key_dim), first - k0, last - first, ahead);
+            });
         else
-            scores(staged(a_.kv.keys, keys, n, s_.keys), n, cache_ahead{});
-        hides_ = false;
-        for (index_t r = 0; r < rows_; ++r) softmax(r, k0, n, keys.scales, values.scales);
-        if (values_contiguous && !(hides_ && has_special(values, n)))
-            return sums(values, n, cache_ahead{keys, n});
-        auto const copy = staged(a_.kv.values, values, n, s_.values);
-        bool const special = hides_ && has_special(copy, n);
+            scores(staged(a_.kv.keys, k0, n, a_.kv.key_dim, s_.keys), 0, n, cache_ahead{});
+        float key_scales[tile::keys];
+        float value_scales[tile::keys];
+        weigh(k0, n, scales(a_.kv.keys, k0, n, key_scales), scales(a_.kv.values, k0, n, value_scales));
+        if (a_.kv.values.dim_stride == 1 && !(hides_ && has_special(k0, k1)))
+            return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
+                cache_ahead ahead;
+                if (last < a_.kv.tokens) ahead = {stream(a_.kv.keys, last, a_.kv.key_dim), 0};
+                sums(stream(a_.kv.values, first, a_.kv.value_dim), first - k0, last - first, ahead);
+            });
+        auto const copy = staged(a_.kv.values, k0, n, a_.kv.value_dim, s_.values);
+        bool const special = hides_ && !all_finite<Arch>(s_.values, n * copy.dim);
         if (special)
             for (index_t i = 0; i < n * copy.dim; ++i)
                 if (!std::isfinite(s_.values[i])) s_.values[i] = 0.0f;
-        sums(copy, n, cache_ahead{});
+        sums(copy, 0, n, cache_ahead{});
         if (special) add_special(k0, n);
     }
 
-    /// Whether the elements of some row are not all finite.
-    template <class T>
-    static bool has_special(cache_stream<T> const& rows, index_t n) noexcept {
-        for (index_t i = 0; i < n; ++i)
-            if (!all_finite<Arch>(rows.data + i * rows.stride, rows.dim)) return true;
+    /// Whether some value of keys [k0, k1) is not finite.
+    bool has_special(index_t k0, index_t k1) const noexcept {
+        for (index_t k = k0; k < k1; ++k)
+            if (!all_finite<Arch>(a_.kv.values.row(kv_head_, a_.kv.slot(k)), a_.kv.value_dim)) return true;
         return false;
     }
 
@@ -275,19 +310,21 @@ private:
     }
 
     template <class Key>
-    void scores(cache_stream<Key> const& k, index_t n, cache_ahead const& ahead) noexcept {
+    void scores(cache_stream<Key> const& k, index_t at, index_t n, cache_ahead const& ahead) noexcept {
         in_row_groups([&](index_t r, auto R) noexcept {
-            decode_scores<Arch, R>(s_.queries + r * q_stride_, q_stride_, k, n, s_.scores + r * tile::keys,
+            decode_scores<Arch, R>(s_.queries + r * q_stride_, q_stride_, k, n, s_.scores + r * tile::keys + at,
                                    r == 0 ? ahead : cache_ahead{});
         });
     }
 
+    /// The first run of a tile's values (at == 0) rescales what was there.
     template <class Value>
-    void sums(cache_stream<Value> const& v, index_t n, cache_ahead const& ahead) noexcept {
+    void sums(cache_stream<Value> const& v, index_t at, index_t n, cache_ahead const& ahead) noexcept {
+        static constexpr float ones[tile::rows] = {1.0f, 1.0f, 1.0f, 1.0f};
         constexpr index_t chunk = tile::vectors * width;
         in_row_groups([&](index_t r, auto R) noexcept {
-            float const* const p = s_.scores + r * tile::keys;
-            float const* const factor = s_.factors + r;
+            float const* const p = s_.scores + r * tile::keys + at;
+            float const* const factor = at == 0 ? s_.factors + r : ones;
             float* const o = output_ + r * stride_;
             index_t d = 0;
             for (; d + chunk <= v.dim; d += chunk)
@@ -299,13 +336,19 @@ private:
         });
     }
 
+    void weigh(index_t k0, index_t n, float const* key_scales, float const* value_scales) noexcept {
+        hides_ = false;
+        for (index_t r = 0; r < rows_; ++r) softmax(r, k0, n, key_scales, value_scales);
+    }
+
     /// Scores of one row to weights (times the values' scales); its state follows.
     void softmax(index_t row, index_t k0, index_t n, float const* key_scales, float const* value_scales) noexcept {
         float* const s = s_.scores + row * tile::keys;
         visibility const seen = visibility_of(a_.score, tile_of(row, k0, k0 + n));
         coord<floats> at{a_.first_query() + token(row), a_.kv.first_position + k0, floats(0.0f), lane_index<Arch>(),
-                         head(row)};
+                         head(row), a_.batch};
         floats largest(minus_infinity);
+        floats least(std::numeric_limits<float>::infinity()); // of what is seen
         floats hidden(0.0f); // 1 in lanes with a hidden key
         for (index_t i = 0; i < n; i += width, at.first_key += width) {
             index_t const count = minimum(width, n - i);
@@ -319,11 +362,18 @@ private:
             if (count < width) x = simd::keep_first<Arch>(x, count, minus_infinity);
             simd::store<Arch>(s + i, x);
             largest = max(largest, x);
+            if constexpr (is_unified) least = min(least, select(x == floats(minus_infinity), least, x));
         }
         hides_ |= simd::reduce_max(hidden) > 0.0f;
         float const top = simd::reduce_max(largest);
         float const before = maximum_[row];
-        float const after = before < top ? top : before;
+        float after = before < top ? top : before;
+        if constexpr (is_unified) {
+            unified_range const range = unified_range_of(a_.score);
+            bool const inside = top - range.maximum < range.high && -simd::reduce_max(floats(0.0f) - least) - range.maximum > range.low;
+            out_of_range_ |= top != minus_infinity && !inside;
+            if (preset_) after = range.maximum;
+        }
         floats const shift(after == minus_infinity ? 0.0f : after);
         // Exactly 1 where the maximum stays, so that long parts do not add up the exponential's error at 0.
         float const factor = before == after ? 1.0f : simd::softmax_weight(floats(before) - shift).get(0);
@@ -353,7 +403,9 @@ private:
     float* sum_;
     index_t first_;
     index_t last_;
-    bool hides_ = false; ///< a row does not see all keys of the tile
+    bool hides_ = false;        ///< a row does not see all keys of the tile
+    bool preset_ = is_unified;  ///< the maximum is preset
+    bool out_of_range_ = false; ///< and a score is too far from it
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail

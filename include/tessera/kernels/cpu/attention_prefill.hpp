@@ -11,6 +11,11 @@
 /// same registers' tile, so that keys and values are converted once for all of them and a causal edge costs half a
 /// register. Memory traffic: with B queries a block, keys and values are read queries / B times.
 ///
+/// Keys that no query of a tile sees take part in neither product: a step is a run of keys that some query sees.
+///
+/// With a preset maximum (attention/normaliser.hpp) nothing is rescaled; a tile of queries one of whose scores is out of
+/// range is computed again without.
+///
 /// A key that a query does not see has the weight 0 in the product with the values of a tile. Where such a tile has values
 /// that are NaN or infinite, these are taken out of it and added afterwards to the queries that see them.
 
@@ -67,6 +72,7 @@ class prefill_block {
     using floats = simd::floats<Arch>;
     using score_type = decltype(Arguments::score);
     static constexpr index_t width = tile::width;
+    static constexpr bool is_unified = has_unified_range<score_type>;
 
 public:
     prefill_block(Arguments const& a, prefill_scratch<Arch> const& scratch, index_t kv_head, index_t first,
@@ -76,15 +82,13 @@ public:
 
     void run() noexcept {
         for (index_t t = 0; t < tiles_; ++t) start(t);
-        for (index_t k0 = 0, k1 = 0; k0 < a_.kv.tokens; k0 = k1) {
-            k1 = minimum(k0 - k0 % tile::keys + tile::keys, a_.kv.run_end(k0));
-            bool staged = false;
-            for (index_t t = 0; t < tiles_; ++t) {
-                see(t, k0, k1);
-                if (seen_ == visibility::none) continue;
-                if (!staged) stage(k0, k1);
-                staged = true;
-                step(t, k0, k1);
+        pass((1u << tiles_) - 1);
+        if constexpr (is_unified) {
+            presets_ = false;
+            if (out_of_range_ != 0) {
+                for (index_t t = 0; t < tiles_; ++t)
+                    if ((out_of_range_ >> t & 1) != 0) start(t);
+                pass(out_of_range_);
             }
         }
         for (index_t t = 0; t < tiles_; ++t) finish(t);
@@ -103,6 +107,25 @@ private:
         index_t const count = v < last_ ? minimum(width, a_.q.extent(0) - token) : 0;
         return {token, count, kv_head_ * group_ + v % group_};
     }
+    /// All keys for the tiles of a set.
+    void pass(unsigned set) noexcept {
+        for (index_t k0 = 0, k1 = 0; k0 < a_.kv.tokens; k0 = k1) {
+            k1 = minimum(k0 + tile::keys, a_.kv.tokens);
+            bool staged = false;
+            for (index_t t = 0; t < tiles_; ++t) {
+                if ((set >> t & 1) == 0) continue;
+                see(t, k0, k1);
+                if (seen_ == visibility::none) continue;
+                if (!staged) stage(k0, k1);
+                staged = true;
+                if constexpr (has_mask<score_type>)
+                    seen_runs(t, k0, k1);
+                else
+                    step(t, k0, k1);
+            }
+        }
+    }
+
     float* queries(index_t t) const noexcept { return s_.queries + t * a_.kv.key_dim * tile::queries; }
     float* outputs(index_t t) const noexcept { return s_.outputs + t * a_.kv.value_dim * tile::queries; }
 
@@ -117,6 +140,8 @@ private:
         for (index_t i = 0; i < a_.kv.value_dim * tile::queries; ++i) outputs(t)[i] = 0.0f;
         for (index_t i = 0; i < tile::queries; ++i) {
             s_.maxima[t * tile::queries + i] = minus_infinity;
+            if constexpr (is_unified)
+                if (presets_) s_.maxima[t * tile::queries + i] = unified_range_of(a_.score).maximum;
             s_.sums[t * tile::queries + i] = 0.0f;
         }
     }
@@ -141,7 +166,7 @@ private:
         if (r.count == 0) return visibility::none;
         index_t const query = a_.first_query() + r.token;
         index_t const key = a_.kv.first_position;
-        return visibility_of(a_.score, score_tile{query, query + r.count, key + k0, key + k1, r.head});
+        return visibility_of(a_.score, score_tile{query, query + r.count, key + k0, key + k1, r.head, a_.batch});
     }
 
     /// What each register of the tile sees of the keys.
@@ -154,16 +179,17 @@ private:
     }
 
     void stage(index_t k0, index_t k1) noexcept {
-        index_t const slot = a_.kv.slot(k0);
-        stage_keys<Arch>(a_.kv.keys, kv_head_, slot, k1 - k0, a_.kv.key_dim, s_.keys);
-        stage_values<Arch>(a_.kv.values, kv_head_, slot, k1 - k0, a_.kv.value_dim, s_.values);
+        index_t slots[tile::keys];
+        for (index_t k = k0; k < k1; ++k) slots[k - k0] = a_.kv.slot(k);
+        stage_keys<Arch>(a_.kv.keys, kv_head_, slots, k1 - k0, a_.kv.key_dim, s_.keys);
+        stage_values<Arch>(a_.kv.values, kv_head_, slots, k1 - k0, a_.kv.value_dim, s_.values);
         first_key_ = k0;
         staged_ = k1 - k0;
         values_checked_ = values_taken_out_ = false;
     }
 
-    /// Narrows [k0, k1) to what some register sees, a register tile's keys at a time.
-    void trim(index_t t, index_t& k0, index_t& k1) const noexcept {
+    /// A step for every run of keys in [k0, k1) that some register sees, a register tile's keys at a time.
+    void seen_runs(index_t t, index_t k0, index_t k1) noexcept {
         auto const unseen = [&](index_t first, index_t last) noexcept {
             for (index_t m = 0; m < tile::vectors; ++m)
                 if (see_[m] == visibility::full ||
@@ -172,12 +198,17 @@ private:
             return true;
         };
         constexpr index_t rows = tile::rows;
-        while (k0 + rows < k1 && unseen(k0, k0 + rows)) k0 += rows;
-        while (k0 + rows < k1 && unseen(k1 - rows, k1)) k1 -= rows;
+        for (index_t first = k0, k = k0; k < k1;) {
+            index_t const next = minimum(k + rows, k1);
+            bool const gap = unseen(k, next);
+            if (gap && first < k) step(t, first, k);
+            if (!gap && next == k1) step(t, first, k1);
+            if (gap) first = next;
+            k = next;
+        }
     }
 
     void step(index_t t, index_t k0, index_t k1) noexcept {
-        if constexpr (has_mask<score_type>) trim(t, k0, k1);
         index_t const offset = k0 - first_key_;
         in_rows<Arch>(0, k1 - k0, [&](index_t k, auto n) noexcept {
             score_rows<Arch, n>(queries(t), s_.keys + (offset + k) * a_.kv.key_dim, a_.kv.key_dim,
@@ -188,7 +219,15 @@ private:
             if (has_transform<score_type> || see_[m] != visibility::full) hides |= adjust(t, m, k0, k1);
         if (hides && !values_checked_) take_out_values();
         if (values_taken_out_) note_hidden(k1 - k0);
-        softmax(t, k1 - k0);
+        if constexpr (is_unified) {
+            if (presets_) {
+                if (!weights_of_preset(t, k1 - k0)) out_of_range_ |= 1u << t;
+            } else {
+                softmax(t, k1 - k0);
+            }
+        } else {
+            softmax(t, k1 - k0);
+        }
         in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto n) noexcept {
             value_rows<Arch, n>(s_.scores, s_.values + d * staged_ + offset * n, k1 - k0, s_.factors,
                                 outputs(t) + d * tile::queries);
@@ -235,7 +274,8 @@ private:
         register_info const r = info(t, m);
         floats minus_infinities(0.0f); // 1 in lanes with a hidden key
         float* s = s_.scores + m * width;
-        coord<floats> at{a_.first_query() + r.token, a_.kv.first_position + k0, lane_index<Arch>(), floats(0.0f), r.head};
+        coord<floats> at{a_.first_query() + r.token, a_.kv.first_position + k0, lane_index<Arch>(), floats(0.0f), r.head,
+                         a_.batch};
         for (index_t first = k0; first < k1; first += width) {
             index_t const last = minimum(first + width, k1);
             visibility const seen = see_[m] == visibility::full ? see_[m] : visible(r, first, last);
@@ -293,6 +333,31 @@ private:
         });
     }
 
+    /// Scores of n keys to weights with the preset maximum, and their sums. False where a score is out of range.
+    bool weights_of_preset(index_t t, index_t n) noexcept {
+        constexpr int M = tile::vectors;
+        unified_range const range = unified_range_of(a_.score);
+        float const* const end = s_.scores + n * tile::queries;
+        floats sum[M];
+        floats out(0.0f);
+        unrolled<M>([&](auto m) noexcept { sum[m] = floats(0.0f); });
+        for (float* s = s_.scores; s != end; s += tile::queries)
+            unrolled<M>([&](auto m) noexcept {
+                floats const x = simd::load<Arch>(s + m * width) - floats(range.maximum);
+                out = select(x < floats(range.high), out, floats(1.0f));
+                out = select(x > floats(range.low), out, select(x == floats(minus_infinity), out, floats(1.0f)));
+                floats const p = simd::softmax_weight(x);
+                simd::store<Arch>(s + m * width, p);
+                sum[m] = sum[m] + p;
+            });
+        float* const sums = s_.sums + t * tile::queries;
+        unrolled<M>([&](auto m) noexcept {
+            simd::store<Arch>(sums + m * width, simd::load<Arch>(sums + m * width) + sum[m]);
+            simd::store<Arch>(s_.factors + m * width, floats(1.0f));
+        });
+        return simd::reduce_max(out) == 0.0f;
+    }
+
     /// Divides by the sums, transposes back and writes.
     void finish(index_t t) noexcept {
         index_t const dim = a_.kv.value_dim;
@@ -300,16 +365,14 @@ private:
             register_info const r = info(t, m);
             float const* const sums = s_.sums + t * tile::queries + m * width;
             float const* const maxima = s_.maxima + t * tile::queries + m * width;
-            floats const sum = simd::load<Arch>(sums);
-            floats const inverse = select(sum == floats(0.0f), floats(0.0f), simd::divide(floats(1.0f), sum));
+            alignas(64) float factors[width] = {};
+            for (index_t i = 0; i < r.count; ++i) factors[i] = a_.finish(r.head, r.token + i, maxima[i], sums[i]);
+            floats const inverse = floats::load_aligned(factors);
             float* const o = outputs(t) + m * width;
             for (index_t d = 0; d < dim; ++d)
                 simd::store<Arch>(o + d * tile::queries, simd::load<Arch>(o + d * tile::queries) * inverse);
             for (index_t d0 = 0; d0 < dim; d0 += width)
                 store_outputs(r, d0, minimum(width, dim - d0), o + d0 * tile::queries);
-            if (a_.log_sum_exp.data_handle() == nullptr) continue;
-            for (index_t i = 0; i < r.count; ++i)
-                a_.set_log_sum_exp(r.head, r.token + i, sums[i] == 0.0f ? minus_infinity : maxima[i] + std::log(sums[i]));
         }
     }
 
@@ -340,6 +403,8 @@ private:
     index_t tiles_;
     visibility see_[tile::vectors] = {};
     visibility seen_ = visibility::none;
+    bool presets_ = is_unified;   ///< maxima are preset
+    unsigned out_of_range_ = 0;   ///< tiles that must be computed without, one bit each
     index_t first_key_ = 0;
     index_t staged_ = 0;
     bool values_checked_ = false;

@@ -133,20 +133,26 @@ void write_row(float const* from, index_t n, T* to, index_t stride) noexcept {
     if (i < n) simd::store_partial<Arch>(to + i, simd::load_partial<Arch>(from + i, n - i), n - i);
 }
 
-/// Keys of slots [first, first + n) as floats: to[i * dim + d]. Float keys too: rows a power of two apart would share
-/// one set of the first-level cache.
+/// Elements [first, first + n) of a row of a cache as floats.
 template <class Arch, class T>
-void stage_keys(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim, float* to) noexcept {
-    for (index_t i = 0; i < n; ++i)
-        read_row<Arch>(rows.row(head, first + i), rows.dim_stride, dim,
-                       rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i), to + i * dim);
+TESSERA_FORCE_INLINE void stage_row(kv_rows<T const> const& rows, index_t head, index_t slot, index_t first, index_t n,
+                                    float* to) noexcept {
+    read_row<Arch>(rows.row(head, slot) + first * rows.dim_stride, rows.dim_stride, n,
+                   rows.scales == nullptr ? 1.0f : *rows.scale_row(head, slot), to);
 }
 
-/// Values of slots [first, first + n) as floats in panels of tile::rows columns, the last one narrower:
-/// v(i, d0 + j) at to[d0 * n + i * N + j], N the width of the panel at d0. `to` has one register more than it needs: whole
-/// registers are written, and what is beyond a row's N floats is written over by the next row or panel.
+/// Keys of n slots as floats: to[i * dim + d]. Float keys too: rows a power of two apart would share one set of the
+/// first-level cache.
 template <class Arch, class T>
-void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, index_t n, index_t dim,
+void stage_keys(kv_rows<T const> const& rows, index_t head, index_t const* slots, index_t n, index_t dim, float* to) noexcept {
+    for (index_t i = 0; i < n; ++i) stage_row<Arch>(rows, head, slots[i], 0, dim, to + i * dim);
+}
+
+/// Values of n slots as floats in panels of tile::rows columns, the last one narrower: v(i, d0 + j) at
+/// to[d0 * n + i * N + j], N the width of the panel at d0. `to` has one register more than it needs: whole registers are
+/// written, and what is beyond a row's N floats is written over by the next row or panel.
+template <class Arch, class T>
+void stage_values(kv_rows<T const> const& rows, index_t head, index_t const* slots, index_t n, index_t dim,
                   float* to) noexcept {
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
@@ -154,13 +160,14 @@ void stage_values(kv_rows<T const> const& rows, index_t head, index_t first, ind
         index_t const panel = minimum(attention_tile<Arch>::rows, dim - d);
         bool const whole = rows.dim_stride == 1 && d + round_up(panel, width) <= dim;
         for (index_t i = 0; i < n; ++i, to += panel) {
-            T const* const from = rows.row(head, first + i) + d * rows.dim_stride;
-            float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, first + i);
-            if (whole)
-                for (index_t j = 0; j < panel; j += width)
-                    simd::store<Arch>(to + j, simd::load<Arch>(from + j) * floats(scale));
-            else
-                read_row<Arch>(from, rows.dim_stride, panel, scale, to);
+            if (!whole) {
+                stage_row<Arch>(rows, head, slots[i], d, panel, to);
+                continue;
+            }
+            T const* const from = rows.row(head, slots[i]) + d;
+            float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, slots[i]);
+            for (index_t j = 0; j < panel; j += width)
+                simd::store<Arch>(to + j, simd::load<Arch>(from + j) * floats(scale));
         }
     }
 }

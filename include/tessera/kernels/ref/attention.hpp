@@ -19,13 +19,16 @@ struct kernel<op::attention, reference, Arguments> {
     };
 
     template <class Arena>
-    static plan_type plan(reference const&, attention_shape const& s, Arena& arena) {
-        return {arena.template carve<double>(s.keys), arena.template carve<double>(s.value_dim)};
+    static plan_type plan(reference const&, attention_shape const* s, index_t n, Arena& arena) {
+        index_t keys = 0;
+        for (index_t b = 0; b < n; ++b) keys = maximum(keys, s[b].keys);
+        return {arena.template carve<double>(keys), arena.template carve<double>(n == 0 ? 0 : s->value_dim)};
     }
 
-    static void run(reference const&, Arguments const& a, plan_type const& scratch) noexcept {
-        for (index_t i = 0; i < a.q.extent(0); ++i)
-            for (index_t h = 0; h < a.q.extent(1); ++h) row(a, i, h, scratch);
+    static void run(reference const&, Arguments const* a, index_t n, plan_type const& scratch) noexcept {
+        for (index_t b = 0; b < n; ++b)
+            for (index_t i = 0; i < a[b].q.extent(0); ++i)
+                for (index_t h = 0; h < a[b].q.extent(1); ++h) row(a[b], i, h, scratch);
     }
 
 private:
@@ -33,15 +36,17 @@ private:
         constexpr double none = -std::numeric_limits<double>::infinity();
         index_t const kv_head = h / a.shape().group();
         double largest = none;
+        if constexpr (detail::has_sink<decltype(a.score)>) largest = double{detail::sink_of(a.score, h)};
+        double const sink = largest;
         for (index_t t = 0; t < a.kv.tokens; ++t) {
             double s = 0;
             for (index_t d = 0; d < a.kv.key_dim; ++d)
                 s += static_cast<double>(static_cast<float>(a.q(i, h, d))) * double{a.kv.keys(kv_head, a.kv.slot(t), d)};
-            coord<double> const at{a.first_query() + i, a.kv.first_position + t, 0.0, 0.0, h};
+            coord<double> const at{a.first_query() + i, a.kv.first_position + t, 0.0, 0.0, h, a.batch};
             scratch.scores[t] = a.score(double{a.scale} * s, at);
             if (scratch.scores[t] > largest || scratch.scores[t] != scratch.scores[t]) largest = scratch.scores[t];
         }
-        double sum = 0;
+        double sum = sink == none ? 0.0 : std::exp(sink - largest);
         for (index_t d = 0; d < a.kv.value_dim; ++d) scratch.sums[d] = 0;
         for (index_t t = 0; t < a.kv.tokens; ++t) {
             if (scratch.scores[t] == none) continue; // not seen: its value does not matter, were it NaN
