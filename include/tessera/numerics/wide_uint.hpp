@@ -28,7 +28,8 @@ public:
     /// The low words of a wider number, or a narrower one with zeros above.
     template <int Other>
     constexpr explicit wide_uint(wide_uint<Other> const& other) noexcept {
-        for (int i = 0; i < Words && i < Other; ++i) word_[i] = other.word(i);
+        constexpr int both = Words < Other ? Words : Other;
+        for (int i = 0; i < both; ++i) word_[i] = other.word(i);
     }
 
     /// Bits [64 i, 64 i + 64).
