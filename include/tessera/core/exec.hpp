@@ -79,10 +79,29 @@ explicit cpu(Parallel) -> cpu<native_arch, Parallel>;
 template <parallel_backend Parallel>
 cpu(Parallel, workspace&) -> cpu<native_arch, Parallel>;
 
-/// A CUDA device of compute capability `Sm` (80, 90). `stream` is a cudaStream_t; null is the default stream.
+class device_workspace;
+
+/// A CUDA device of compute capability `Sm` (80: Ampere and later; 90: Hopper, its sm_90a instructions). The stream is a
+/// cudaStream_t, null the default one. Calls are asynchronous; their scratch memory is that of the workspace, which belongs to
+/// one stream at a time, or of the calling thread's default one. The member functions are those of `tessera.cuh`.
 template <int Sm = 90>
-struct cuda {
-    void* stream = nullptr;
+class cuda {
+public:
+    static constexpr int sm = Sm;
+
+    constexpr cuda() noexcept = default;
+    constexpr explicit cuda(void* stream) noexcept : stream_{stream} {}
+    constexpr explicit cuda(device_workspace& w, void* stream = nullptr) noexcept : workspace_{&w}, stream_{stream} {}
+
+    constexpr void* stream() const noexcept { return stream_; }
+    /// The scratch memory of calls with this policy.
+    device_workspace& scratch() const;
+    /// Makes calls that need at most `bytes` (see `workspace_bytes`) free of allocation: what is captured in a graph must be.
+    void reserve(index_t bytes) const;
+
+private:
+    device_workspace* workspace_ = nullptr;
+    void* stream_ = nullptr;
 };
 
 namespace detail {

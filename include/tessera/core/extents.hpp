@@ -19,8 +19,8 @@ inline constexpr index_t dynamic_extent = -1;
 template <index_t... Extents>
 class extents {
 public:
-    static constexpr std::size_t rank() noexcept { return sizeof...(Extents); }
-    static constexpr std::size_t rank_dynamic() noexcept {
+    TESSERA_HOST_DEVICE static constexpr std::size_t rank() noexcept { return sizeof...(Extents); }
+    TESSERA_HOST_DEVICE static constexpr std::size_t rank_dynamic() noexcept {
         return (std::size_t{0} + ... + (Extents == dynamic_extent ? 1u : 0u));
     }
     TESSERA_HOST_DEVICE static constexpr index_t static_extent(std::size_t r) noexcept {

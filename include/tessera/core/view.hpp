@@ -52,7 +52,7 @@ public:
         view(view<U, OtherExtents, OtherLayout, OtherAccessor> const& other) noexcept
         : data_{other.data_handle()}, mapping_{other.mapping()}, accessor_{other.accessor()} {}
 
-    static constexpr std::size_t rank() noexcept { return Extents::rank(); }
+    TESSERA_HOST_DEVICE static constexpr std::size_t rank() noexcept { return Extents::rank(); }
     TESSERA_HOST_DEVICE constexpr index_t extent(std::size_t r) const noexcept { return mapping_.extents().extent(r); }
     TESSERA_HOST_DEVICE constexpr index_t stride(std::size_t r) const noexcept { return mapping_.stride(r); }
     TESSERA_HOST_DEVICE constexpr Extents const& extents() const noexcept { return mapping_.extents(); }

@@ -230,7 +230,7 @@ struct gguf_mxfp4 : detail::table_blocks<gguf_mxfp4, detail::mxfp4_block, 32, 32
     TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept { return detail::doubled_e2m1(code); }
     TESSERA_HOST_DEVICE static constexpr float scale(block const& b, int = 0) noexcept {
         if (b.exponent == 255) return detail::no_scale;
-        return std::bit_cast<float>(b.exponent < 2 ? 0x00200000u << b.exponent : (b.exponent - 1u) << 23);
+        return detail::bit_cast<float>(b.exponent < 2 ? 0x00200000u << b.exponent : (b.exponent - 1u) << 23);
     }
     TESSERA_HOST_DEVICE static constexpr int code(block const& b, int i) noexcept { return detail::nibble(b.codes, i); }
 

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Calls of the CUDA runtime, checked: an error becomes a `cuda_error` with the operation's name. Launches; what the device is;
+/// where a pointer points.
+
+#include "error.hpp"
+#include "exec.hpp"
+#include "overlap.hpp"
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+template <int Sm>
+inline constexpr bool is_cuda_backend_included<cuda<Sm>> = true;
+
+[[noreturn]] TESSERA_COLD inline void raise_cuda(char const* operation, char const* call, cudaError_t code) {
+    raise<cuda_error>("tessera: " + std::string{operation} + ": " + call + " failed: " + cudaGetErrorName(code) + " (" +
+                      cudaGetErrorString(code) + ")");
+}
+
+/// Throws unless `code` is success; the runtime's sticky-free errors are taken off it.
+inline void check_cuda(char const* operation, char const* call, cudaError_t code) {
+    if (code == cudaSuccess) return;
+    static_cast<void>(cudaGetLastError());
+    raise_cuda(operation, call, code);
+}
+
+template <int Sm>
+cudaStream_t stream_of(cuda<Sm> const& exec) noexcept {
+    return static_cast<cudaStream_t>(exec.stream());
+}
+
+/// What a launch needs besides its arguments.
+struct launch_shape {
+    dim3 grid{1};
+    dim3 block{256};
+    index_t shared_bytes = 0;
+};
+
+/// Launches a kernel asynchronously.
+template <class... Parameters, class... Arguments>
+void launch(char const* operation, cudaStream_t stream, launch_shape const& shape, void (*kernel)(Parameters...),
+            Arguments const&... arguments) {
+    auto const bytes = static_cast<std::size_t>(shape.shared_bytes);
+    if (bytes > 48 * 1024)
+        check_cuda(operation, "cudaFuncSetAttribute",
+                   cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        static_cast<int>(bytes)));
+    cudaLaunchConfig_t config{};
+    config.gridDim = shape.grid;
+    config.blockDim = shape.block;
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    check_cuda(operation, "cudaLaunchKernelEx", cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+/// The current device can run code for `Sm`: any later one for 80, Hopper itself for 90 (sm_90a).
+template <int Sm>
+void check_device(char const* operation) {
+    int device = 0;
+    check_cuda(operation, "cudaGetDevice", cudaGetDevice(&device));
+    thread_local int known_device = -1;
+    thread_local int capability = 0;
+    if (known_device != device) {
+        int major = 0;
+        int minor = 0;
+        check_cuda(operation, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+        check_cuda(operation, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+        capability = 10 * major + minor;
+        known_device = device;
+    }
+    if (Sm == 90 ? capability != 90 : capability < Sm)
+        raise<unsupported_error>("tessera: " + std::string{operation} + ": device " + std::to_string(device) +
+                                 " has compute capability " + std::to_string(capability) + ", expected " +
+                                 std::to_string(Sm) + " (cuda<" + std::to_string(Sm) + ">)");
+}
+
+/// `pointer` is memory of the current device, or there are no elements.
+inline void check_device_pointer(char const* operation, char const* argument, void const* pointer, index_t elements) {
+    if (elements == 0) return;
+    check::not_null(operation, argument, pointer, elements);
+    int device = 0;
+    check_cuda(operation, "cudaGetDevice", cudaGetDevice(&device));
+    cudaPointerAttributes attributes{};
+    cudaError_t const code = cudaPointerGetAttributes(&attributes, pointer);
+    if (code != cudaSuccess) static_cast<void>(cudaGetLastError());
+    bool const is_device = code == cudaSuccess &&
+                           (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged);
+    if (!is_device)
+        raise<shape_error>("tessera: " + std::string{operation} + ": " + argument +
+                           " is memory of the host, expected memory of CUDA device " + std::to_string(device));
+    if (attributes.type == cudaMemoryTypeDevice && attributes.device != device)
+        raise<shape_error>("tessera: " + std::string{operation} + ": " + argument + " is memory of CUDA device " +
+                           std::to_string(attributes.device) + ", expected device " + std::to_string(device));
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

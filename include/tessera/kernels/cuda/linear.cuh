@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `kernel<op::apply, cuda<Sm>, linear<...>>`: a stored matrix in device panels, and its transpose.
+///
+///     template <class Arena> static void run(exec, operand, x, output, arena)
+///
+/// with x (m, k) on the device and a `product_output`. It carves its scratch from the arena and launches; of a
+/// `workspace_sizer` it only carves.
+
+#include "../../core/cuda_call.cuh"
+#include "../../core/workspace.hpp"
+#include "../epilogue.hpp"
+#include "../kernel.hpp"
+#include "../operand.hpp"
+#include "prepare.cuh"
+#include "product.cuh"
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// A sizer launches nothing.
+template <class Arena>
+inline constexpr bool launches = !std::is_same_v<Arena, workspace_sizer>;
+
+/// Blocks of `threads` threads for `count` things, as a grid's x.
+inline dim3 grid_of(index_t count, index_t threads = 256) noexcept { return dim3(static_cast<unsigned>(ceil_div(count, threads))); }
+
+template <class Out>
+__global__ void finish_nothing_kernel(__grid_constant__ Out const out, index_t rows, index_t columns) {
+    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i < rows * columns) out(i / columns, i % columns, 0.0f);
+}
+
+/// y where W has no columns.
+template <int Sm, class Out>
+void finish_nothing(cuda<Sm> const& exec, index_t m, index_t n, Out const& out) {
+    launch("apply", stream_of(exec), {grid_of(m * n)}, &finish_nothing_kernel<Out>, out, m, n);
+}
+
+/// One pass over W for at most 64 columns.
+template <int Sm, class Panels, int Pieces, int NT, class Out>
+void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out const& out) {
+    using stage = product_stage<Sm, Panels, Pieces, NT>;
+    index_t const units = p.w.tiles() * (p.w.blocks() / Panels::step_blocks);
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(minimum(units, product_blocks<Sm>))), dim3(256), stage::shared_bytes},
+           &product_kernel<Sm, Panels, Pieces, NT, Out>, p, out);
+}
+
+/// Whether rows of bf16 can be copied as they are.
+template <class Panels, class X>
+bool is_direct(matrix_view<X const> const& x) noexcept {
+    return std::is_same_v<X, bf16> && !Panels::format::has_offsets && Panels::sub_block >= 32 && Panels::group == Panels::group_positions &&
+           has_unit_stride(x) && (x.extent(0) == 1 || x.stride(0) % 8 == 0) && x.extent(1) % 8 == 0 &&
+           reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
+}
+
+/// Fragments, sums and the product for the rows of x that one pass takes.
+template <int Sm, class Panels, class Preparation, int NT, class X, class Out>
+void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_view<X const> const& x, std::byte* fragments, float* sums,
+                      Out const& out) {
+    constexpr int pieces = x_pieces<X, Preparation>;
+    constexpr bool rounds = std::is_same_v<Preparation, as_bf16>;
+    constexpr int weights = rounds ? 1 : weight_pieces<typename Panels::storage>;
+    p.m = static_cast<int>(x.extent(0));
+    p.pieces = pieces;
+    if (is_direct<Panels>(x)) {
+        if constexpr (std::is_same_v<X, bf16>) p.rows = x.data_handle();
+        p.row_stride = x.stride(0);
+    } else {
+        index_t const count = p.w.blocks() * NT * 64;
+        launch("apply", stream_of(exec), {grid_of(count)}, &fragment_kernel<Panels, pieces, X>, x, NT, count,
+               reinterpret_cast<::uint4*>(fragments));
+        p.x = fragments;
+    }
+    if constexpr (Panels::format::has_offsets) {
+        launch("apply", stream_of(exec), {grid_of(p.w.groups() * 8 * NT, 8)}, &sum_kernel<Panels, pieces, rounds, X>, x, 8 * NT,
+               p.w.groups(), sums);
+        p.sums = sums;
+    }
+    run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
+}
+
+/// y = x Wᵀ for x as it is to be multiplied.
+template <int Sm, class Preparation, class Panels, class X, class Out, class Arena>
+void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+    constexpr index_t pieces = x_pieces<X, Preparation>;
+    constexpr index_t rows_of_pass = 64 / pieces;
+    index_t const rows = minimum(x.extent(0), rows_of_pass);
+    index_t const fragments = rows * pieces <= 8 ? 1 : rows * pieces <= 16 ? 2 : rows * pieces <= 32 ? 4 : 8;
+    auto* const fragment_bytes = arena.template carve<std::byte>(w.blocks(), fragments, 1024);
+    float* const sums = Panels::format::has_offsets ? arena.template carve<float>(w.groups(), 8 * fragments) : nullptr;
+    float* const partial = arena.template carve<float>(2 * product_blocks<Sm>, rows * pieces, 256);
+    if constexpr (launches<Arena>) {
+        check::within("apply", "rows of W", w.rows(), 0, 256 * index_t{1 << 16});
+        product_arguments<Panels> p{};
+        p.w = w;
+        p.partial = partial;
+        p.counters = arena.counters();
+        p.table = make_decode_table<typename Panels::format>();
+        for (p.m0 = 0; p.m0 < x.extent(0); p.m0 += rows_of_pass) {
+            index_t const count = minimum(x.extent(0) - p.m0, rows_of_pass);
+            matrix_view<X const> const part = tessera::rows(x, p.m0, p.m0 + count);
+            index_t const columns = count * pieces;
+            if (columns <= 8)
+                run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, fragment_bytes, sums, out);
+            else if (columns <= 16)
+                run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, fragment_bytes, sums, out);
+            else if (columns <= 32)
+                run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, fragment_bytes, sums, out);
+            else
+                run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, fragment_bytes, sums, out);
+        }
+    }
+}
+
+// --- transposed ------------------------------------------------------------------------------------------------------
+
+/// An element of W.
+template <class Panels>
+__device__ __forceinline__ float panel_element(Panels const& w, decode_table<typename Panels::format> const& table, index_t n, index_t k) {
+    using format = typename Panels::format;
+    auto const at = w.locate(n, Panels::position(k));
+    std::uint32_t const word = reinterpret_cast<std::uint32_t const*>(w.data())[at.word] >> at.bit;
+    if constexpr (format::is_dense) {
+        using element = typename format::element_type;
+        if constexpr (std::is_same_v<element, float>)
+            return __uint_as_float(word);
+        else
+            return static_cast<float>(element::from_bits(static_cast<std::uint16_t>(word)));
+    } else {
+        std::uint32_t const code = word & ((1u << format::bits) - 1u);
+        float value = 0.0f;
+        if constexpr (format::is_integer)
+            value = static_cast<float>(static_cast<int>(code) - format::zero);
+        else
+            value = table.values[code];
+        index_t const i = Panels::scale_index(w.groups(), n, Panels::group == 0 ? 0 : k / maximum(Panels::group, 1));
+        value *= static_cast<float>(w.scales()[i]);
+        if constexpr (format::has_offsets) value += w.offsets()[i];
+        return value;
+    }
+}
+
+/// partial(tile, m, k) = sum over the tile's rows n of x(m, n) W(n, k): a thread for each k, 8 rows of x.
+template <class Panels, class X>
+__global__ void transposed_kernel(__grid_constant__ Panels const w, __grid_constant__ decode_table<typename Panels::format> const table,
+                                  __grid_constant__ matrix_view<X const> const x, float* partial) {
+    __shared__ float rows[8][256];
+    index_t const k = static_cast<index_t>(blockIdx.x) * 128 + threadIdx.x;
+    index_t const m0 = static_cast<index_t>(blockIdx.y) * 8;
+    index_t const n0 = static_cast<index_t>(blockIdx.z) * 256;
+    auto const count = static_cast<int>(minimum(256, w.rows() - n0));
+    for (int i = static_cast<int>(threadIdx.x); i < 8 * 256; i += 128)
+        rows[i / 256][i % 256] = m0 + i / 256 < x.extent(0) && i % 256 < count ? static_cast<float>(x(m0 + i / 256, n0 + i % 256)) : 0.0f;
+    __syncthreads();
+    if (k >= w.cols()) return;
+    float sum[8] = {};
+    for (int n = 0; n < count; ++n) {
+        float const v = panel_element(w, table, n0 + n, k);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum[i] = fmaf(rows[i][n], v, sum[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+        if (m0 + i < x.extent(0)) partial[(blockIdx.z * x.extent(0) + m0 + i) * w.cols() + k] = sum[i];
+}
+
+template <class Out>
+__global__ void add_partials_kernel(float const* partial, index_t parts, index_t rows, index_t columns, index_t m0,
+                                    __grid_constant__ Out const out) {
+    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i >= rows * columns) return;
+    float sum = 0.0f;
+    for (index_t p = 0; p < parts; ++p) sum += partial[p * rows * columns + i];
+    out(m0 + i / columns, i % columns, sum);
+}
+
+} // namespace detail
+
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_panel, Storage>, Preparation>> {
+    using operand = linear<prepacked<device_panel, Storage>, Preparation>;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        constexpr index_t group = detail::activation_group<Preparation>;
+        if (w.cols() == 0) {
+            if constexpr (detail::launches<Arena>) detail::finish_nothing(exec, x.extent(0), w.rows(), out);
+        } else if constexpr (group < 0) {
+            detail::run_panels<Sm, Preparation>(exec, w.storage(), x, out, arena);
+        } else {
+            float* const values = arena.template carve<float>(x.extent(0), x.extent(1));
+            if constexpr (detail::launches<Arena>) {
+                index_t const length = group == 0 ? x.extent(1) : group;
+                detail::launch("apply", detail::stream_of(exec),
+                               {dim3(static_cast<unsigned>(ceil_div(x.extent(1), length)), static_cast<unsigned>(x.extent(0))),
+                                dim3(group == 0 ? 256 : 32)},
+                               &detail::int8_kernel<X>, x, length, values);
+            }
+            detail::run_panels<Sm, as_is>(exec, w.storage(), matrix_view<float const>{values, x.extent(0), x.extent(1)}, out, arena);
+        }
+    }
+};
+
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, transposed_operator<linear<prepacked<device_panel, Storage>, Preparation>>> {
+    using operand = transposed_operator<linear<prepacked<device_panel, Storage>, Preparation>>;
+    static constexpr index_t rows_of_pass = 64;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& t, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        auto const& w = t.inner().storage();
+        using panels = prepacked<device_panel, Storage>;
+        if (w.rows() == 0) {
+            if constexpr (detail::launches<Arena>) detail::finish_nothing(exec, x.extent(0), w.cols(), out);
+            return;
+        }
+        float* const partial = arena.template carve<float>(w.tiles(), minimum(x.extent(0), rows_of_pass), w.cols());
+        if constexpr (detail::launches<Arena>) {
+            auto const table = detail::make_decode_table<typename panels::format>();
+            for (index_t m = 0; m < x.extent(0); m += rows_of_pass) {
+                matrix_view<X const> const part = tessera::rows(x, m, minimum(m + rows_of_pass, x.extent(0)));
+                detail::launch("apply", detail::stream_of(exec),
+                               {dim3(static_cast<unsigned>(ceil_div(w.cols(), 128)), static_cast<unsigned>(ceil_div(part.extent(0), 8)),
+                                     static_cast<unsigned>(w.tiles())),
+                                dim3(128)},
+                               &detail::transposed_kernel<panels, X>, w, table, part, partial);
+                detail::launch("apply", detail::stream_of(exec), {detail::grid_of(part.extent(0) * w.cols())},
+                               &detail::add_partials_kernel<Out>, partial, w.tiles(), part.extent(0), w.cols(), m, out);
+            }
+        }
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

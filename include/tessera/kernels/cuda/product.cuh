@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products with device panels by bf16 matrix units: at most 64 columns of x (rows of the user's x, or pieces of them) at a
+/// time, W as the 16-row operand, so that with one row of x the memory is the limit.
+///
+/// The work is a line of units, (tile of 256 rows of W) x (step of 64 or 128 positions), which the blocks of the grid cut into
+/// equal pieces (stream-K). The grid is a constant of the architecture: the order of every sum, and so every bit of y, depends
+/// on the shape of W alone. A block streams its pieces' bytes through a ring in shared memory by asynchronous copies, a lane
+/// its own ones. Sums of a group stay in the matrix units' accumulators and meet their scale in float32. At the end of a tile
+/// a block leaves its partial sums; the last to come adds all of them in the order of k and finishes y.
+
+#include "decode.cuh"
+#include "ptx/cp_async.cuh"
+#include "ptx/mma.cuh"
+
+#include <utility>
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// Where sums of a product go: y = finish(base + factor * sum), base null for none.
+template <class Y, class Finish>
+struct product_output {
+    matrix_view<Y> y;
+    float const* base;
+    index_t base_stride;
+    float factor;
+    Finish finish;
+    __device__ void operator()(index_t m, index_t n, float sum) const {
+        float v = factor * sum;
+        if (base != nullptr) v += base[m * base_stride + n];
+        y(m, n) = static_cast<Y>(static_cast<float>(finish(v, m, n)));
+    }
+};
+
+/// Blocks of the grid, all of which fit the processor: a constant of the architecture.
+template <int Sm>
+inline constexpr int product_blocks = 2 * (Sm == 90 ? 132 : 108);
+
+template <class Panels>
+struct product_arguments {
+    Panels w;
+    std::byte const* x;       ///< fragments: (blocks, NT, 2, 32, 16 bytes)
+    bf16 const* rows;         ///< or x itself, rows of bf16 `row_stride` apart; null: fragments
+    index_t row_stride;
+    float const* sums;        ///< (groups, 8 NT): of x, where W has offsets
+    float* partial;           ///< (2 blocks of the grid, columns, 256)
+    unsigned* counters;       ///< one a tile, zero
+    index_t m0;               ///< first row of y
+    int m;                    ///< rows of x
+    int pieces;               ///< columns of a row of x
+    decode_table<typename Panels::format> table;
+};
+
+/// What a block of threads keeps in shared memory.
+template <int Sm, class Panels, int Pieces, int NT>
+struct product_stage {
+    using format = typename Panels::format;
+    static constexpr index_t positions = 64 * Panels::step_blocks;
+    static constexpr index_t padded = Panels::group_positions;
+    /// Groups that a step may touch.
+    static constexpr int groups = padded == 0 ? 0
+                                  : padded % positions == 0 ? 1
+                                  : positions % maximum(padded, 1) == 0
+                                      ? static_cast<int>(positions / maximum(padded, 1))
+                                      : static_cast<int>((positions - 1) / maximum(padded, 1) + 2);
+    static constexpr int code_bytes = static_cast<int>(Panels::step_blocks * Panels::block_bytes);
+    static constexpr int x_bytes = static_cast<int>(Panels::step_blocks) * NT * 1024;
+    static constexpr int scale_bytes = groups * 256 * static_cast<int>(sizeof(typename Panels::scale_type));
+    static constexpr int offset_bytes = format::has_offsets ? groups * 256 * 4 : 0;
+    static constexpr int sum_bytes = format::has_offsets ? groups * 8 * NT * 4 : 0;
+    static constexpr int bytes = code_bytes + x_bytes + scale_bytes + offset_bytes + sum_bytes;
+
+    static constexpr int table_bytes = fragment_decoder<format, Pieces>::table_bytes;
+    static constexpr int shared = (Sm == 90 ? 227 : 163) * 1024;
+    static constexpr int of_half = (shared / 2 - 1024 - table_bytes) / bytes;
+    static constexpr bool is_half = NT <= 4 && of_half >= 3;
+    static constexpr int of_all = (shared - 1024 - table_bytes) / bytes;
+    static constexpr int stages = is_half ? (of_half < 8 ? of_half : 8) : of_all < 2 ? 2 : of_all < 8 ? of_all : 8;
+    static constexpr int shared_bytes = table_bytes + stages * bytes;
+};
+
+/// The pieces of the line of units, and of the grid.
+struct stream_cut {
+    index_t units;
+    index_t blocks;
+    __device__ index_t first(index_t block) const { return units * block / blocks; }
+    /// The block that has a unit.
+    __device__ index_t owner(index_t unit) const { return ((unit + 1) * blocks - 1) / units; }
+};
+
+/// Issues the copies of one step into a stage.
+template <int NT, class Stage, class Panels>
+__device__ __forceinline__ void load_step(product_arguments<Panels> const& p, index_t tile, index_t step, std::byte* stage) {
+    constexpr int SB = static_cast<int>(Panels::step_blocks);
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int const warp = static_cast<int>(threadIdx.x) / 32;
+    constexpr auto chunk = static_cast<int>(Panels::chunk_bytes);
+    constexpr auto panel = static_cast<int>(Panels::panel_block_bytes);
+    std::byte const* const codes = p.w.data() + (tile * p.w.blocks() + step * SB) * Panels::block_bytes;
+#pragma unroll
+    for (int b = 0; b < SB; ++b)
+#pragma unroll
+        for (int i = 0; i < 2 * panel; i += 32 * chunk) {
+            int const at = static_cast<int>(b * Panels::block_bytes) + 2 * warp * panel + i + lane * chunk;
+            ptx::copy_async<chunk>(stage + at, codes + at);
+        }
+    stage += Stage::code_bytes;
+#pragma unroll
+    for (int j = 0; j < SB * NT * 64; j += 256) {
+        int const i = j + static_cast<int>(threadIdx.x);
+        if (SB * NT * 64 - j >= 256 || i < SB * NT * 64) {
+            if (p.rows != nullptr) {
+                int const column = i / 64 % NT * 8 + i % 32 / 4;
+                int const half = i / 32 % 2;
+                index_t const k = (step * SB + i / (64 * NT)) * 64 +
+                                  (Panels::sub_block == 64 ? 16 * (i % 4) + 8 * half : 32 * half + 8 * (i % 4));
+                bool const valid = column < p.m && k < p.w.cols();
+                ptx::copy_async<16>(stage + i * 16, valid ? p.rows + column * p.row_stride + k : p.rows, valid);
+            } else {
+                ptx::copy_async<16>(stage + i * 16, p.x + step * Stage::x_bytes + i * 16);
+            }
+        }
+    }
+    if constexpr (Stage::groups > 0) {
+        stage += Stage::x_bytes;
+        index_t const g0 = step * Stage::positions / Stage::padded;
+        index_t const there = p.w.groups() - g0;
+        int const count = there < Stage::groups ? static_cast<int>(maximum(there, 0)) : Stage::groups;
+        auto const copy = [&](void const* from, int bytes) {
+            for (int i = static_cast<int>(threadIdx.x) * 16; i < bytes; i += 256 * 16)
+                ptx::copy_async<16>(stage + i, static_cast<std::byte const*>(from) + i);
+        };
+        index_t const at = (tile * p.w.groups() + g0) * 256;
+        copy(p.w.scales() + at, count * 256 * static_cast<int>(sizeof(typename Panels::scale_type)));
+        if constexpr (Panels::format::has_offsets) {
+            stage += Stage::scale_bytes;
+            copy(p.w.offsets() + at, count * 256 * 4);
+            stage += Stage::offset_bytes;
+            copy(p.sums + g0 * 8 * NT, count * 8 * NT * 4);
+        }
+    }
+}
+
+/// The sums of a lane: of two panels of 16 rows, NT fragments of 8 columns.
+template <int NT>
+struct lane_sums {
+    float v[2][NT][4];
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < 8 * NT; ++i) v[i / (4 * NT)][i / 4 % NT][i % 4] = 0.0f;
+    }
+};
+
+/// total += scale * part (+ offset * sum of x, at the end of a group).
+template <int NT, class Stage, class Panels>
+__device__ __forceinline__ void scale_group(std::byte const* stage, int group, bool is_end, lane_sums<NT>& total, lane_sums<NT>& part) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int const row = static_cast<int>(threadIdx.x) / 32 * 32 + lane / 4;
+    auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(stage + Stage::code_bytes + Stage::x_bytes) + group * 256;
+    auto const to_float = [](auto v) {
+        if constexpr (std::is_same_v<decltype(v), fp16>)
+            return __half2float(__ushort_as_half(v.to_bits()));
+        else
+            return static_cast<float>(v);
+    };
+#pragma unroll
+    for (int i = 0; i < 4; ++i) { // panel i / 2, rows g and g + 8
+        int const r = row + i / 2 * 16 + i % 2 * 8;
+        float const s = to_float(scales[r]);
+#pragma unroll
+        for (int t = 0; t < NT; ++t)
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+                float& from = part.v[i / 2][t][i % 2 * 2 + c];
+                float& to = total.v[i / 2][t][i % 2 * 2 + c];
+                to = fmaf(s, from, to);
+                from = 0.0f;
+            }
+        if constexpr (Panels::format::has_offsets) {
+            if (!is_end) continue;
+            auto const* const offsets = reinterpret_cast<float const*>(stage + Stage::code_bytes + Stage::x_bytes + Stage::scale_bytes);
+            auto const* const sums = offsets + Stage::offset_bytes / 4 + group * 8 * NT;
+            float const o = offsets[group * 256 + r];
+#pragma unroll
+            for (int t = 0; t < NT; ++t)
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    float& to = total.v[i / 2][t][i % 2 * 2 + c];
+                    to = fmaf(o, sums[t * 8 + lane % 4 * 2 + c], to);
+                }
+        }
+    }
+}
+
+/// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise.
+template <int NT, int Pieces, class Stage, class Panels>
+__device__ __forceinline__ void multiply_step(std::byte const* stage, index_t step, index_t groups,
+                                              fragment_decoder<typename Panels::format, Pieces> const& decoder,
+                                              lane_sums<NT>& total, lane_sums<NT>& part) {
+    constexpr int SB = static_cast<int>(Panels::step_blocks);
+    constexpr int words = Panels::format::width;
+    constexpr auto chunk_words = static_cast<int>(Panels::chunk_bytes / 4);
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int const warp = static_cast<int>(threadIdx.x) / 32;
+    index_t const g0 = Stage::groups > 0 ? step * Stage::positions / maximum(Stage::padded, 1) : 0;
+#pragma unroll
+    for (int b = 0; b < SB; ++b) {
+        std::uint32_t code[2][words];
+#pragma unroll
+        for (int p = 0; p < 2; ++p)
+#pragma unroll
+            for (int c = 0; c < words / chunk_words; ++c) {
+                auto const* const from = reinterpret_cast<std::uint32_t const*>(
+                    stage + b * Panels::block_bytes + (2 * warp + p) * Panels::panel_block_bytes + (c * 32 + lane) * Panels::chunk_bytes);
+                if constexpr (chunk_words == 4) {
+                    ::uint4 const v = *reinterpret_cast<::uint4 const*>(from);
+                    code[p][4 * c] = v.x, code[p][4 * c + 1] = v.y, code[p][4 * c + 2] = v.z, code[p][4 * c + 3] = v.w;
+                } else {
+#pragma unroll
+                    for (int i = 0; i < chunk_words; ++i) code[p][chunk_words * c + i] = from[i];
+                }
+            }
+        auto const* const x = reinterpret_cast<::uint4 const*>(stage + Stage::code_bytes + b * NT * 1024) + lane;
+        auto const fragment = [&]<int Step>(std::integral_constant<int, Step>, ::uint4 const (&columns)[NT]) {
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+                auto const piece = [&]<int P>(std::integral_constant<int, P>) {
+                    std::uint32_t a[4];
+                    decoder.template decode<Step, P>(code[p], a);
+#pragma unroll
+                    for (int t = 0; t < NT; ++t)
+                        ptx::mma_bf16(part.v[p][t], a, Step % 2 == 0 ? columns[t].x : columns[t].z,
+                                      Step % 2 == 0 ? columns[t].y : columns[t].w);
+                };
+                [&]<int... P>(std::integer_sequence<int, P...>) { (piece(std::integral_constant<int, P>{}), ...); }
+                (std::make_integer_sequence<int, Pieces>{});
+            }
+            if constexpr (Stage::groups > 0 && (Step + 1) % (Panels::sub_block / 16) == 0) {
+                index_t const end = step * Stage::positions + b * 64 + 16 * (Step + 1);
+                if (end % Stage::padded == 0) {
+                    index_t const group = end / Stage::padded - 1;
+                    if (group < groups) scale_group<NT, Stage, Panels>(stage, static_cast<int>(group - g0), true, total, part);
+                }
+            }
+        };
+        ::uint4 columns[NT];
+#pragma unroll
+        for (int t = 0; t < NT; ++t) columns[t] = x[t * 64];
+        fragment(std::integral_constant<int, 0>{}, columns);
+        fragment(std::integral_constant<int, 1>{}, columns);
+#pragma unroll
+        for (int t = 0; t < NT; ++t) columns[t] = x[t * 64 + 32];
+        fragment(std::integral_constant<int, 2>{}, columns);
+        fragment(std::integral_constant<int, 3>{}, columns);
+    }
+}
+
+/// The end of a block's part of a tile: its sums to memory, and, of the last block to come, the sum of all to y.
+template <int NT, class Panels, class Out>
+__device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& p, Out const& out, stream_cut const& cut, index_t tile,
+                                               index_t steps, lane_sums<NT> const& total) {
+    __shared__ bool is_last;
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int const columns = p.m * p.pieces;
+    auto const slot = [&](index_t block) {
+        index_t const second = cut.first(block) / steps != tile;
+        return p.partial + (2 * block + second) * columns * 256;
+    };
+    float* const mine = slot(blockIdx.x);
+    int const row = static_cast<int>(threadIdx.x) / 32 * 32 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < 8 * NT; ++i) {
+        int const column = i / 4 % NT * 8 + lane % 4 * 2 + i % 2;
+        if (column < columns) mine[column * 256 + row + i / (4 * NT) * 16 + i % 4 / 2 * 8] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
+    }
+    index_t const first = cut.owner(tile * steps);
+    index_t const last = cut.owner((tile + 1) * steps - 1);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        is_last = first == last || atomicAdd(p.counters + tile, 1u) == static_cast<unsigned>(last - first);
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    index_t const n = tile * 256 + threadIdx.x;
+    if (threadIdx.x == 0 && first != last) p.counters[tile] = 0;
+    if (n < p.w.rows()) {
+        using format = typename Panels::format;
+        float const scale = format::has_scales && Panels::group == 0 ? static_cast<float>(p.w.scales()[n]) : 1.0f;
+        for (int m = 0; m < p.m; ++m) {
+            float sum = 0.0f;
+            for (int c = m * p.pieces; c < (m + 1) * p.pieces; ++c) {
+#pragma unroll 4
+                for (index_t block = first; block <= last; ++block) sum += __ldcg(slot(block) + c * 256 + threadIdx.x);
+            }
+            sum *= scale;
+            if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
+            out(p.m0 + m, n, sum);
+        }
+    }
+    __syncthreads(); // the slot may be written again
+}
+
+template <int Sm, class Panels, int Pieces, int NT, class Out>
+__global__ void __launch_bounds__(256, (product_stage<Sm, Panels, Pieces, NT>::is_half ? 2 : 1))
+product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_constant__ Out const out) {
+    using stage_type = product_stage<Sm, Panels, Pieces, NT>;
+    using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
+    extern __shared__ __align__(128) std::byte shared[];
+    std::byte* const ring = shared + stage_type::table_bytes;
+    constexpr int S = stage_type::stages;
+    index_t const steps = p.w.blocks() / Panels::step_blocks;
+    stream_cut const cut{p.w.tiles() * steps, gridDim.x};
+    index_t unit = cut.first(blockIdx.x);
+    index_t const end = cut.first(blockIdx.x + 1);
+    index_t ahead = unit;
+    index_t ahead_tile = unit / steps;
+    index_t ahead_step = unit % steps;
+    int slot = 0;
+    int ahead_slot = 0;
+    auto const load_next = [&] {
+        if (ahead < end) {
+            load_step<NT, stage_type>(p, ahead_tile, ahead_step, ring + ahead_slot * stage_type::bytes);
+            ++ahead;
+            if (++ahead_step == steps) ahead_step = 0, ++ahead_tile;
+            if (++ahead_slot == S) ahead_slot = 0;
+        }
+        ptx::commit();
+    };
+#pragma unroll 1
+    for (int s = 0; s < S - 1; ++s) load_next();
+    decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
+    decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
+    index_t tile = unit / steps;
+    index_t step = unit % steps;
+    lane_sums<NT> total;
+    lane_sums<NT> part;
+    total.clear();
+    part.clear();
+#pragma unroll 1
+    for (; unit < end; ++unit) {
+        ptx::wait<S - 2>();
+        __syncthreads();
+        load_next();
+        std::byte const* const stage = ring + slot * stage_type::bytes;
+        multiply_step<NT, Pieces, stage_type, Panels>(stage, step, p.w.groups(), decoder, total, stage_type::groups > 0 ? part : total);
+        if (++slot == S) slot = 0;
+        if (step + 1 == steps || unit + 1 == end) {
+            if constexpr (stage_type::groups > 0) {
+                index_t const last = (step + 1) * stage_type::positions;
+                index_t const group = (last - 1) / stage_type::padded;
+                if (last % stage_type::padded != 0 && group < p.w.groups())
+                    scale_group<NT, stage_type, Panels>(stage, static_cast<int>(group - step * stage_type::positions / stage_type::padded),
+                                                        false, total, part);
+            }
+            finish_tile_of<NT>(p, out, cut, tile, steps, total);
+            total.clear();
+        }
+        if (++step == steps) step = 0, ++tile;
+    }
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

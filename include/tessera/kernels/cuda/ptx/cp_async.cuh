@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Copies from global to shared memory that run on while the thread does something else (sm_80 and later). A thread's copies
+/// since its last `commit` are a group; `wait<N>` waits until at most N of its groups are under way.
+
+#include "../../../core/types.hpp"
+
+#include <cstdint>
+
+namespace tessera::inline TESSERA_ABI::ptx {
+
+/// The address of shared memory as instructions take it.
+__device__ __forceinline__ std::uint32_t shared_address(void const* p) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// cp.async: Bytes = 4, 8 or 16, aligned; 16 pass the first-level cache by. `valid` false writes zeros and reads nothing.
+template <int Bytes>
+__device__ __forceinline__ void copy_async(void* to, void const* from, bool valid = true) {
+    int const size = valid ? Bytes : 0;
+    if constexpr (Bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(size) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(Bytes), "r"(size)
+                     : "memory");
+}
+
+/// cp.async.commit_group.
+__device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// cp.async.wait_group.
+template <int Pending>
+__device__ __forceinline__ void wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+} // namespace tessera::inline TESSERA_ABI::ptx

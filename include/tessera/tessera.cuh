@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Everything for CUDA devices: `cuda<80>` and `cuda<90>` as execution policies, in files compiled by nvcc (C++20; cuda<90> with
+/// -gencode arch=compute_90a,code=sm_90a). Of the processor's policies a .cu file has `reference`.
+
+#include "operators/apply.cuh"
