@@ -29,6 +29,7 @@
 #include "operators/place.hpp"
 #include "planned.hpp"
 #include "quant/convert.hpp"
+#include "quant/pvq.hpp"
 #include "quant/quantize.hpp"
 #include "quant/ternary.hpp"
 #include "sampling/sampler.hpp"

@@ -128,7 +128,8 @@ constexpr void write_bits(std::uint8_t* stream, index_t first, int bits, wide_ui
         int const shift = static_cast<int>((first + i) % 8);
         int const count = bits - i < 8 - shift ? bits - i : 8 - shift;
         std::uint64_t part = value.word(i / 64) >> i % 64;
-        if (i % 64 + count > 64) part |= value.word(i / 64 + 1) << (64 - i % 64);
+        if constexpr (Words > 1)
+            if (i % 64 + count > 64) part |= value.word(i / 64 + 1) << (64 - i % 64);
         unsigned const mask = ((1u << count) - 1u) << shift;
         std::uint8_t& byte = stream[(first + i) / 8];
         byte = static_cast<std::uint8_t>((byte & ~mask) | (static_cast<unsigned>(part << shift) & mask));

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+// Vector codes as leaves: the law of stored matrices, products with the transpose, terms of sums, what `describe` and
+// files of placed operands call them.
+
+#include "operator_laws.hpp"
+
+#include <tessera/operators/describe.hpp>
+#include <tessera/quant/pvq.hpp>
+
+#include <string>
+
+using namespace tessera_test;
+
+namespace tessera_test {
+
+/// Gaussian weights in vector codes.
+template <class Format, class Gain>
+struct pvq_storage_of {
+    static constexpr index_t group = Format::group;
+    static constexpr index_t column_unit = 1;
+    ts::pvq_tensor<Format, Gain> owner;
+    pvq_storage_of(index_t n, index_t k)
+        : owner{[&] {
+              guarded<float> w{n, k};
+              ts::philox const random{41};
+              for (index_t i = 0; i < n; ++i)
+                  for (index_t j = 0; j < k; ++j) w.view()(i, j) = random.normal(static_cast<std::uint64_t>(i * k + j));
+              return ts::quantize_pvq<Format, Gain>(ts::matrix_view<float const>{w.view()});
+          }()} {}
+    auto view() const { return owner.view(); }
+};
+
+/// There is no random access: magnitudes are those of decoded rows.
+template <class Format, class Gain, class P>
+struct error_model<ts::linear<ts::pvq_matrix<Format, Gain>, P>> {
+    using op = ts::linear<ts::pvq_matrix<Format, Gain>, P>;
+    /// Integer sums are exact: what rounds are sums over groups.
+    static index_t roundings(op const& w) {
+        return ts::detail::activation_group<P> >= 0 ? ts::ceil_div(w.cols(), Format::group) + 10 : w.cols() + 8;
+    }
+    static row_of_doubles magnitude(op const& w, row_of_doubles x) {
+        ts::detail::reference_prepare<P>(x.data(), w.cols(), x.data());
+        row_of_doubles y(static_cast<std::size_t>(w.rows()), 0.0);
+        std::vector<float> row(static_cast<std::size_t>(w.cols()));
+        for (index_t n = 0; n < w.rows(); ++n) {
+            w.storage().decode(n, n + 1, 0, w.cols(), row.data(), w.cols());
+            for (std::size_t k = 0; k < row.size(); ++k) y[static_cast<std::size_t>(n)] += std::abs(x[k] * static_cast<double>(row[k]));
+        }
+        return y;
+    }
+};
+template <class Format, class Gain, class P>
+struct error_model<ts::transposed_operator<ts::linear<ts::pvq_matrix<Format, Gain>, P>>> {
+    using op = ts::transposed_operator<ts::linear<ts::pvq_matrix<Format, Gain>, P>>;
+    static index_t roundings(op const& t) { return t.cols() + ts::ceil_div(t.cols(), 64) + 8; }
+    static row_of_doubles magnitude(op const& t, row_of_doubles const& x) {
+        row_of_doubles y(static_cast<std::size_t>(t.rows()), 0.0);
+        std::vector<float> row(static_cast<std::size_t>(t.rows()));
+        for (index_t n = 0; n < t.cols(); ++n) {
+            t.inner().storage().decode(n, n + 1, 0, t.rows(), row.data(), t.rows());
+            for (std::size_t k = 0; k < row.size(); ++k) y[k] += std::abs(x[static_cast<std::size_t>(n)] * static_cast<double>(row[k]));
+        }
+        return y;
+    }
+};
+
+} // namespace tessera_test
+
+namespace {
+
+using nibbles = ts::pvq<32, 50, 7>;
+using small = ts::pvq<32, 22, 3>;
+using bytes = ts::pvq<16, 24>;
+template <class Format>
+using coded = ts::pvq_matrix<Format, ts::gain_code<4>>;
+
+} // namespace
+
+TEST_CASE("products") {
+    report_law<pvq_storage_of<nibbles, ts::gain_code<4>>, ts::int8_per_group<32>, best_arch>("pvq<32, 50, 7>, int8_per_group<32>");
+    report_law<pvq_storage_of<small, ts::gain_as<ts::fp16>>, ts::int8_per_token, best_arch>("pvq<32, 22, 3>, int8_per_token");
+    report_law<pvq_storage_of<bytes, ts::gain_as<float>>, ts::as_is, best_arch>("pvq<16, 24>, as_is");
+}
+
+TEST_CASE("products with the transpose") {
+    ts::cpu<ts::native_arch, ts::serial> const exec;
+    for (auto const [m, n, k] : {product_shape{1, 5, 67}, product_shape{9, 130, 33}, product_shape{3, 0, 8}, product_shape{3, 8, 0}}) {
+        CAPTURE(n);
+        CAPTURE(k);
+        pvq_storage_of<nibbles, ts::gain_code<4>> const owner{n, k};
+        auto const t = ts::transposed(ts::linear{owner.owner});
+        guarded<float> x{m, n, 1, 1}, y{m, k, 2, 1}, again{m, k};
+        x.fill(23);
+        apply_case<std::remove_const_t<decltype(t)>> const expected{t, x.view()};
+        apply_to(exec, t, x, y);
+        CHECK(expected.worst_ratio(ts::matrix_view<float const>{y.view()}) <= 1.0);
+        auto const placed = ts::place(exec, t);
+        apply_to(exec, placed.view(), x, again);
+        CHECK(same_bits(y, again));
+    }
+}
+
+TEST_CASE("placed panels decode to the same numbers, and take few bytes") {
+    ts::cpu<ts::native_arch, ts::serial> const exec;
+    pvq_storage_of<nibbles, ts::gain_code<4>> const owner{33, 70};
+    auto const placed = ts::place(exec, ts::linear{owner.owner});
+    ts::matrix<float> expected{33, 70};
+    ts::decode_tile(owner.view(), 0, 0, expected.view());
+    for (index_t n = 0; n < 33; ++n)
+        for (index_t k = 0; k < 70; ++k) CHECK(ts::detail::reference_element(placed.view().storage(), n, k) == expected(n, k));
+
+    pvq_storage_of<nibbles, ts::gain_code<4>> const larger{64, 512};
+    CHECK(larger.owner.bytes() == 64 * (16 * 96 / 8 + 8 + 4) + 64);
+    CHECK(ts::place(exec, ts::linear{larger.owner}).bytes() == 64 * 16 * (16 + 2)); // 4.5 bits a weight
+    using source = ts::code_source<coded<small>>;
+    CHECK(source::bits == 3);
+    CHECK(ts::code_source<coded<bytes>>::bits == 6);
+
+    auto const text = ts::describe(exec, ts::linear{owner.owner, ts::int8_per_token{}}, 1);
+    CHECK(text.find("pvq<32, 50, 7, 1>, gain 4 bit codes, panel<") != std::string::npos);
+    CHECK(text.find("packed on the fly") != std::string::npos);
+    CHECK(ts::describe(exec, ts::place(exec, ts::linear{owner.owner, ts::int8_per_token{}}), 1).find("packed on the fly") == std::string::npos);
+}
+
+TEST_CASE("a term of a sum, and what the door refuses") {
+    ts::cpu<ts::native_arch, ts::serial> const exec;
+    pvq_storage_of<small, ts::gain_code<4>> const base{20, 64};
+    ts::matrix<float> b{20, 3}, a{3, 64}, x{2, 64}, y{2, 20};
+    for (ts::matrix<float>* m : {&b, &a, &x})
+        for (index_t i = 0; i < m->size(); ++i) m->data()[i] = static_cast<float>((i * 7) % 11) / 8 - 0.5f;
+    auto const w = ts::linear{base.owner} + ts::low_rank{b, a, 0.5f};
+    using operand = std::remove_const_t<decltype(w)>;
+    apply_case<operand> const expected{w, ts::matrix_view<float const>{x.view()}};
+    ts::apply(exec, ts::place(exec, w), x, y);
+    CHECK(expected.worst_ratio(ts::matrix_view<float const>{y.view()}) <= 1.0);
+
+    ts::matrix<float> wrong{2, 63};
+    CHECK_THROWS_AS(ts::apply(exec, ts::linear{base.owner}, wrong, y), ts::shape_error);
+    // y in the array of norms
+    pvq_storage_of<small, ts::gain_code<4>> aliased{20, 64};
+    ts::matrix_view<float> const inside{aliased.owner.gain_arrays().norms(), 1, 20};
+    CHECK_THROWS_AS(ts::apply(exec, ts::linear{aliased.owner}, ts::rows(ts::matrix_view<float const>{x.view()}, 0, 1), inside), ts::shape_error);
+}
