@@ -28,6 +28,7 @@
 #include "operators/describe.hpp"
 #include "operators/place.hpp"
 #include "planned.hpp"
+#include "quant/bit_planes.hpp"
 #include "quant/convert.hpp"
 #include "quant/pvq.hpp"
 #include "quant/quantize.hpp"
