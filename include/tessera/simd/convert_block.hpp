@@ -303,6 +303,19 @@ TESSERA_FORCE_INLINE void store_block(T* p, float_block<Arch> const& b) noexcept
     }
 }
 
+/// Eight codes, one in each byte, the first lowest, as 8 * Bits bits.
+template <int Bits>
+TESSERA_FORCE_INLINE std::uint64_t pack_eight(std::uint64_t codes) noexcept {
+#if defined(__BMI2__) && (defined(__x86_64__) || defined(_M_X64))
+    return _pext_u64(codes, 0x0101010101010101u * ((1u << Bits) - 1u));
+#else
+    constexpr int gap = 8 - Bits;
+    codes = (codes & 0x00ff00ff00ff00ffu) | (codes & 0xff00ff00ff00ff00u) >> gap;
+    codes = (codes & 0x0000ffff0000ffffu) | (codes & 0xffff0000ffff0000u) >> (2 * gap);
+    return (codes & 0x00000000ffffffffu) | (codes & 0xffffffff00000000u) >> (4 * gap);
+#endif
+}
+
 /// True where stores can pass the caches by.
 template <class Arch>
 inline constexpr bool has_streaming = detail::is_512<Arch> || detail::is_256<Arch> || detail::is_128<Arch>;
