@@ -30,6 +30,7 @@
 #include "planned.hpp"
 #include "quant/bit_planes.hpp"
 #include "quant/convert.hpp"
+#include "quant/lmul.hpp"
 #include "quant/dequantize.hpp"
 #include "quant/double_rounding.hpp"
 #include "quant/fp4_to_fp8.hpp"

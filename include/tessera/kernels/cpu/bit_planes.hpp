@@ -210,14 +210,14 @@ private:
         std::uint64_t const* rows[R];
         for (int r = 0; r < R; ++r) rows[r] = w.row(n + r);
         index_t const chunks = ceil_div(x.columns, detail::plane_columns);
-        index_t const all = x.columns * ((1 << XBits) - 1) * ((1 << Bits) - 1);
+        index_t const most = x.columns * ((1 << XBits) - 1) * ((1 << Bits) - 1);
         for (index_t m = task.m0; m < task.m1; ++m) {
             std::int64_t totals[R];
             detail::count_planes<Arch, XBits, Bits, R>(x.row(m), rows, chunks, totals);
             float const sum = static_cast<float>(x.sums[m]);
             float* const out = task.accumulator + (m - task.m0) * task.stride + (n - task.n0);
             for (int r = 0; r < R; ++r) {
-                float const dot = w.scale(n + r) * static_cast<float>(all - 2 * totals[r]) + w.offset(n + r) * sum;
+                float const dot = w.scale(n + r) * static_cast<float>(most - 2 * totals[r]) + w.offset(n + r) * sum;
                 out[r] += task.factor * (x.scales[m] * dot);
             }
         }
