@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The law of stored matrices, and of their transposes, for schemes whose scales or formats are of other kinds than those in
-// the kernels are judged on all of them there.
+// tests/unit/operators: scales of two levels, powers of two, bipolar integers, fixed point. One instruction
+// set: the kernels are judged on all of them there.
 
 #include "../operators/operator_laws.hpp"
 
