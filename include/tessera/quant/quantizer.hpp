@@ -143,6 +143,28 @@ std::uint32_t scale_code(float x, scale_rule rule) noexcept {
     return next > decode_scale<Format>(code) && next <= Format::max_magnitude ? code + 1 : code;
 }
 
+/// Levels of a code above the lowest, or the largest magnitude.
+template <class Scheme>
+inline constexpr float code_steps = Scheme::is_affine ? static_cast<float>((1 << Scheme::format::bits) - 1)
+                                                      : symmetric_limit<typename Scheme::format>;
+
+/// The weights that codes under a scale and zero point (0 where the scheme has none) stand for.
+template <class Scheme>
+weight_grid<typename Scheme::format> grid_of_scale(float scale, float zero) noexcept {
+    using format = typename Scheme::format;
+    constexpr float steps = code_steps<Scheme>;
+    weight_grid<format> grid{.scale = scale, .zero = zero};
+    if constexpr (format::is_integer) {
+        float const reach = integer_reach(scale, steps);
+        grid.low = zero - reach;
+        grid.high = zero + reach;
+    } else if constexpr (requires { format::symmetric_magnitude; }) {
+        grid.low = -steps;
+        grid.high = steps;
+    }
+    return grid;
+}
+
 template <class Scheme, class Exec, class Range>
 class quantizer {
 public:
@@ -155,9 +177,7 @@ public:
     using grid_type = weight_grid<format>;
     using rounding_kernel = kernel<op::quantize, Exec, grid_type>;
     static constexpr bool is_power = std::is_same_v<lower, e8m0>;
-    /// Levels of a code above the lowest, or the largest magnitude.
-    static constexpr float steps =
-        Scheme::is_affine ? static_cast<float>((1 << format::bits) - 1) : symmetric_limit<format>;
+    static constexpr float steps = code_steps<Scheme>;
     /// The largest scale under a super scale.
     static constexpr float lower_limit = is_power ? 1.0f : symmetric_limit<lower>;
     static constexpr bool asks_for_range = !std::is_same_v<Range, min_max_range>;
@@ -331,22 +351,13 @@ private:
         return ratio > 0 && decode_scale<lower>(code) == 0 ? 1u : code; // some of the block is better than none
     }
 
-    /// Zero points are integers, under affine scales; 0 elsewhere.
     static grid_type grid_of(weight_range const& range, float scale) noexcept {
-        grid_type grid{.scale = scale};
+        float zero = 0;
         if (Scheme::is_affine && scale > 0) {
-            float const zero = std::nearbyint(-range.low / scale);
-            grid.zero = zero < steps ? zero : steps;
+            zero = std::nearbyint(-range.low / scale);
+            zero = zero < steps ? zero : steps;
         }
-        if constexpr (format::is_integer) {
-            float const reach = integer_reach(scale, steps);
-            grid.low = grid.zero - reach;
-            grid.high = grid.zero + reach;
-        } else if constexpr (requires { format::symmetric_magnitude; }) {
-            grid.low = -steps;
-            grid.high = steps;
-        }
-        return grid;
+        return grid_of_scale<Scheme>(scale, zero);
     }
 
     double squared_error(block_bounds const& b, grid_type const& grid) const noexcept {
