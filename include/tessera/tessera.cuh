@@ -5,4 +5,5 @@
 /// Everything for CUDA devices: `cuda<80>` and `cuda<90>` as execution policies, in files compiled by nvcc (C++20; cuda<90> with
 /// -gencode arch=compute_90a,code=sm_90a). Of the processor's policies a .cu file has `reference`.
 
+#include "core/philox.hpp"
 #include "operators/apply.cuh"

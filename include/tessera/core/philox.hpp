@@ -24,25 +24,19 @@ public:
         : seed_{seed}, stream_{stream} {}
 
     /// The ten-round bijection of the paper: 128 random bits for a counter and a key.
-    TESSERA_HOST_DEVICE static constexpr counter_type block(counter_type c, key_type k) noexcept {
-        for (int round = 0; round < 10; ++round) {
-            std::uint64_t const p0 = std::uint64_t{0xD2511F53u} * c[0];
-            std::uint64_t const p1 = std::uint64_t{0xCD9E8D57u} * c[2];
-            c = {static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<std::uint32_t>(p1),
-                 static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<std::uint32_t>(p0)};
-            k[0] += 0x9E3779B9u;
-            k[1] += 0xBB67AE85u;
-        }
-        return c;
+    static constexpr counter_type block(counter_type c, key_type k) noexcept {
+        std::uint32_t words[4] = {c[0], c[1], c[2], c[3]};
+        mix(words, k[0], k[1]);
+        return {words[0], words[1], words[2], words[3]};
     }
 
     /// The i-th 32-bit number of the stream.
     TESSERA_HOST_DEVICE constexpr std::uint32_t bits(std::uint64_t i) const noexcept {
         std::uint64_t const b = i / 4;
-        counter_type const c{static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(b >> 32),
-                             static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)};
-        key_type const k{static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32)};
-        return block(c, k)[i % 4];
+        std::uint32_t words[4] = {static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(b >> 32),
+                                  static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)};
+        mix(words, static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32));
+        return words[i % 4];
     }
 
     /// The i-th number uniform in [0, 1), 24 random bits.
@@ -62,6 +56,20 @@ public:
     }
 
 private:
+    /// `block` in place, of arrays that a device has too.
+    TESSERA_HOST_DEVICE static constexpr void mix(std::uint32_t (&c)[4], std::uint32_t k0, std::uint32_t k1) noexcept {
+        for (int round = 0; round < 10; ++round) {
+            std::uint64_t const p0 = std::uint64_t{0xD2511F53u} * c[0];
+            std::uint64_t const p1 = std::uint64_t{0xCD9E8D57u} * c[2];
+            c[0] = static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k0;
+            c[1] = static_cast<std::uint32_t>(p1);
+            c[2] = static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k1;
+            c[3] = static_cast<std::uint32_t>(p0);
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+    }
+
     std::uint64_t seed_;
     std::uint64_t stream_;
 };

@@ -67,7 +67,7 @@ template <class Format, int Pieces>
 struct fragment_decoder {
     static constexpr int width = Format::width;
     static constexpr bool is_looked_up = !Format::is_integer && !Format::is_dense;
-    static constexpr int entries = width <= 4 ? 1 << (2 * width) : 1 << width;
+    static constexpr int entries = !is_looked_up ? 1 : width <= 4 ? 1 << 2 * (width % 8) : 256;
     /// Copies of a table: lane l reads the copy l % copies.
     static constexpr int copies = Pieces == 1 ? 32 : 8;
     static constexpr int table_bytes = is_looked_up ? Pieces * entries * copies * 4 : 0;
@@ -81,8 +81,8 @@ struct fragment_decoder {
                 int const entry = i / copies % entries;
                 int const piece = i / copies / entries;
                 constexpr int mask = (1 << Format::bits) - 1;
-                int const low = width <= 4 ? entry & ((1 << width) - 1) : entry;
-                int const high = width <= 4 ? entry >> width : entry;
+                int const low = width <= 4 ? entry & ((1 << width % 8) - 1) : entry;
+                int const high = width <= 4 ? entry >> width % 8 : entry;
                 to[i] = piece_of<Pieces>(from.values[low & mask], piece) | piece_of<Pieces>(from.values[high & mask], piece) << 16;
             }
         }
