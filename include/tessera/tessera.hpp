@@ -35,6 +35,7 @@
 #include "quant/dequantize.hpp"
 #include "quant/double_rounding.hpp"
 #include "quant/fp4_to_fp8.hpp"
+#include "quant/power.hpp"
 #include "quant/pvq.hpp"
 #include "quant/quantize.hpp"
 #include "quant/range.hpp"

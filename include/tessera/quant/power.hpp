@@ -139,11 +139,11 @@ double find_power_exponent(Exec const& exec, matrix_view<float const> const& w, 
 
 /// w in power-exponent codes, a scale max |w| a row. A row with a NaN or an infinity has a NaN scale, a row of zeros scale 0.
 template <int Bits>
-table_quantized_tensor<Bits, per_tensor, float, scaled<float, per_channel>> quantize_power(matrix_view<float const> const& w, // (n, k)
+table_quantized_tensor<Bits, per_tensor, float, scaled_by<float, per_channel>> quantize_power(matrix_view<float const> const& w, // (n, k)
                                                                                           double exponent) {
     static_assert(Bits >= 2 && Bits <= 8, "tessera: quantize_power<Bits>: needs 2 to 8 bits");
     check::elements("quantize_power", "w", w);
-    table_quantized_tensor<Bits, per_tensor, float, scaled<float, per_channel>> result{w.extent(0), w.extent(1)};
+    table_quantized_tensor<Bits, per_tensor, float, scaled_by<float, per_channel>> result{w.extent(0), w.extent(1)};
     using integers = small_integer<Bits, signedness::is_signed>;
     for (std::uint32_t code = 0; code < 1u << Bits; ++code)
         result.values()[code] = static_cast<float>(power_decode(integers::integer(code), Bits, exponent));

@@ -11,7 +11,7 @@
 /// * codes (n, k): Bits of 1 to 8, rows packed by storage/bitpack.hpp;
 /// * tables: Value (float or fp16): one (`per_tensor`), one a row (`per_channel`), one for N columns of a row (`group<N>`),
 ///   row-major, 2^Bits values each, in any order;
-/// * scales: `unscaled`, or `scaled<fp16, group<N>>`: for N columns of a row (`per_channel`: the row), beside tables that are
+/// * scales: `unscaled`, or `scaled_by<fp16, group<N>>`: for N columns of a row (`per_channel`: the row), beside tables that are
 ///   not those of groups, whose values would hold the scale.
 ///
 /// Every code is valid. Tables may hold any number, NaN and infinity included, which then are weights. Sources: FLUTE
@@ -31,21 +31,21 @@ namespace tessera::inline TESSERA_ABI {
 struct unscaled {};
 /// A scale of type T (float or fp16) for each block of the granularity: `group<N>` or `per_channel`.
 template <class T, granularity Granularity>
-struct scaled {
-    static_assert(std::same_as<T, float> || std::same_as<T, fp16>, "tessera: scaled<T, ...>: T is float or fp16");
-    static_assert(Granularity::rows == 1, "tessera: scaled<T, Granularity>: the granularity is per_channel or group<N>");
+struct scaled_by {
+    static_assert(std::same_as<T, float> || std::same_as<T, fp16>, "tessera: scaled_by<T, ...>: T is float or fp16");
+    static_assert(Granularity::rows == 1, "tessera: scaled_by<T, Granularity>: the granularity is per_channel or group<N>");
 };
 
 namespace detail {
 
 template <class Scale>
 struct table_scale {
-    static_assert(std::same_as<Scale, unscaled>, "tessera: the scales beside a table are unscaled or scaled<T, Granularity>");
+    static_assert(std::same_as<Scale, unscaled>, "tessera: the scales beside a table are unscaled or scaled_by<T, Granularity>");
     using stored = without_scale;
     static constexpr index_t columns = 0;
 };
 template <class T, granularity Granularity>
-struct table_scale<scaled<T, Granularity>> {
+struct table_scale<scaled_by<T, Granularity>> {
     using stored = T;
     static constexpr index_t columns = Granularity::columns;
 };

@@ -36,19 +36,19 @@ struct random_tables {
 } // namespace
 
 TEST_CASE("4 bits, one table, scales of groups") {
-    check_vector_law<random_tables<4, ts::per_tensor, ts::fp16, ts::scaled<ts::fp16, ts::group<32>>>, archs_by_width>();
+    check_vector_law<random_tables<4, ts::per_tensor, ts::fp16, ts::scaled_by<ts::fp16, ts::group<32>>>, archs_by_width>();
 }
 TEST_CASE("3 bits as 2 + 1, a table a row") { check_vector_law<random_tables<3, ts::per_channel>>(); }
 TEST_CASE("7 bits as 4 + 2 + 1, a table of 11 columns") { check_vector_law<random_tables<7, ts::group<11>, float>>(); }
 TEST_CASE("6 bits, one table, scales of 7 columns") {
-    check_vector_law<random_tables<6, ts::per_tensor, ts::fp16, ts::scaled<float, ts::group<7>>>>();
+    check_vector_law<random_tables<6, ts::per_tensor, ts::fp16, ts::scaled_by<float, ts::group<7>>>>();
 }
 TEST_CASE("8 bits") { check_vector_law<random_tables<8, ts::per_tensor>>(); }
 #if defined(TESSERA_TEST_EVERY_ARCH)
 TEST_CASE("the other widths") {
     check_vector_law<random_tables<1, ts::per_tensor>>();
     check_vector_law<random_tables<2, ts::per_channel>>();
-    check_vector_law<random_tables<5, ts::per_tensor, float, ts::scaled<float, ts::per_channel>>>();
+    check_vector_law<random_tables<5, ts::per_tensor, float, ts::scaled_by<float, ts::per_channel>>>();
 }
 #endif
 
@@ -68,7 +68,7 @@ TEST_CASE("the published error of NF4 by groups on a Gaussian") {
     // algorithms: block 32 .00762, 64 .00847, 128 .00914, all to 1 %; 256 Ki weights add 0.3 % of their own, twice.
     ts::matrix<float> const w = normal_matrix(128, 2048);
     auto const error = [&]<class G>(G) {
-        using storage = ts::table_quantized<4, ts::per_tensor, float, ts::scaled<float, G>>;
+        using storage = ts::table_quantized<4, ts::per_tensor, float, ts::scaled_by<float, G>>;
         auto const q = ts::quantize_with_table<storage>(w, ts::nf4_table::values);
         return mean_squared_error(q.view(), w);
     };
@@ -119,9 +119,9 @@ TEST_CASE("bad input") {
     w(2, 7) = nan;
     for (index_t k = 8; k < 16; ++k) w(0, k) = 0.0f;
     auto const rows = ts::quantize_tables<ts::table_quantized<3, ts::per_channel>>(w);
-    auto const groups = ts::quantize_with_table<ts::table_quantized<4, ts::per_tensor, float, ts::scaled<ts::fp16, ts::group<8>>>>(
+    auto const groups = ts::quantize_with_table<ts::table_quantized<4, ts::per_tensor, float, ts::scaled_by<ts::fp16, ts::group<8>>>>(
         w, ts::nf4_table::values);
-    auto const both = ts::quantize_tables<ts::table_quantized<3, ts::per_tensor, float, ts::scaled<ts::fp16, ts::group<8>>>>(w);
+    auto const both = ts::quantize_tables<ts::table_quantized<3, ts::per_tensor, float, ts::scaled_by<ts::fp16, ts::group<8>>>>(w);
     for (index_t k = 0; k < 20; ++k) {
         CHECK(std::isfinite(rows.view()(0, k)));
         CHECK(std::isnan(rows.view()(1, k)));
@@ -133,7 +133,7 @@ TEST_CASE("bad input") {
     ts::matrix<float> large{1, 4};
     large(0, 0) = 3e38f;
     auto const capped =
-        ts::quantize_with_table<ts::table_quantized<4, ts::per_tensor, float, ts::scaled<ts::fp16, ts::group<8>>>>(large, ts::nf4_table::values);
+        ts::quantize_with_table<ts::table_quantized<4, ts::per_tensor, float, ts::scaled_by<ts::fp16, ts::group<8>>>>(large, ts::nf4_table::values);
     CHECK(capped.view()(0, 0) == 65504.0f);
     // K = 0, a group larger than K, one weight.
     CHECK(ts::quantize_tables<ts::table_quantized<3, ts::group<8>>>(ts::matrix<float>{3, 0}).bytes() == 0);
