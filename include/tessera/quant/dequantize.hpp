@@ -24,7 +24,7 @@ namespace tessera::inline TESSERA_ABI {
 namespace detail {
 
 /// Columns of a row that are decoded at a time where a storage decodes tiles.
-inline constexpr index_t decoded_columns = 1024;
+inline constexpr index_t dequantized_columns = 1024;
 
 /// The code of a scheme's weight, looked up: value[c] is the format's.
 template <class Scheme>
@@ -44,19 +44,19 @@ void decode_row(quantized<Scheme> const& w, index_t n, float const* value, float
 /// Rows [first, last) of any storage.
 template <class Storage>
 void decode_rows(Storage const& w, index_t first, index_t last, matrix_view<float> const& y) noexcept {
-    float tile[decoded_columns];
+    float tile[dequantized_columns];
     auto const by_tiles = [&](auto const& decode) {
         for (index_t n = first; n < last; ++n)
-            for (index_t k0 = 0; k0 < y.extent(1); k0 += decoded_columns) {
-                index_t const k1 = minimum(k0 + decoded_columns, y.extent(1));
+            for (index_t k0 = 0; k0 < y.extent(1); k0 += dequantized_columns) {
+                index_t const k1 = minimum(k0 + dequantized_columns, y.extent(1));
                 decode(n, k0, k1);
                 for (index_t k = k0; k < k1; ++k) y(n, k) = tile[k - k0];
             }
     };
     if constexpr (requires { w.decode_tile(first, last, first, last, tile, first); })
-        by_tiles([&](index_t n, index_t k0, index_t k1) { w.decode_tile(n, n + 1, k0, k1, tile, decoded_columns); });
+        by_tiles([&](index_t n, index_t k0, index_t k1) { w.decode_tile(n, n + 1, k0, k1, tile, dequantized_columns); });
     else if constexpr (requires { w.decode(first, last, first, last, tile, first); })
-        by_tiles([&](index_t n, index_t k0, index_t k1) { w.decode(n, n + 1, k0, k1, tile, decoded_columns); });
+        by_tiles([&](index_t n, index_t k0, index_t k1) { w.decode(n, n + 1, k0, k1, tile, dequantized_columns); });
     else
         for (index_t n = first; n < last; ++n)
             for (index_t k = 0; k < y.extent(1); ++k) y(n, k) = static_cast<float>(w(n, k));
