@@ -6,9 +6,9 @@
 ///
 ///     using format = pvq<32, 22, 3>;                                // 32 weights in 64 bits, placed in 3 bits each
 ///     auto const q = quantize_pvq<format, gain_code<4>>(w);         // 2.125 bits a weight, and a norm a row
-///     auto const layer = place(exec, linear{q, int8_per_token{}});
+///     auto const layer = place(exec, linear{q, int8_per_token{}});  // or pvq_per_group<pvq<32, 96>>{}: x in vector codes too
 ///
-/// The shape of each group is encoded first (quant/pvq_encode.hpp), then its gain, to the nearest that is stored. Pyramids
+/// The shape of each group is encoded first (numerics/pvq_encode.hpp), then its gain, to the nearest that is stored. Pyramids
 /// treat all directions of a group alike: weights of unequal size in a row are best rotated first.
 ///
 /// A group of zeros decodes to zeros. A group with a NaN or infinity decodes to NaN, and so does all of its row where gains are
@@ -17,12 +17,14 @@
 #include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "../kernels/cpu/pvq.hpp"
+#include "../kernels/cpu/pvq_prepare.hpp"
 #include "../kernels/ref/pvq.hpp"
+#include "../numerics/pvq_encode.hpp"
 #include "../operators/apply.hpp"
 #include "../operators/place.hpp"
+#include "../operators/prepare.hpp"
 #include "../storage/pvq_matrix.hpp"
 #include "../storage/tensor.hpp"
-#include "pvq_encode.hpp"
 #include "pvq_levels.hpp"
 
 #include <algorithm>
@@ -144,6 +146,15 @@ private:
 
 } // namespace detail
 
+namespace detail {
+
+template <class Format, class Exec>
+struct forms_of_preparation<pvq_per_group<Format>, Exec> {
+    using type = type_list<pvq_rows<Format, 32>>;
+};
+
+} // namespace detail
+
 /// w (n, k) in vector codes; see the file comment. Not a fast function: about 1 us a group of 32.
 template <class Format, class Gain = gain_code<4>>
 pvq_tensor<Format, Gain> quantize_pvq(matrix_view<float const> const& w, pvq_options const& options = {}) {
@@ -157,10 +168,10 @@ pvq_tensor<Format, Gain> quantize_pvq(matrix<float> const& w, pvq_options const&
     return quantize_pvq<Format, Gain>(w.view(), options);
 }
 
-/// Activations: y = x with each group of a row rounded to the pyramid by the search-free encoder, in float32. No index is made.
+/// y = x with each group of a row rounded to the pyramid as the preparation `pvq_per_group<Format>` does it, in float32, for any N.
 /// y (m, k) may be x; a group with a NaN or infinity becomes NaN.
 template <class Format>
-void round_pvq(matrix_view<float const> const& x, matrix_view<float> y, pvq_target target = pvq_target::least_squares) {
+void round_pvq(matrix_view<float const> const& x, matrix_view<float> y) {
     check::elements("round_pvq", "x", x);
     check::elements("round_pvq", "y", y);
     check::equal("round_pvq", "rows of y", y.extent(0), x.extent(0), "rows of x");
@@ -173,8 +184,7 @@ void round_pvq(matrix_view<float const> const& x, matrix_view<float> y, pvq_targ
             std::int8_t p[Format::group];
             index_t const columns = minimum(Format::group, x.extent(1) - first);
             for (index_t k = 0; k < columns; ++k) group[k] = x(m, first + k);
-            auto const gain = detail::stored_gain<float>(pvq_encode<Format>(group, columns, p, pvq_encoder::search_free, target));
-            auto const scale = detail::pvq_scale<float>(gain, p, Format::group);
+            float const scale = detail::pvq_activation<Format>(group, columns, p);
             for (index_t k = 0; k < columns; ++k) y(m, first + k) = scale * static_cast<float>(p[k]);
         }
 }

@@ -87,15 +87,15 @@ template <class Scale>
 Scale pvq_scale(float gain, std::int8_t const* p, index_t n) noexcept {
     constexpr float huge = std::numeric_limits<float>::max();
     int squares = 0;
-    int largest = 0;
-    for (index_t i = 0; i < n; ++i) {
-        squares += p[i] * p[i];
-        largest = p[i] > largest ? p[i] : -p[i] > largest ? -p[i] : largest;
-    }
+    for (index_t i = 0; i < n; ++i) squares += p[i] * p[i];
     if (squares == 0) return Scale{};
     float scale = gain / std::sqrt(static_cast<float>(squares));
-    float const most = 0.99f * (huge / static_cast<float>(largest)); // rounding to bf16 may add 1 in 256
-    if (std::fabs(scale) > most && std::fabs(scale) <= huge) scale = std::copysign(most, scale);
+    if (std::fabs(scale) > huge / 128 && std::fabs(scale) <= huge) {
+        int largest = 1;
+        for (index_t i = 0; i < n; ++i) largest = p[i] > largest ? p[i] : -p[i] > largest ? -p[i] : largest;
+        float const most = 0.99f * (huge / static_cast<float>(largest)); // rounding to bf16 may add 1 in 256
+        if (std::fabs(scale) > most) scale = std::copysign(most, scale);
+    }
     return static_cast<Scale>(scale);
 }
 

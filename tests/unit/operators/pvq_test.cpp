@@ -7,7 +7,10 @@
 #include <tessera/operators/describe.hpp>
 #include <tessera/quant/pvq.hpp>
 
+#include <cmath>
+#include <limits>
 #include <string>
+#include <vector>
 
 using namespace tessera_test;
 
@@ -77,9 +80,32 @@ using coded = ts::pvq_matrix<Format, ts::gain_code<4>>;
 } // namespace
 
 TEST_CASE("products") {
-    report_law<pvq_storage_of<nibbles, ts::gain_code<4>>, ts::int8_per_group<32>, best_arch>("pvq<32, 50, 7>, int8_per_group<32>");
     report_law<pvq_storage_of<small, ts::gain_as<ts::fp16>>, ts::int8_per_token, best_arch>("pvq<32, 22, 3>, int8_per_token");
     report_law<pvq_storage_of<bytes, ts::gain_as<float>>, ts::as_is, best_arch>("pvq<16, 24>, as_is");
+}
+
+TEST_CASE("activations in vector codes") {
+    using pulses = ts::pvq_per_group<ts::pvq<32, 96>>;
+    report_law<pvq_storage_of<nibbles, ts::gain_code<4>>, pulses, best_arch>("pvq<32, 50, 7>, pvq_per_group<pvq<32, 96>>");
+    report_law<scheme_storage<ts::scheme<ts::uint4, ts::group<64>, ts::fp16, ts::affine>>, pulses, best_arch>(
+        "uint4_g64, pvq_per_group<pvq<32, 96>>");
+    // A row with a NaN gives NaN; zeros give zeros.
+    ts::cpu<ts::native_arch, ts::serial> const exec;
+    pvq_storage_of<nibbles, ts::gain_code<4>> const w{5, 70};
+    ts::matrix<float> x{3, 70}, y{3, 5};
+    for (index_t i = 0; i < x.size(); ++i) x.data()[i] = i < 70 ? 0.0f : static_cast<float>(i % 13);
+    x(2, 69) = std::numeric_limits<float>::quiet_NaN();
+    ts::apply(exec, ts::linear{w.owner, pulses{}}, x, y);
+    for (index_t n = 0; n < 5; ++n) {
+        CHECK(y(0, n) == 0);
+        CHECK(std::isfinite(y(1, n)));
+        CHECK(std::isnan(y(2, n)));
+    }
+    // Prepared once, by name.
+    ts::matrix<float> again{3, 5};
+    ts::workspace_scope scope{exec.scratch()};
+    ts::apply(exec, ts::linear{w.owner, pulses{}}, ts::prepare(exec, scope, x, pulses{}), again);
+    CHECK(same_bits<float>(ts::rows(again.view(), 0, 2), ts::rows(y.view(), 0, 2)));
 }
 
 TEST_CASE("products with the transpose") {

@@ -19,6 +19,8 @@ template <preparation P>
 void reference_prepare(double const* x, index_t columns, double* y) noexcept {
     if constexpr (std::is_same_v<P, as_bf16>) {
         for (index_t k = 0; k < columns; ++k) y[k] = static_cast<double>(static_cast<float>(static_cast<bf16>(static_cast<float>(x[k]))));
+    } else if constexpr (requires { P::define_row(x, columns, y); }) { // defined beside its kernel
+        P::define_row(x, columns, y);
     } else if constexpr (activation_group<P> < 0) {
         for (index_t k = 0; k < columns; ++k) y[k] = x[k];
     } else {

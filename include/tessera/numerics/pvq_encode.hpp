@@ -15,7 +15,7 @@
 /// Sources: algorithm of xiph/opus celt/vq.c (op_pvq_search); arXiv:2410.16926.
 
 #include "../core/types.hpp"
-#include "../numerics/pvq.hpp"
+#include "pvq.hpp"
 
 #include <cmath>
 #include <cstdint>
