@@ -58,7 +58,8 @@ constexpr void append(format_name& name, int& length, int number) noexcept {
 
 } // namespace detail
 
-/// One sign bit, E exponent bits, M mantissa bits, E + M + 1 <= 8; the code is in the low bits of the byte.
+/// One sign bit, E exponent bits, M mantissa bits, E + M + 1 <= 8; the code is in the low bits of the byte. E = 1 is sign and
+/// magnitude, evenly spaced: it is what E = 0 with another mantissa bit would be.
 template <int E, int M, specials Specials = specials::ieee, int Bias = default_bias(E, Specials)>
 struct minifloat {
     static_assert(E >= 1 && M >= 0 && E + M + 1 <= 8,

@@ -88,8 +88,14 @@ private:
     }();
 
 public:
-    [[nodiscard]] static constexpr float decode(std::uint32_t code) noexcept {
-        return known.values[code & ((1u << Bits) - 1u)];
+    [[nodiscard]] TESSERA_HOST_DEVICE static constexpr float decode(std::uint32_t code) noexcept {
+        code &= (1u << Bits) - 1u;
+#if defined(__CUDA_ARCH__)
+        constexpr table local = known; // device code cannot index a static array of the host
+        return local.values[code];
+#else
+        return known.values[code];
+#endif
     }
     /// Every rounding is one of L |x|^a; saturates. NaN becomes 0.
     template <class Real>

@@ -6,8 +6,8 @@
 /// codes by an addition to the exponent, and one scale a row remains (ZeroQuant-FP, arXiv:2307.09782, the constraints M1 and M2).
 ///
 ///     using m2 = ts::scheme<ts::e2m1, ts::group<128>, ts::two_level<ts::e8m0, ts::per_channel>>;
-///     auto const q = ts::quantize<m2>(w);
-///     auto const f = ts::to_fp8(q);     // scheme<e4m3fn, per_channel>: the same weights, for products in FP8
+///     auto const narrow = ts::quantize<m2>(w);
+///     auto const wide = ts::to_fp8(narrow); // scheme<e4m3fn, per_channel>: the same weights, for products in FP8
 ///
 /// e2m1 * 2^-j needs a last place of 2^(-1 - j), and e4m3fn's lowest is 2^-9: 8 octaves. The widest group is moved up by 2^6 (6
 /// becomes 384, the largest is 448), which makes them 14. `quantize` keeps scales of M2 within these.

@@ -5,8 +5,8 @@
 /// Weights in power-exponent codes (numerics/power_exponent.hpp) with an exponent that is found, without data, for a matrix or a
 /// whole network: the one that minimises the sum of the squared errors of all weights, scales being the rows' max |w|.
 ///
-///     double const a = ts::find_power_exponent(exec, layers, 4);   // one for all of them
-///     auto const q = ts::quantize_power<4>(w, a);                  // codes, one table, a scale a row
+///     double const exponent = ts::find_power_exponent(exec, w, 4); // or of a span of matrices: one for all of them
+///     auto const coded = ts::quantize_power<4>(w, exponent);       // codes, one table, a scale a row
 ///
 /// The table of decoded codes belongs to the matrix, so every kernel of `table_quantized` multiplies it. Source: PowerQuant
 /// (arXiv:2301.09858), whose error is that of the layers' weights and locally convex in a: here 17 exponents from 0.2 to 1 are
