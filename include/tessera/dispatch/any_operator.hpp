@@ -238,6 +238,14 @@ void apply(Exec const& exec, any_view<Exec> const& w, view<X, EX, LX, AX> const&
            no_epilogue const& = {}) {
     w.erased().apply(detail::at_boundary(exec), x, y);
 }
+/// The same by the definition: it has an `apply` of its own policy, and neither would be the better match.
+template <class X, class EX, class LX, class AX, class EY, class LY, class AY>
+    requires std::same_as<std::remove_cv_t<X>, float>
+void apply(reference const& exec, any_view<reference> const& w, view<X, EX, LX, AX> const& x, // (m, k)
+           view<float, EY, LY, AY> const& y,                                                  // (m, n)
+           no_epilogue const& = {}) {
+    w.erased().apply(detail::at_boundary(exec), x, y);
+}
 
 /// The instruction set and what the operator that was erased runs.
 template <class Arch, class Parallel>

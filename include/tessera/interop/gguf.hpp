@@ -330,7 +330,7 @@ blocked<Format> as_blocked(tensor_entry const& t) {
 
 /// The block formats of files that tessera multiplies.
 using block_formats = format_list<q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, q8_k, q1_0, q2_0, tq1_0, tq2_0,
-                                  iq4_nl, iq4_xs, gguf_mxfp4, gguf_nvfp4>;
+                                  iq4_nl, iq4_xs, gguf_mxfp4, gguf_nvfp4, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s>;
 
 namespace detail {
 

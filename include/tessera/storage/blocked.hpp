@@ -10,6 +10,7 @@
 #include "../core/types.hpp"
 #include "block_formats.hpp"
 #include "buffer.hpp"
+#include "grid_formats.hpp"
 #include "k_formats.hpp"
 #include "table_formats.hpp"
 #include "ternary_formats.hpp"

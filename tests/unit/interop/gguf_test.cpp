@@ -215,6 +215,23 @@ TEST_CASE("what the writer writes the reader reads") {
     }
 }
 
+TEST_CASE("every block format is found by its type") {
+    auto const check = []<class Format>() {
+        CAPTURE(std::string{Format::name});
+        typename Format::block b[2]{};
+        ts::gguf::writer out;
+        out.add_tensor("w", ts::blocked<Format>{b, 1, 2 * Format::block_size});
+        std::vector<std::byte> const bytes = out.bytes();
+        ts::gguf::file const f = ts::gguf::parse(bytes, "one");
+        CHECK(std::string{ts::gguf::name_of(f.tensor("w").type)} == Format::name);
+        bool const same = ts::gguf::with_storage(
+            f.tensor("w"), []<class Storage>(Storage const&) { return std::is_same_v<Storage, ts::blocked<Format>>; },
+            ts::gguf::block_formats{});
+        CHECK(same);
+    };
+    [&]<class... Format>(ts::format_list<Format...>) { (check.template operator()<Format>(), ...); }(ts::gguf::block_formats{});
+}
+
 TEST_CASE("writer: save and read back") {
     std::string const path = "gguf_test_saved.gguf";
     std::vector<float> const x(3, 1.25f);
