@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT
-// attention/{prefill,decode}/<mask>/kv:<format>/d:<head_dim>/tokens:<n>/threads:<t>
+// attention/{prefill,decode,backward}/<mask>/kv:<format>/d:<head_dim>/tokens:<n>/threads:<t>
 //
 // Prefill: n causal queries of 8 heads over 2 KV heads, 4 d n (n + 1) / 2 operations a head. Decode: one query of 32 heads
 // over 8 KV heads; caches rotate, so that keys and values come from DRAM. Both check themselves against the reference
 // before they are timed: causal attention aligns the last query with the last key, so the last tokens alone do.
+//
+// Backward: all gradients, causal, 10 d n (n + 1) / 2 operations a head. Window and neighborhood: operations of the scores that
+// are seen, so that time which grows with the sequence shows as a falling rate.
 
 #include "support/measure.hpp"
 
 #include <tessera/attention/attention.hpp>
+#include <tessera/attention/attention_gradient.hpp>
+#include <tessera/attention/neighborhood.hpp>
 #include <tessera/numerics/error_bounds.hpp>
 #include <tessera/storage/tensor.hpp>
 
@@ -52,13 +57,13 @@ double tolerance(ts::index_t keys, ts::index_t dim) {
     return (2 * ts::gamma(dim + 2, u) * score + ts::gamma(keys + 20, u)) * 4.0;
 }
 
-template <class Cache>
-bool agrees(ts::tensor<float, 3> const& q, Cache const& kv, ts::tensor<float, 3> const& out) {
+template <class Cache, class Score = ts::causal_t>
+bool agrees(ts::tensor<float, 3> const& q, Cache const& kv, ts::tensor<float, 3> const& out, Score const& score = {}) {
     ts::index_t const n = q.extent(0);
     ts::index_t const last = ts::minimum(n, 2);
     ts::tensor<float, 3> expected(last, out.extent(1), out.extent(2));
     auto const tail = ts::slice(q.view(), ts::range{n - last, n}, ts::all, ts::all);
-    ts::attention(ts::reference{}, tail, kv, expected, ts::causal);
+    ts::attention(ts::reference{}, tail, kv, expected, score);
     double worst = 0;
     for (ts::index_t i = 0; i < expected.size(); ++i)
         worst = std::max(worst, std::fabs(double{out.data()[out.size() - expected.size() + i]} - expected.data()[i]));
@@ -92,6 +97,57 @@ void prefill(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int t
         bench::measure(state, work, threads, [&](std::size_t) { ts::attention(exec, q, kv, out, ts::causal); });
 }
 
+/// `pairs`: queries and keys that see each other, a head.
+template <class Score>
+void masked(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int threads, Score const& score, double pairs) {
+    constexpr ts::index_t heads = 8;
+    auto const exec = policy(threads);
+    ts::kv_cache<ts::key<float>, ts::value<float>> kv{tokens, heads / 4, dim};
+    fill(exec, kv, tokens, 1);
+    auto const q = random_tensor(tokens, heads, dim, 3);
+    ts::tensor<float, 3> out(tokens, heads, dim);
+    ts::attention(exec, q, kv, out, score);
+    if (!agrees(q, kv, out, score)) return state.SkipWithError("differs from the reference");
+    bench::work const work{.float_operations = heads * 4.0 * static_cast<double>(dim) * pairs};
+    for (auto _ : state)
+        bench::measure(state, work, threads, [&](std::size_t) { ts::attention(exec, q, kv, out, score); });
+}
+
+void window(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int threads) {
+    masked(state, dim, tokens, threads, ts::window{512}, 512.0 * (static_cast<double>(tokens) - 255.5));
+}
+
+/// 7 x 7 around each pixel of a square image.
+void neighborhood(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int threads) {
+    auto const side = static_cast<ts::index_t>(std::lround(std::sqrt(static_cast<double>(tokens))));
+    ts::neighborhood_axis const axis{side, 7};
+    masked(state, dim, tokens, threads, ts::neighborhood<2>{{axis, axis}}, 49.0 * static_cast<double>(tokens));
+}
+
+void backward(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int threads) {
+    constexpr ts::index_t heads = 8;
+    auto const exec = policy(threads);
+    auto const q = random_tensor(tokens, heads, dim, 3), g = random_tensor(tokens, heads, dim, 4);
+    auto const k = random_tensor(tokens, heads / 4, dim, 5), v = random_tensor(tokens, heads / 4, dim, 6);
+    ts::kv_view const kv{k.view(), v.view()};
+    ts::tensor<float, 3> out(tokens, heads, dim), d_q(tokens, heads, dim), d_k(tokens, heads / 4, dim), d_v(tokens, heads / 4, dim);
+    ts::matrix<float> lse(heads, tokens);
+    ts::attention(exec, q, kv, out, ts::causal, lse);
+    double const n = static_cast<double>(tokens);
+    bench::work const work{.float_operations = heads * 10.0 * static_cast<double>(dim) * n * (n + 1) / 2};
+    auto const run = [&] { ts::attention_gradient(exec, q, kv, out, lse, g, d_q, d_k, d_v, ts::causal); };
+    run();
+    // The sum over keys of the gradients of scores is 0, so sum of k . d_k over keys is that of q . d_q over queries.
+    double by_keys = 0, by_queries = 0, size = 0;
+    for (ts::index_t i = 0; i < k.size(); ++i) by_keys += double{k.data()[i]} * double{d_k.data()[i]};
+    for (ts::index_t i = 0; i < q.size(); ++i) {
+        by_queries += double{q.data()[i]} * double{d_q.data()[i]};
+        size += std::fabs(double{q.data()[i]} * double{d_q.data()[i]});
+    }
+    if (!(std::fabs(by_keys - by_queries) <= 1e-5 * size)) return state.SkipWithError("gradients do not fit together");
+    for (auto _ : state) bench::measure(state, work, threads, [&](std::size_t) { run(); });
+}
+
 template <class Format>
 void decode(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int threads) {
     using cache = ts::kv_cache<ts::key<Format>, ts::value<Format>>;
@@ -123,10 +179,11 @@ void decode(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int th
 }
 
 template <class Function>
-void add(std::string const& kind, std::string const& format, ts::index_t dim, ts::index_t tokens, Function function) {
+void add(std::string const& kind, std::string const& format, ts::index_t dim, ts::index_t tokens, Function function,
+         std::string const& mask = "causal") {
     int const most = bench::most_threads();
     for (int threads = 1; threads <= most; threads += std::max(1, most - 1)) {
-        std::string const name = "attention/" + kind + "/causal/kv:" + format + "/d:" + std::to_string(dim) +
+        std::string const name = "attention/" + kind + "/" + mask + "/kv:" + format + "/d:" + std::to_string(dim) +
                                  "/tokens:" + std::to_string(tokens) + "/threads:" + std::to_string(threads);
         benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { function(state, dim, tokens, threads); })
             ->Iterations(1)->UseManualTime()->Unit(benchmark::kMillisecond);
@@ -145,6 +202,9 @@ void add_format(std::string const& name) {
     add_format<ts::fp16>("fp16");
     add_format<ts::bf16>("bf16");
     add_format<ts::int8_per_token>("int8");
+    for (ts::index_t const dim : {64, 128}) add("backward", "fp32", dim, 2048, backward);
+    for (ts::index_t const tokens : {2048, 8192}) add("prefill", "fp32", 64, tokens, window, "window512");
+    for (ts::index_t const tokens : {1024, 4096, 16384}) add("prefill", "fp32", 64, tokens, neighborhood, "neighborhood7x7");
     return true;
 }();
 

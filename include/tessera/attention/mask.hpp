@@ -36,6 +36,7 @@ struct shifted_causal {
         t.last_query += offset;
         return causal.visibility(t);
     }
+    constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query + offset}; }
 };
 
 /// Query i of `queries` sees keys 0 to i of `keys`, as if both began at the same position.
@@ -61,6 +62,9 @@ struct band {
         if (farthest < -after || nearest > before) return tessera::visibility::none;
         return nearest >= -after && farthest <= before ? tessera::visibility::full : tessera::visibility::partial;
     }
+    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        return {first_query - before, last_query + after};
+    }
     void check(char const* operation, index_t) const {
         check::at_least(operation, "before of band", before, 0);
         check::at_least(operation, "after of band", after, 0);
@@ -80,6 +84,7 @@ struct keys_before {
         if (t.first_key >= count) return tessera::visibility::none;
         return t.last_key <= count ? tessera::visibility::full : tessera::visibility::partial;
     }
+    constexpr key_span keys_of(index_t, index_t) const noexcept { return {0, count}; }
 };
 
 /// A query sees keys of its own chunk of `size` positions.
@@ -101,6 +106,9 @@ struct chunked {
         return first == last && t.first_key / size == first && (t.last_key - 1) / size == first
                    ? tessera::visibility::full
                    : tessera::visibility::partial;
+    }
+    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        return {first_query - first_query % size, (last_query - 1) / size * size + size};
     }
     void check(char const* operation, index_t) const { check::at_least(operation, "size of chunked", size, 1); }
 };
@@ -127,6 +135,9 @@ struct segments {
         return first == last && t.first_key >= offsets[first] && t.last_key <= offsets[first + 1]
                    ? tessera::visibility::full
                    : tessera::visibility::partial;
+    }
+    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        return {offsets[minimum(of(first_query), count())], offsets[minimum(of(last_query - 1) + 1, count())]};
     }
     void check(char const* operation, index_t) const {
         check::at_least(operation, "number of offsets of segments", offsets.extent(0), 1);
@@ -175,6 +186,7 @@ struct token_tree {
         if (before != tessera::visibility::full) return before; // a tree sees no more than `causal`
         return t.last_key <= first ? tessera::visibility::full : tessera::visibility::partial;
     }
+    constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query}; }
     void check(char const* operation, index_t) const {
         check::at_least(operation, "first of token_tree", first, 0);
         check::not_null(operation, "parents of token_tree", parents.data_handle(), parents.extent(0));
@@ -292,6 +304,11 @@ struct either_mask {
         if (a == tessera::visibility::full) return a;
         tessera::visibility const b = second.visibility(t);
         return a == tessera::visibility::none || b == tessera::visibility::full ? b : a;
+    }
+    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        key_span const a = tessera::keys_of(first, first_query, last_query);
+        key_span const b = tessera::keys_of(second, first_query, last_query);
+        return {minimum(a.first, b.first), maximum(a.last, b.last)};
     }
     void check(char const* operation, index_t heads) const {
         detail::check_score(operation, first, heads);

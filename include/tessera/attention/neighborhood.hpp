@@ -54,6 +54,13 @@ struct neighborhood_axis {
         }
         return {start * dilation + group, (end - 1) * dilation + group};
     }
+    /// What positions [q0, q1] see. It moves to the right in steps of the dilation: its ends are among the first or last few.
+    constexpr range seen_by(index_t q0, index_t q1) const noexcept {
+        range seen{length, -1};
+        for (index_t i = q0; i <= minimum(q0 + dilation - 1, q1); ++i) seen.first = minimum(seen.first, seen_by(i).first);
+        for (index_t i = q1; i >= maximum(q1 - dilation + 1, q0); --i) seen.last = maximum(seen.last, seen_by(i).last);
+        return seen;
+    }
 };
 
 namespace detail {
@@ -126,15 +133,20 @@ struct neighborhood {
             neighborhood_axis const& a = axes[r];
             index_t const q0 = queries.first[r];
             index_t const q1 = queries.last[r];
-            // What positions see moves to the right in steps of the dilation: its ends are among the first or last few.
-            index_t first = a.length;
-            index_t last = -1;
-            for (index_t i = q0; i <= minimum(q0 + a.dilation - 1, q1); ++i) first = minimum(first, a.seen_by(i).first);
-            for (index_t i = q1; i >= maximum(q1 - a.dilation + 1, q0); --i) last = maximum(last, a.seen_by(i).last);
-            if (keys.last[r] < first || keys.first[r] > last) return tessera::visibility::none;
+            neighborhood_axis::range const seen = a.seen_by(q0, q1);
+            if (keys.last[r] < seen.first || keys.first[r] > seen.last) return tessera::visibility::none;
             every = every && a.dilation == 1 && keys.first[r] >= a.seen_by(q1).first && keys.last[r] <= a.seen_by(q0).last;
         }
         return every ? tessera::visibility::full : tessera::visibility::partial;
+    }
+
+    /// Whole planes of the first axis.
+    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        index_t inner = 1;
+        for (std::size_t r = 1; r < Rank; ++r) inner *= axes[r].length;
+        index_t const last = minimum((last_query - 1) / inner, axes[0].length - 1);
+        neighborhood_axis::range const seen = axes[0].seen_by(minimum(first_query / inner, last), last);
+        return {seen.first * inner, (seen.last + 1) * inner};
     }
 
     void check(char const* operation, index_t) const {

@@ -100,6 +100,7 @@ struct causal_t {
         if (t.first_key > t.last_query - 1) return tessera::visibility::none;
         return t.last_key - 1 <= t.first_query ? tessera::visibility::full : tessera::visibility::partial;
     }
+    constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query}; }
 };
 inline constexpr causal_t causal{};
 
@@ -119,6 +120,9 @@ struct window {
         index_t const farthest = t.last_query - 1 - t.first_key;
         if (farthest < 0 || nearest >= size) return tessera::visibility::none;
         return nearest >= 0 && farthest < size ? tessera::visibility::full : tessera::visibility::partial;
+    }
+    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        return {first_query - size + 1, last_query};
     }
     void check(char const* operation, index_t) const { check::at_least(operation, "size of window", size, 1); }
 };

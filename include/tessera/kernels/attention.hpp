@@ -64,6 +64,21 @@ inline void merge(attention_state& into, attention_state const& from) noexcept {
 
 namespace detail {
 
+/// Tokens [first, last) of a cache.
+struct token_range {
+    index_t first;
+    index_t last;
+};
+
+/// The tokens of a cache that queries at positions [first_query, last_query) may see.
+template <class Score, class K, class V>
+token_range tokens_seen(Score const& score, kv_view<K, V> const& kv, index_t first_query, index_t last_query) noexcept {
+    key_span const span = keys_of(score, first_query, last_query);
+    index_t const end = kv.end_position();
+    index_t const first = minimum(maximum(span.first, kv.first_position), end) - kv.first_position;
+    return {first, maximum(minimum(span.last, end) - kv.first_position, first)};
+}
+
 /// One call, after the checks: scores are score(scale * (q . k)).
 template <class Query, class Key, class Value, class Out, class Score>
 struct attention_arguments {

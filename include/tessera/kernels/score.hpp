@@ -14,6 +14,9 @@
 /// A functor with parameters may judge them: `void check(char const* operation, index_t heads) const`, called once before
 /// anything is written, throws where they do not fit (heads: of the queries).
 ///
+/// A mask may also say where the keys are that some queries see, `key_span keys_of(index_t first_query, index_t last_query)
+/// const noexcept`: keys outside are not looked at, tile by tile.
+///
 /// Lanes may lie beyond the last query or key: what a functor makes of these is not used, but a functor that reads memory
 /// by position must not read it there.
 ///
@@ -91,6 +94,12 @@ struct score_tile {
 
 /// How much of a tile a mask lets through. `partial` is always a correct answer.
 enum class visibility { none, partial, full };
+
+/// Positions [first, last) of keys.
+struct key_span {
+    index_t first = std::numeric_limits<index_t>::min();
+    index_t last = std::numeric_limits<index_t>::max();
+};
 
 /// Visible where both are.
 constexpr visibility operator&(visibility a, visibility b) noexcept {
@@ -305,6 +314,20 @@ constexpr visibility visibility_of(F const& f, score_tile tile) noexcept {
         return f.visibility(tile);
     else
         return visibility::full;
+}
+
+/// Where the keys are that queries [first_query, last_query) may see: no key outside is seen by one of them.
+template <score_functor F>
+constexpr key_span keys_of(F const& f, index_t first_query, index_t last_query) noexcept {
+    if constexpr (detail::is_pipeline<F>) {
+        key_span const a = keys_of(f.first, first_query, last_query);
+        key_span const b = keys_of(f.second, first_query, last_query);
+        return {maximum(a.first, b.first), minimum(a.last, b.last)};
+    } else if constexpr (requires { f.keys_of(first_query, last_query); }) {
+        return f.keys_of(first_query, last_query);
+    } else {
+        return {};
+    }
 }
 
 } // namespace tessera::inline TESSERA_ABI

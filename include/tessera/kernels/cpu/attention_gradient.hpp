@@ -158,10 +158,18 @@ private:
     }
     float* of(float* array, index_t t, index_t dim) const noexcept { return array + t * tile::queries * dim; }
 
+    /// The keys that queries of the block may see.
+    token_range keys_of_block() const noexcept {
+        index_t const first = a_.first_query() + first_ / group_ * width;
+        index_t const last = a_.first_query() + minimum(((last_ - 1) / group_ + 1) * width, a_.q.extent(0));
+        return tokens_seen(a_.score, a_.kv, first, last);
+    }
+
     void block() noexcept {
         index_t const tiles = ceil_div(last_ - first_, index_t{tile::vectors});
         for (index_t t = 0; t < tiles; ++t) start(t);
-        for (index_t k0 = 0, k1 = 0; k0 < a_.kv.tokens; k0 = k1) {
+        token_range const seen = keys_of_block();
+        for (index_t k0 = seen.first - seen.first % tile::keys, k1 = 0; k0 < seen.last; k0 = k1) {
             k1 = minimum(k0 + tile::keys, a_.kv.tokens);
             bool staged = false;
             for (index_t t = 0; t < tiles; ++t) {

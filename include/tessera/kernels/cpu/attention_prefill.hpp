@@ -107,9 +107,17 @@ private:
         index_t const count = v < last_ ? minimum(width, a_.q.extent(0) - token) : 0;
         return {token, count, kv_head_ * group_ + v % group_};
     }
+    /// The keys that queries of the block may see.
+    token_range keys_of_block() const noexcept {
+        index_t const first = a_.first_query() + first_ / group_ * width;
+        index_t const last = a_.first_query() + minimum(((last_ - 1) / group_ + 1) * width, a_.q.extent(0));
+        return tokens_seen(a_.score, a_.kv, first, last);
+    }
+
     /// All keys for the tiles of a set.
     void pass(unsigned set) noexcept {
-        for (index_t k0 = 0, k1 = 0; k0 < a_.kv.tokens; k0 = k1) {
+        token_range const seen = keys_of_block();
+        for (index_t k0 = seen.first - seen.first % tile::keys, k1 = 0; k0 < seen.last; k0 = k1) {
             k1 = minimum(k0 + tile::keys, a_.kv.tokens);
             bool staged = false;
             for (index_t t = 0; t < tiles_; ++t) {
