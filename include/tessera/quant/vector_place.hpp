@@ -43,11 +43,11 @@ public:
             std::memcpy(data, w.storage().data(), static_cast<std::size_t>(packed.bytes()));
         } else {
             weights const target = view_.get();
-            detail::pack_shared(w.storage(), target, data);
+            pack_shared(w.storage(), target, data);
             // Each panel is written, and its pages first touched, by the thread that packs it.
             parallel_for(exec.parallel(), target.panels(), 4, [&](index_t first, index_t last, index_t) noexcept {
                 for (index_t p = first; p < last; ++p)
-                    detail::pack_panel(w.storage(), target, p, data + target.shared_bytes() + p * target.panel_bytes());
+                    pack_panel(w.storage(), target, p, data + target.shared_bytes() + p * target.panel_bytes());
             });
         }
     }

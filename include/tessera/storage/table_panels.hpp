@@ -134,18 +134,6 @@ private:
 
 namespace detail {
 
-/// Writes what all panels share.
-template <index_t R, lookup_storage Storage>
-void pack_shared(Storage const& w, prepacked<lookup<R>, Storage> const& packed, std::byte* out) noexcept {
-    using target = prepacked<lookup<R>, Storage>;
-    if (packed.shared_bytes() == 0) return;
-    auto* const to = reinterpret_cast<float*>(out);
-    for (index_t d = 0; d < target::dims; ++d)
-        for (index_t c = 0; c < target::padded_size; ++c)
-            to[d * target::padded_size + c] =
-                c < target::table_size ? w.table_value(0, 0, static_cast<std::uint32_t>(c), static_cast<int>(d)) : 0.0f;
-}
-
 /// The words of 32 codes of row r.
 template <int Bits, index_t R>
 void pack_codes(std::uint16_t const (&codes)[32], index_t r, std::byte* chunk) noexcept {
@@ -163,8 +151,22 @@ void pack_codes(std::uint16_t const (&codes)[32], index_t r, std::byte* chunk) n
     }
 }
 
+} // namespace detail
+
+/// Writes what all panels share.
+template <index_t R, detail::lookup_storage Storage>
+void pack_shared(Storage const& w, prepacked<lookup<R>, Storage> const& packed, std::byte* out) noexcept {
+    using target = prepacked<lookup<R>, Storage>;
+    if (packed.shared_bytes() == 0) return;
+    auto* const to = reinterpret_cast<float*>(out);
+    for (index_t d = 0; d < target::dims; ++d)
+        for (index_t c = 0; c < target::padded_size; ++c)
+            to[d * target::padded_size + c] =
+                c < target::table_size ? w.table_value(0, 0, static_cast<std::uint32_t>(c), static_cast<int>(d)) : 0.0f;
+}
+
 /// Writes panel p at `out`.
-template <index_t R, lookup_storage Storage>
+template <index_t R, detail::lookup_storage Storage>
 void pack_panel(Storage const& w, prepacked<lookup<R>, Storage> const& packed, index_t p, std::byte* out) noexcept {
     using target = prepacked<lookup<R>, Storage>;
     index_t const vectors = ceil_div(w.cols(), target::dims);
@@ -172,8 +174,8 @@ void pack_panel(Storage const& w, prepacked<lookup<R>, Storage> const& packed, i
     for (index_t r = 0; r < R; ++r) {
         index_t const n = p * R + r;
         bool const exists = n < w.rows();
-        if constexpr (target::tables != table_kind::tensor)
-            for (index_t g = 0; g < (target::tables == table_kind::row ? 1 : packed.groups()); ++g)
+        if constexpr (target::tables != detail::table_kind::tensor)
+            for (index_t g = 0; g < (target::tables == detail::table_kind::row ? 1 : packed.groups()); ++g)
                 for (index_t c = 0; c < target::table_size; ++c)
                     tables[(g * R + r) * target::table_size + c] =
                         exists ? w.table_value(n, g, static_cast<std::uint32_t>(c), 0) : 0.0f;
@@ -186,13 +188,11 @@ void pack_panel(Storage const& w, prepacked<lookup<R>, Storage> const& packed, i
         for (index_t i = 0; i < vectors; i += 32, chunk += target::chunk_bytes) {
             std::uint16_t codes[32] = {};
             if (exists) w.load_codes(n, i, minimum(32, vectors - i), codes);
-            pack_codes<target::code_bits, R>(codes, r, chunk);
+            detail::pack_codes<target::code_bits, R>(codes, r, chunk);
         }
     }
     index_t const used = packed.code_offset() + ceil_div(w.cols(), target::chunk_columns) * target::chunk_bytes;
     std::memset(out + used, 0, static_cast<std::size_t>(packed.panel_bytes() - used));
 }
-
-} // namespace detail
 
 } // namespace tessera::inline TESSERA_ABI
