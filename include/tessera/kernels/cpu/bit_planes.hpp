@@ -68,6 +68,10 @@ void write_planes(std::int8_t const* codes, std::uint64_t* planes) noexcept {
     }
 }
 
+/// Bytes of W ahead of a register that are asked for: counting fills the processor's window, which sees no further by itself.
+/// Measured: 8 by 2 bits with one row of x from DRAM take 0.36 ms with 2048, 0.41 with 4096, 0.84 without.
+inline constexpr index_t plane_prefetch = 2048;
+
 /// totals[r] = sum over i, j of 2^(i + j) popcount(x_i xor w_j) for R rows of W.
 template <class Arch, int XBits, int Bits, int R>
 void count_planes(std::uint64_t const* x, std::uint64_t const* const (&w)[R], index_t chunks, std::int64_t (&totals)[R]) noexcept {
@@ -83,7 +87,9 @@ void count_planes(std::uint64_t const* x, std::uint64_t const* const (&w)[R], in
             for (int i = 0; i < XBits; ++i) a[i] = bits::load(x + (c * XBits + i) * plane_words + at);
             for (int r = 0; r < R; ++r)
                 for (int j = 0; j < Bits; ++j) {
-                    reg const b = bits::load(w[r] + (c * Bits + j) * plane_words + at);
+                    std::uint64_t const* const from = w[r] + (c * Bits + j) * plane_words + at;
+                    if (at == 0) simd::prefetch(reinterpret_cast<std::byte const*>(from) + plane_prefetch);
+                    reg const b = bits::load(from);
                     for (int i = 0; i < XBits; ++i) count[r][i + j] = bits::add(count[r][i + j], bits::count_xor(a[i], b));
                 }
         }
