@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Runs a real language model through tessera: installs what is missing, builds for this machine, gets the model, answers a
-# prompt, and shows what a few other formats of its weights would cost and bring. With arguments only the prompt's program
+# prompt, shows what a few other formats of its weights would cost and bring, and what every format loses at its size. With arguments only the prompt's program
 # runs, and they go to it:
 #     sh examples/run.sh --prompt 'Why is the sky blue?' --length 200
 # TESSERA_NO_INSTALL=1 installs nothing and names what is missing. The model is kept in ${XDG_CACHE_HOME:-~/.cache}/tessera.
@@ -12,7 +12,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 
 # Nothing but the prompt's answer where somebody says how that should be.
 targets=example_generate
-[ $# -gt 0 ] || targets="$targets example_compress"
+[ $# -gt 0 ] || targets="$targets example_compress example_rate_distortion"
 
 # Nothing is installed or built for a question.
 case " $* " in
@@ -70,4 +70,8 @@ printf '\n'
 say "the same weights in a few other formats (examples/compress --quick); the whole table takes minutes:"
 say "    build/release/examples/compress --output build/report"
 if [ -z "$why" ]; then set -- --model "$model"; else set -- --synthetic; fi
-exec "$programs/compress" "$@" --quick --output "$root/build/report"
+"$programs/compress" "$@" --quick --output "$root/build/report"
+
+printf '\n'
+say "bits a weight against error for every format, on normal numbers and on weights (examples/rate_distortion)"
+exec "$programs/rate_distortion" --quick --output "$root/build/report"

@@ -11,6 +11,7 @@
 #include <numeric>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace compress {
@@ -29,11 +30,18 @@ struct axis {
     bool larger_is_better = false;
 };
 
+/// A line through points, what theory says; its ends are where the axes end.
+struct curve {
+    std::string label;
+    std::vector<std::pair<double, double>> points; ///< x ascending
+};
+
 struct panel {
     std::string title;
     axis x;
     axis y;
     std::vector<point> points; ///< those that an axis cannot show are left out
+    std::vector<curve> curves = {};
 };
 
 struct plot {
@@ -244,6 +252,19 @@ inline std::string draw(panel const& whole, double top) {
            escaped(title(p.y)) + "</text>\n";
 
     labels place{area};
+    for (curve const& c : p.curves) {
+        std::string line;
+        double end_x = 0, end_y = 0;
+        for (auto const& [at_x, at_y] : c.points) {
+            if (!shows(p.x, at_x) || !shows(p.y, at_y)) continue;
+            double const to_x = x(at_x), to_y = y(at_y);
+            if (to_x < area.x0 || to_x > area.x1 || to_y < area.y0 || to_y > area.y1) continue;
+            line += format(line.empty() ? "M%.1f %.1f" : "L%.1f %.1f", end_x = to_x, end_y = to_y);
+        }
+        if (line.empty()) continue;
+        out += "<path d=\"" + line + "\" fill=\"none\" stroke=\"#555\" stroke-width=\"1.2\"/>\n";
+        out += text_at(end_x - 4, end_y + 14, c.label, "text-anchor=\"end\" font-style=\"italic\" fill=\"#555\"");
+    }
     for (point const& q : p.points) place.avoid({x(q.x) - 5, y(q.y) - 5, x(q.x) + 5, y(q.y) + 5});
     std::vector<std::size_t> const front = pareto_front(p);
     std::string path;

@@ -135,7 +135,7 @@ TEST_CASE("derivatives of schemes are differences of decoding") {
 TEST_CASE("derivatives and subsets of tables") {
     auto const w = weights(4, 48, 5);
     auto const gradient = weights(4, 48, 6);
-    using storage = ts::table_quantized<3, ts::per_channel, float, ts::scaled<float, ts::group<16>>>;
+    using storage = ts::table_quantized<3, ts::per_channel, float, ts::scaled_by<float, ts::group<16>>>;
     auto q = ts::quantize_tables<storage>(w.view());
     static_assert(ts::codec<decltype(q)>);
     auto scales = zeros(12);
