@@ -46,7 +46,11 @@ using gguf_blocks = schemes<family::gguf,
     row<"Q5_K", blocks<ts::q5_k>, per_32>,
     row<"Q4_K", blocks<ts::q4_k>, per_32>,
     row<"Q3_K", blocks<ts::q3_k>, per_32>,
-    row<"Q2_K", blocks<ts::q2_k>, per_32>>;
+    row<"Q2_K", blocks<ts::q2_k>, per_32>,
+    row<"IQ4_NL", blocks<ts::iq4_nl>, ts::as_is>,
+    row<"IQ4_XS", blocks<ts::iq4_xs>, ts::as_is>,
+    row<"IQ3_S", blocks<ts::iq3_s>, ts::as_is>,
+    row<"IQ2_S", blocks<ts::iq2_s>, ts::as_is>>;
 
 using small_floats = schemes<family::floating,
     row<"fp16", narrowed<ts::fp16>, ts::as_is>,

@@ -45,7 +45,13 @@ namespace detail {
 
 /// What most files of language models hold. Another one of `ts::gguf::block_formats` needs its name here, and costs its kernels'
 /// compile time, once for each kind of activations.
-using formats = ts::format_list<ts::q4_0, ts::q4_1, ts::q5_0, ts::q8_0, ts::q4_k, ts::q6_k>;
+using formats = ts::format_list<ts::q4_0, ts::q4_1, ts::q5_0, ts::q8_0, ts::q4_k, ts::q6_k, ts::iq4_nl, ts::iq4_xs>;
+
+/// Storage whose codes are integers: x may be int8.
+template <class Storage>
+inline constexpr bool has_integers = false;
+template <ts::coded_storage Storage>
+inline constexpr bool has_integers<Storage> = ts::code_source<Storage>::is_integer;
 
 /// Calls f(storage) with the tensor as what it is stored as.
 template <class F>
@@ -83,7 +89,9 @@ struct joined<std::variant<A...>, std::variant<B...>, Rest...> : joined<std::var
 
 template <class Exec, class Format>
 using held_blocks =
-    held_as<Exec, ts::blocked<Format>, ts::as_is, ts::int8_per_token, ts::int8_per_group<32>>;
+    std::conditional_t<has_integers<ts::blocked<Format>>,
+                       held_as<Exec, ts::blocked<Format>, ts::as_is, ts::int8_per_token, ts::int8_per_group<32>>,
+                       held_as<Exec, ts::blocked<Format>, ts::as_is>>;
 
 template <class Exec, class List>
 struct weights_of;
@@ -104,7 +112,7 @@ weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activation
         auto const as = [&]<class P>(P) -> weights<Exec> {
             return weights<Exec>{std::in_place_type<held<Exec, ts::linear<Storage, P>>>, exec, ts::linear<Storage, P>{w}, &arena};
         };
-        if constexpr (ts::coded_storage<Storage>) {
+        if constexpr (has_integers<Storage>) {
             if (how == activations::int8_per_token) return as(ts::int8_per_token{});
             if (how == activations::int8_per_group || how == activations::automatic) return as(ts::int8_per_group<32>{});
         }

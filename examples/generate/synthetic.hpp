@@ -158,6 +158,8 @@ private:
         case tensor_type::q8_0: encoded(ts::q8_0{}); break;
         case tensor_type::q4_k: encoded(ts::q4_k{}); break;
         case tensor_type::q6_k: encoded(ts::q6_k{}); break;
+        case tensor_type::iq4_nl: encoded(ts::iq4_nl{}); break;
+        case tensor_type::iq4_xs: encoded(ts::iq4_xs{}); break;
         default: narrowed(0.0f); break;
         }
         out_.add_tensor(name, type, dims, bytes);

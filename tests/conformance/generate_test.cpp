@@ -106,12 +106,12 @@ TEST_CASE("synthetic model: float32 activations against plain loops in double, e
     std::vector<token_id> const tokens = some_tokens(37);
     for (tensor_type const type : {tensor_type::f32, tensor_type::f16, tensor_type::bf16, tensor_type::q4_0,
                                    tensor_type::q4_1, tensor_type::q5_0, tensor_type::q8_0, tensor_type::q4_k,
-                                   tensor_type::q6_k}) {
+                                   tensor_type::q6_k, tensor_type::iq4_nl, tensor_type::iq4_xs}) {
         CAPTURE(std::string{ts::gguf::name_of(type)});
         synthetic_model m;
         m.table = m.attention = m.value = m.feed = type;
         m.untied = type == tensor_type::q4_0;
-        if (type == tensor_type::q4_k || type == tensor_type::q6_k) {
+        if (type == tensor_type::q4_k || type == tensor_type::q6_k || type == tensor_type::iq4_xs) {
             m.width = 256;
             m.feed_forward = 512;
         }
