@@ -3,6 +3,7 @@
 // errors on a unit Gaussian against theory and Monte Carlo values, packing, and input that is no good.
 
 #include <tessera/core/philox.hpp>
+#include <tessera/core/thread_pool.hpp>
 #include <tessera/numerics/error_bounds.hpp>
 #include <tessera/quant/pvq.hpp>
 
@@ -11,8 +12,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ts = tessera;
@@ -344,6 +347,40 @@ TEST_CASE("coded gains") {
     CHECK(error_of(w, coded(ts::gain_code<8>{}, {})) < 1.01 * best);
     CHECK(error_of(w, coded(ts::gain_code<1>{}, {})) > chosen);
     MESSAGE("pvq<16, 24>: gain free " << best << ", 3 bits Lloyd-Max " << chosen << ", Beta Lloyd-Max " << random << ", Beta quantiles " << quantile);
+}
+
+TEST_CASE("any number of threads, and groups encoded anew") {
+    auto const w = gaussian(37, 100, 3);
+    using format = ts::pvq<8, 8, 8, 3>;
+    auto one = ts::quantize_pvq<format>(w);
+    ts::thread_pool pool{2};
+    auto const two = ts::quantize_pvq<format>(ts::cpu<ts::native_arch, ts::threads>{ts::threads{pool}}, w);
+    auto const same = [](auto const& a, auto const& b) {
+        std::vector<std::pair<void const*, index_t>> arrays;
+        a.view().for_each_array([&](void const* data, index_t bytes) { arrays.emplace_back(data, bytes); });
+        std::size_t i = 0;
+        b.view().for_each_array([&](void const* data, index_t bytes) {
+            CHECK(std::memcmp(data, arrays[i].first, static_cast<std::size_t>(bytes)) == 0);
+            ++i;
+        });
+    };
+    same(one, two);
+    // The same weights give the same code; others only change their group.
+    for (index_t g = 0; g < 13; ++g)
+        ts::encode_nearest_group(one, 5, g, ts::vector_view<float const>{&w(5, 8 * g), std::min<index_t>(8, 100 - 8 * g)});
+    same(one, two);
+    auto const before = decoded(one);
+    float const other[8] = {0, -1, 0, 0, 2, 0, 0, 1};
+    ts::encode_nearest_group(one, 5, 7, ts::vector_view<float const>{other, 8});
+    auto const after = decoded(one);
+    for (index_t n = 0; n < 37; ++n)
+        for (index_t k = 0; k < 100; ++k)
+            if (n != 5 || k / 8 != 7) CHECK(before(n, k) == after(n, k));
+    CHECK(after(5, 57) == -after(5, 63));
+    CHECK(after(5, 60) == 2 * after(5, 63));
+    CHECK(after(5, 63) == doctest::Approx(1).epsilon(0.2)); // of 16 levels
+    CHECK_THROWS_AS(ts::encode_nearest_group(one, 37, 0, ts::vector_view<float const>{other, 8}), ts::shape_error);
+    CHECK_THROWS_AS(ts::encode_nearest_group(one, 5, 12, ts::vector_view<float const>{other, 8}), ts::shape_error);
 }
 
 TEST_CASE("weights that are not finite, zero, tiny or huge") {
