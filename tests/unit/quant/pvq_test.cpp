@@ -6,6 +6,7 @@
 #include <tessera/core/thread_pool.hpp>
 #include <tessera/numerics/error_bounds.hpp>
 #include <tessera/quant/pvq.hpp>
+#include <tessera/transform/hadamard.hpp>
 
 #include <doctest/doctest.h>
 
@@ -381,6 +382,25 @@ TEST_CASE("any number of threads, and groups encoded anew") {
     CHECK(after(5, 63) == doctest::Approx(1).epsilon(0.2)); // of 16 levels
     CHECK_THROWS_AS(ts::encode_nearest_group(one, 37, 0, ts::vector_view<float const>{other, 8}), ts::shape_error);
     CHECK_THROWS_AS(ts::encode_nearest_group(one, 5, 12, ts::vector_view<float const>{other, 8}), ts::shape_error);
+}
+
+TEST_CASE("rotated weights are Gaussian to the pyramid") {
+    constexpr index_t n = 24, k = 1024;
+    auto w = gaussian(n, k, 15);
+    for (index_t i = 0; i < w.size(); ++i) w.data()[i] = w.data()[i] * w.data()[i] * w.data()[i]; // far from it
+    ts::hadamard const r{k, k, ts::random_signs{4}};
+    ts::matrix<float> rotated{n, k}, x{2, k}, y{2, n}, expected{2, n};
+    ts::apply(ts::reference{}, r, w, rotated);
+    auto const q = ts::quantize_pvq<ts::pvq<32, 32>>(rotated, {.levels = ts::pvq_levels::beta_lloyd_max});
+    ts::matrix<float> zeros{n, k};
+    std::fill(zeros.data(), zeros.data() + zeros.size(), 0.0f);
+    double const relative = error_of(rotated, decoded(q)) / error_of(rotated, zeros);
+    CHECK(std::fabs(relative - .0488) < 0.04 * .0488); // as of Gaussian weights, and 16 levels of gains
+    // x R' (W R')' = x W'
+    fill_gaussian(x.data(), 2 * k, 16);
+    ts::apply(ts::reference{}, ts::linear{q} * r, x, y);
+    ts::apply(ts::reference{}, ts::linear{w}, x, expected);
+    CHECK(error_of(expected, y) < 2 * relative * error_of(rotated, zeros) * k);
 }
 
 TEST_CASE("weights that are not finite, zero, tiny or huge") {
