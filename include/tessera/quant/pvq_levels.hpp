@@ -18,6 +18,7 @@
 #include "../core/types.hpp"
 
 #include <cmath>
+#include <initializer_list>
 
 namespace tessera::inline TESSERA_ABI {
 
