@@ -263,7 +263,7 @@ inline std::string draw(panel const& whole, double top) {
         }
         if (line.empty()) continue;
         out += "<path d=\"" + line + "\" fill=\"none\" stroke=\"#555\" stroke-width=\"1.2\"/>\n";
-        out += text_at(end_x - 4, end_y + 14, c.label, "text-anchor=\"end\" font-style=\"italic\" fill=\"#555\"");
+        out += text_at(end_x - 8, end_y - 2, c.label, "text-anchor=\"end\" font-style=\"italic\" fill=\"#555\"");
     }
     for (point const& q : p.points) place.avoid({x(q.x) - 5, y(q.y) - 5, x(q.x) + 5, y(q.y) + 5});
     std::vector<std::size_t> const front = pareto_front(p);

@@ -153,18 +153,25 @@ std::string picture(std::vector<result> const& rows, std::string const& real_tit
     p.title = "Rate and distortion of every format";
     for (std::size_t f = 0; f < families; ++f) p.legend.push_back(name_of(static_cast<family>(f)));
     compress::axis const bits{"bits per weight, scales and tables included", false, false};
-    compress::panel normal{"N(0, 1)", bits, {"mean squared error", true, false}, {}};
+    compress::panel normal{"Normal numbers", bits, {"mean squared error", true, false}, {}};
+    compress::panel excess{"Normal numbers, against the bound", bits, {"dB above the least error of any code", false, false}, {}};
     compress::panel real{real_title, bits, {"squared error / energy", true, false}, {}};
     for (result const& r : rows) {
         auto const colour = static_cast<std::size_t>(r.of->kind);
         if (!r.error.empty() || r.normal.bits() > 9) continue;
         normal.points.push_back({r.normal.bits(), r.normal.mean(), r.of->name, colour});
+        double const above = 10 * std::log10(r.normal.mean() / bound(r.normal.bits()));
+        if (above < 10) excess.points.push_back({r.normal.bits(), above, r.of->name, colour});
         if (r.real.weights > 0) real.points.push_back({r.real.bits(), r.real.relative(), r.of->name, colour});
     }
+    // The other panels have the names that would not fit here.
+    std::vector<std::size_t> const front = compress::pareto_front(normal);
+    for (std::size_t i = 0; i < normal.points.size(); ++i)
+        if (std::find(front.begin(), front.end(), i) == front.end()) normal.points[i].label.clear();
     compress::curve shannon{"bound 2^(-2R)", {}};
     for (double r = 0.9; r <= 9; r += 0.1) shannon.points.push_back({r, bound(r)});
     normal.curves = {shannon};
-    p.panels = {normal, real};
+    p.panels = {normal, excess, real};
     return compress::svg(p);
 }
 
