@@ -164,8 +164,8 @@ void decode(benchmark::State& state, ts::index_t dim, ts::index_t tokens, int th
             if (scales) std::copy_n(from.scales, n / to.slot_stride, to.scales);
         };
         bool const scales = std::is_same_v<Format, ts::int8_per_token>;
-        copy(caches[i].key_rows(), caches[0].key_rows(), tokens * heads / 4 * dim, scales);
-        copy(caches[i].value_rows(), caches[0].value_rows(), tokens * heads / 4 * dim, scales);
+        copy(caches[i].key_rows(), caches[0].key_rows(), tokens * heads / 4 * caches[0].key_rows().slot_stride, scales);
+        copy(caches[i].value_rows(), caches[0].value_rows(), tokens * heads / 4 * caches[0].value_rows().slot_stride, scales);
         caches[i].advance(tokens);
     }
     auto const q = random_tensor(1, heads, dim, 3);
@@ -202,6 +202,7 @@ void add_format(std::string const& name) {
     add_format<ts::fp16>("fp16");
     add_format<ts::bf16>("bf16");
     add_format<ts::int8_per_token>("int8");
+    for (ts::index_t const tokens : {4096, 32768}) add("decode", "int4_g64", 128, tokens, decode<ts::int4_g64>);
     for (ts::index_t const dim : {64, 128}) add("backward", "fp32", dim, 2048, backward);
     for (ts::index_t const tokens : {2048, 8192}) add("prefill", "fp32", 64, tokens, window, "window512");
     for (ts::index_t const tokens : {1024, 4096, 16384}) add("prefill", "fp32", 64, tokens, neighborhood, "neighborhood7x7");

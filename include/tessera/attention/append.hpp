@@ -9,6 +9,7 @@
 #include "../kernels/ref/append.hpp"
 #include "../nn/arguments.hpp"
 #include "../storage/kv_cache.hpp"
+#include "../storage/kv_pages.hpp"
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -27,6 +28,42 @@ void append_rows(Cache const& kv, tensor_view<X const, 3> const& x, kv_rows<Elem
         }
 }
 
+template <class T>
+footprint footprint_of_rows(kv_rows<T> const& rows, index_t kv_heads) noexcept {
+    return footprint_of(rows.data, kv_heads * rows.head_stride * index_t{sizeof(T)});
+}
+
+template <class Cache, class K, class V>
+void check_append(Cache& kv, tensor_view<K const, 3> const& keys, tensor_view<V const, 3> const& values) {
+    check::equal("append", "heads of k", keys.extent(1), kv.kv_heads(), "heads of the cache");
+    check::equal("append", "head_dim of k", keys.extent(2), kv.key_dim(), "key_dim of the cache");
+    check::equal("append", "tokens of v", values.extent(0), keys.extent(0), "tokens of k");
+    check::equal("append", "heads of v", values.extent(1), kv.kv_heads(), "heads of the cache");
+    check::equal("append", "head_dim of v", values.extent(2), kv.value_dim(), "value_dim of the cache");
+    check::elements("append", "k", keys);
+    check::elements("append", "v", values);
+    for (footprint const& x : {footprint_of(keys), footprint_of(values)}) {
+        check::no_overlap("append", "k or v", x, "the keys of the cache", footprint_of_rows(kv.key_rows(), kv.kv_heads()));
+        check::no_overlap("append", "k or v", x, "the values of the cache", footprint_of_rows(kv.value_rows(), kv.kv_heads()));
+    }
+}
+
+/// The tokens from number `skipped` on; no two of them share a slot, so they can be written in parallel.
+template <class Exec, class Cache, class K, class V>
+void write_tokens(Exec const& exec, Cache& kv, tensor_view<K const, 3> const& keys, tensor_view<V const, 3> const& values,
+                  index_t skipped) {
+    auto const to_keys = kv.key_rows();
+    auto const to_values = kv.value_rows();
+    index_t const row = maximum(kv.key_dim(), kv.value_dim());
+    workspace_scope scope{exec.scratch()};
+    float* const scratch = scope.template carve<float>(exec.parallel().concurrency(), row);
+    index_t const grain = maximum(16384 / maximum(kv.kv_heads() * row, 1), 1);
+    parallel_for(exec.parallel(), keys.extent(0) - skipped, grain, [&](index_t first, index_t last, index_t worker) noexcept {
+        append_rows<Exec>(kv, keys, to_keys, skipped + first, skipped + last, scratch + worker * row);
+        append_rows<Exec>(kv, values, to_values, skipped + first, skipped + last, scratch + worker * row);
+    });
+}
+
 } // namespace detail
 
 /// Appends the tokens of k and v, quantising on write. A contiguous cache must have room for all of them; a ring keeps
@@ -38,37 +75,26 @@ void append(Exec const& exec, kv_cache<key<KeyFormat>, value<ValueFormat>, Layou
     detail::require_backend<Exec>();
     auto const keys = detail::input(k);
     auto const values = detail::input(v);
+    detail::check_append(kv, keys, values);
     index_t const n = keys.extent(0);
-    check::equal("append", "heads of k", keys.extent(1), kv.kv_heads(), "heads of the cache");
-    check::equal("append", "head_dim of k", keys.extent(2), kv.key_dim(), "key_dim of the cache");
-    check::equal("append", "tokens of v", values.extent(0), n, "tokens of k");
-    check::equal("append", "heads of v", values.extent(1), kv.kv_heads(), "heads of the cache");
-    check::equal("append", "head_dim of v", values.extent(2), kv.value_dim(), "value_dim of the cache");
-    check::elements("append", "k", keys);
-    check::elements("append", "v", values);
     if constexpr (std::is_same_v<Layout, contiguous>)
         check::within("append", "tokens of k", n, 0, kv.capacity() - kv.tokens());
-    for (footprint const& x : {footprint_of(keys), footprint_of(values)}) {
-        check::no_overlap("append", "k or v", x, "the keys of the cache",
-                          footprint_of(kv.key_rows().data,
-                                       kv.capacity() * kv.kv_heads() * kv.key_dim() * index_t{sizeof(*kv.key_rows().data)}));
-        check::no_overlap("append", "k or v", x, "the values of the cache",
-                          footprint_of(kv.value_rows().data,
-                                       kv.capacity() * kv.kv_heads() * kv.value_dim() * index_t{sizeof(*kv.value_rows().data)}));
-    }
-    auto const to_keys = kv.key_rows();
-    auto const to_values = kv.value_rows();
-    // A ring keeps the last tokens only; no two of them share a slot, so they can be written in parallel.
-    index_t const skipped = maximum(n - kv.capacity(), 0);
-    index_t const row = maximum(kv.key_dim(), kv.value_dim());
-    workspace_scope scope{exec.scratch()};
-    float* const scratch = scope.carve<float>(exec.parallel().concurrency(), row);
-    index_t const grain = maximum(16384 / maximum(kv.kv_heads() * row, 1), 1);
-    parallel_for(exec.parallel(), n - skipped, grain, [&](index_t first, index_t last, index_t worker) noexcept {
-        detail::append_rows<Exec>(kv, keys, to_keys, skipped + first, skipped + last, scratch + worker * row);
-        detail::append_rows<Exec>(kv, values, to_values, skipped + first, skipped + last, scratch + worker * row);
-    });
+    detail::write_tokens(exec, kv, keys, values, maximum(n - kv.capacity(), 0));
     kv.advance(n);
+}
+
+/// The same behind a sequence in pages: takes pages of the pool, and copies a shared one that it writes into.
+template <execution_policy Exec, class Pool>
+void append(Exec const& exec, paged_sequence<Pool>& sequence,
+            array3_argument auto const& k,   // (tokens, kv_heads, key_dim)
+            array3_argument auto const& v) { // (tokens, kv_heads, value_dim)
+    detail::require_backend<Exec>();
+    auto const keys = detail::input(k);
+    auto const values = detail::input(v);
+    detail::check_append(sequence, keys, values);
+    sequence.reserve(keys.extent(0));
+    detail::write_tokens(exec, sequence, keys, values, 0);
+    sequence.advance(keys.extent(0));
 }
 
 } // namespace tessera::inline TESSERA_ABI

@@ -69,7 +69,7 @@ constexpr auto kv_of(T const& kv) noexcept {
 template <class T, class K, class V>
 footprint kv_footprint(kv_rows<T const> const& rows, kv_view<K, V> const& kv, index_t dim) noexcept {
     index_t const slots = kv.pages != nullptr ? kv.slots : kv.ring_size != 0 ? kv.ring_size : kv.tokens;
-    index_t const sizes[] = {slots, kv.kv_heads, dim};
+    index_t const sizes[] = {slots, kv.kv_heads, is_kv_code<T> ? rows.slot_stride : dim};
     index_t const strides[] = {rows.slot_stride, rows.head_stride, rows.dim_stride};
     using rows_view = tensor_view<T const, 3>;
     return footprint_of(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});

@@ -12,6 +12,7 @@
 /// |---|---|---|
 /// | `float` (or `fp32`), `fp16`, `bf16` | as it is, rounded to nearest even | none |
 /// | `int8_per_token` | int8, symmetric: round(x / scale), scale = largest magnitude / 127 | float, per token and head |
+/// | any `scheme` with `per_channel` or `group<N>` | storage/kv_row.hpp | in the row |
 ///
 /// An int8 row whose largest magnitude is below about 3.7e-37 (127 over it is no float32) is stored as zeros, on purpose: as
 /// the int8 preparations of scheme.hpp.
@@ -20,6 +21,7 @@
 #include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "buffer.hpp"
+#include "kv_row.hpp"
 #include "scheme.hpp"
 
 #include <cstdint>
@@ -47,35 +49,48 @@ namespace detail {
 template <class Format>
 struct kv_format {
     static_assert(always_false<Format>,
-                  "tessera: kv_cache stores float, fp16, bf16 or int8_per_token keys and values");
+                  "tessera: kv_cache stores float, fp16, bf16, int8_per_token or scheme<...> keys and values");
+};
+/// A row of `dim` elements is `row(dim)` numbers in memory.
+template <class Element, bool HasScale>
+struct kv_elements {
+    using element = Element;
+    static constexpr bool has_scale = HasScale;
+    static constexpr index_t row(index_t dim) noexcept { return dim; }
 };
 template <>
-struct kv_format<float> {
-    using element = float;
-    static constexpr bool has_scale = false;
-};
+struct kv_format<float> : kv_elements<float, false> {};
 template <>
 struct kv_format<fp32> : kv_format<float> {};
 template <>
-struct kv_format<fp16> {
-    using element = fp16;
-    static constexpr bool has_scale = false;
-};
+struct kv_format<fp16> : kv_elements<fp16, false> {};
 template <>
-struct kv_format<bf16> {
-    using element = bf16;
-    static constexpr bool has_scale = false;
-};
+struct kv_format<bf16> : kv_elements<bf16, false> {};
 template <>
-struct kv_format<int8_per_token> {
-    using element = std::int8_t;
-    static constexpr bool has_scale = true;
+struct kv_format<int8_per_token> : kv_elements<std::int8_t, true> {};
+template <class Format, class Granularity, class Scale, class Zero>
+struct kv_format<scheme<Format, Granularity, Scale, Zero>> {
+    using element = kv_code<scheme<Format, Granularity, Scale, Zero>>;
+    static constexpr bool has_scale = false;
+    static constexpr index_t row(index_t dim) noexcept {
+        return kv_row<scheme<Format, Granularity, Scale, Zero>>::bytes(dim);
+    }
 };
+
+/// The value of element d of a row, without a scale of its own.
+template <class T>
+constexpr float kv_element(T const* row, index_t stride, index_t, index_t d) noexcept {
+    return static_cast<float>(row[d * stride]);
+}
+template <class Scheme>
+float kv_element(kv_code<Scheme> const* row, index_t, index_t dim, index_t d) noexcept {
+    return kv_row<Scheme>::value(reinterpret_cast<std::uint8_t const*>(row), dim, d);
+}
 
 } // namespace detail
 
 /// Keys or values in memory: element (head, slot, d) is data[head * head_stride + slot * slot_stride + d * dim_stride],
-/// times scales[head * scale_stride + slot] where there are scales.
+/// times scales[head * scale_stride + slot] where there are scales. Rows of codes (`kv_code`) are contiguous bytes.
 template <class T>
 struct kv_rows {
     T* data = nullptr;
@@ -84,6 +99,7 @@ struct kv_rows {
     index_t dim_stride = 1;
     std::conditional_t<std::is_const_v<T>, float const*, float*> scales = nullptr;
     index_t scale_stride = 0;
+    index_t dim = 0; ///< elements of a row; needed for codes only
 
     constexpr T* row(index_t head, index_t slot) const noexcept {
         return data + head * head_stride + slot * slot_stride;
@@ -93,7 +109,7 @@ struct kv_rows {
     }
     /// The value that the element stands for.
     constexpr float operator()(index_t head, index_t slot, index_t d) const noexcept {
-        float const x = static_cast<float>(row(head, slot)[d * dim_stride]);
+        float const x = detail::kv_element(row(head, slot), dim_stride, dim, d);
         return scales == nullptr ? x : x * *scale_row(head, slot);
     }
 };
@@ -177,7 +193,8 @@ public:
     kv_cache(index_t capacity, index_t kv_heads, index_t key_dim, index_t value_dim)
         : capacity_{checked("capacity", capacity)}, kv_heads_{checked("kv_heads", kv_heads)},
           key_dim_{checked("key_dim", key_dim)}, value_dim_{checked("value_dim", value_dim)},
-          keys_{elements(capacity, kv_heads, key_dim)}, values_{elements(capacity, kv_heads, value_dim)},
+          keys_{elements(capacity, kv_heads, key_format::row(key_dim))},
+          values_{elements(capacity, kv_heads, value_format::row(value_dim))},
           key_scales_{elements(capacity, kv_heads, key_format::has_scale ? 1 : 0)},
           value_scales_{elements(capacity, kv_heads, value_format::has_scale ? 1 : 0)} {}
 
@@ -208,8 +225,8 @@ public:
 
     view_type view() const& noexcept {
         view_type v;
-        v.keys = {keys_.data(), capacity_ * key_dim_, key_dim_, 1, key_scales_.data(), capacity_};
-        v.values = {values_.data(), capacity_ * value_dim_, value_dim_, 1, value_scales_.data(), capacity_};
+        v.keys = rows<key_format>(keys_.data(), key_scales_.data(), key_dim_);
+        v.values = rows<value_format>(values_.data(), value_scales_.data(), value_dim_);
         v.tokens = tokens_;
         v.kv_heads = kv_heads_;
         v.key_dim = key_dim_;
@@ -224,10 +241,10 @@ public:
     // What `append` needs.
 
     kv_rows<key_element> key_rows() & noexcept {
-        return {keys_.data(), capacity_ * key_dim_, key_dim_, 1, key_scales_.data(), capacity_};
+        return rows<key_format>(keys_.data(), key_scales_.data(), key_dim_);
     }
     kv_rows<value_element> value_rows() & noexcept {
-        return {values_.data(), capacity_ * value_dim_, value_dim_, 1, value_scales_.data(), capacity_};
+        return rows<value_format>(values_.data(), value_scales_.data(), value_dim_);
     }
     /// Where the token at a position of the sequence is, or goes.
     index_t slot(index_t position) const noexcept {
@@ -243,6 +260,11 @@ public:
 private:
     static constexpr index_t most = index_t{1} << 48; ///< elements of a side, and each of its extents
 
+    template <class Format, class T, class S>
+    kv_rows<T> rows(T* data, S* scales, index_t dim) const noexcept {
+        index_t const row = Format::row(dim);
+        return {data, capacity_ * row, row, 1, scales, capacity_, dim};
+    }
     static index_t checked(char const* argument, index_t n) {
         check::within("kv_cache", argument, n, 0, most);
         return n;

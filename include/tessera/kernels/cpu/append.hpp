@@ -15,7 +15,9 @@ template <class Arch, class Parallel, class Element>
 struct kernel<op::append, cpu<Arch, Parallel>, Element> {
     template <class X>
     static void row(X const* x, index_t stride, index_t n, float* scratch, Element* to, float* scale) noexcept {
-        if constexpr (std::is_same_v<Element, float>) {
+        if constexpr (detail::is_kv_code<Element>) {
+            detail::encode_kv_row(x, stride, n, to);
+        } else if constexpr (std::is_same_v<Element, float>) {
             detail::read_row<Arch>(x, stride, n, 1.0f, to);
         } else {
             detail::read_row<Arch>(x, stride, n, 1.0f, scratch);

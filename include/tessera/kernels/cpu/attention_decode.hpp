@@ -156,6 +156,8 @@ class decode_part {
     using score_type = decltype(Arguments::score);
     static constexpr index_t width = tile::width;
     static constexpr bool is_unified = has_unified_range<score_type>;
+    using key_type = typename decltype(Arguments::kv)::key_type;
+    using value_type = typename decltype(Arguments::kv)::value_type;
 
 public:
     decode_part(Arguments const& a, decode_scratch const& scratch, decode_states const& states, index_t kv_head,
@@ -225,8 +227,13 @@ private:
     /// The rows of keys [k0, k0 + n) in float, without their scales.
     template <class T>
     cache_stream<float> staged(kv_rows<T const> const& rows, index_t k0, index_t n, index_t dim, float* to) const noexcept {
-        for (index_t i = 0; i < n; ++i)
-            read_row<Arch>(rows.row(kv_head_, a_.kv.slot(k0 + i)), rows.dim_stride, dim, 1.0f, to + i * dim);
+        for (index_t i = 0; i < n; ++i) {
+            index_t const slot = a_.kv.slot(k0 + i);
+            if constexpr (is_kv_code<T>)
+                stage_row<Arch>(rows, kv_head_, slot, 0, dim, to + i * dim);
+            else
+                read_row<Arch>(rows.row(kv_head_, slot), rows.dim_stride, dim, 1.0f, to + i * dim);
+        }
         return {to, dim, dim};
     }
     /// The scales of keys [k0, k0 + n), or null.
@@ -253,23 +260,33 @@ private:
             if (k0 == k1) return;
         }
         index_t const n = k1 - k0;
-        if (a_.kv.keys.dim_stride == 1)
-            for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
-                cache_ahead ahead;
-                if (a_.kv.values.dim_stride == 1) ahead = {stream(a_.kv.values, first, a_.kv.value_dim), 0};
-                scores(stream(a_.kv.keys, first, a_.kv.key_dim), first - k0, last - first, ahead);
-            });
-        else
-            scores(staged(a_.kv.keys, k0, n, a_.kv.key_dim, s_.keys), 0, n, cache_ahead{});
+        read_keys(k0, k1);
         float key_scales[tile::keys];
         float value_scales[tile::keys];
         weigh(k0, n, scales(a_.kv.keys, k0, n, key_scales), scales(a_.kv.values, k0, n, value_scales));
-        if (a_.kv.values.dim_stride == 1 && !(hides_ && has_special(k0, k1)))
-            return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
-                cache_ahead ahead;
-                if (last < a_.kv.tokens) ahead = {stream(a_.kv.keys, last, a_.kv.key_dim), 0};
-                sums(stream(a_.kv.values, first, a_.kv.value_dim), first - k0, last - first, ahead);
-            });
+        read_values(k0, k1);
+    }
+
+    void read_keys(index_t k0, index_t k1) noexcept {
+        if constexpr (!is_kv_code<key_type>)
+            if (a_.kv.keys.dim_stride == 1)
+                return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
+                    cache_ahead ahead;
+                    if (a_.kv.values.dim_stride == 1) ahead = {stream(a_.kv.values, first, a_.kv.value_dim), 0};
+                    scores(stream(a_.kv.keys, first, a_.kv.key_dim), first - k0, last - first, ahead);
+                });
+        scores(staged(a_.kv.keys, k0, k1 - k0, a_.kv.key_dim, s_.keys), 0, k1 - k0, cache_ahead{});
+    }
+
+    void read_values(index_t k0, index_t k1) noexcept {
+        index_t const n = k1 - k0;
+        if constexpr (!is_kv_code<value_type>)
+            if (a_.kv.values.dim_stride == 1 && !(hides_ && has_special(k0, k1)))
+                return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
+                    cache_ahead ahead;
+                    if (last < a_.kv.tokens) ahead = {stream(a_.kv.keys, last, a_.kv.key_dim), 0};
+                    sums(stream(a_.kv.values, first, a_.kv.value_dim), first - k0, last - first, ahead);
+                });
         auto const copy = staged(a_.kv.values, k0, n, a_.kv.value_dim, s_.values);
         bool const special = hides_ && !all_finite<Arch>(s_.values, n * copy.dim);
         if (special)

@@ -41,6 +41,7 @@ struct prefill_scratch {
     float* keys;     // [tile::keys][key_dim]
     float* values;   // panels of [tile::keys][tile::rows]
     float* square;   // [tile::width][tile::width]
+    float* decoded;  // [tile::keys][value_dim], of values in codes
 
     /// Tiles of a block: as many as keep queries and outputs in half of the second-level cache, at most 8.
     static index_t tiles(attention_shape const& s) noexcept {
@@ -60,6 +61,7 @@ struct prefill_scratch {
         r.keys = arena.template carve<float>(tile::keys, s.key_dim);
         r.values = arena.template carve<float>(tile::keys * s.value_dim + tile::width);
         r.square = arena.template carve<float>(tile::width, tile::width);
+        r.decoded = arena.template carve<float>(tile::keys, s.value_dim);
         return r;
     }
 };
@@ -187,10 +189,17 @@ private:
     }
 
     void stage(index_t k0, index_t k1) noexcept {
-        index_t slots[tile::keys];
+        index_t slots[tile::keys] = {};
         for (index_t k = k0; k < k1; ++k) slots[k - k0] = a_.kv.slot(k);
         stage_keys<Arch>(a_.kv.keys, kv_head_, slots, k1 - k0, a_.kv.key_dim, s_.keys);
-        stage_values<Arch>(a_.kv.values, kv_head_, slots, k1 - k0, a_.kv.value_dim, s_.values);
+        if constexpr (is_kv_code<typename decltype(a_.kv)::value_type>) {
+            // Rows are decoded whole, then cut into panels.
+            auto const rows = decoded_rows<Arch>(a_.kv.values, kv_head_, slots, k1 - k0, a_.kv.value_dim, s_.decoded);
+            for (index_t k = k0; k < k1; ++k) slots[k - k0] = k - k0;
+            stage_values<Arch>(rows, 0, slots, k1 - k0, a_.kv.value_dim, s_.values);
+        } else {
+            stage_values<Arch>(a_.kv.values, kv_head_, slots, k1 - k0, a_.kv.value_dim, s_.values);
+        }
         first_key_ = k0;
         staged_ = k1 - k0;
         values_checked_ = values_taken_out_ = false;

@@ -16,6 +16,7 @@
 #include "../../simd/transpose.hpp"
 #include "../../storage/kv_cache.hpp"
 #include "../score.hpp"
+#include "attention_row.hpp"
 
 #include <type_traits>
 #include <utility>
@@ -140,12 +141,25 @@ TESSERA_FORCE_INLINE void stage_row(kv_rows<T const> const& rows, index_t head, 
     read_row<Arch>(rows.row(head, slot) + first * rows.dim_stride, rows.dim_stride, n,
                    rows.scales == nullptr ? 1.0f : *rows.scale_row(head, slot), to);
 }
+template <class Arch, class Scheme>
+TESSERA_FORCE_INLINE void stage_row(kv_rows<kv_code<Scheme> const> const& rows, index_t head, index_t slot, index_t first,
+                                    index_t n, float* to) noexcept {
+    decode_kv_row<Arch, Scheme>(reinterpret_cast<std::uint8_t const*>(rows.row(head, slot)), rows.dim, first, first + n, to);
+}
 
 /// Keys of n slots as floats: to[i * dim + d]. Float keys too: rows a power of two apart would share one set of the
 /// first-level cache.
 template <class Arch, class T>
 void stage_keys(kv_rows<T const> const& rows, index_t head, index_t const* slots, index_t n, index_t dim, float* to) noexcept {
     for (index_t i = 0; i < n; ++i) stage_row<Arch>(rows, head, slots[i], 0, dim, to + i * dim);
+}
+
+/// Rows of codes as floats, for `stage_values`: rows[i * dim + d].
+template <class Arch, class Scheme>
+kv_rows<float const> decoded_rows(kv_rows<kv_code<Scheme> const> const& from, index_t head, index_t const* slots, index_t n,
+                                  index_t dim, float* rows) noexcept {
+    for (index_t i = 0; i < n; ++i) stage_row<Arch>(from, head, slots[i], 0, dim, rows + i * dim);
+    return {rows, 0, dim, 1, nullptr, 0, dim};
 }
 
 /// Values of n slots as floats in panels of tile::rows columns, the last one narrower: v(i, d0 + j) at
@@ -160,14 +174,16 @@ void stage_values(kv_rows<T const> const& rows, index_t head, index_t const* slo
         index_t const panel = minimum(attention_tile<Arch>::rows, dim - d);
         bool const whole = rows.dim_stride == 1 && d + round_up(panel, width) <= dim;
         for (index_t i = 0; i < n; ++i, to += panel) {
-            if (!whole) {
-                stage_row<Arch>(rows, head, slots[i], d, panel, to);
-                continue;
+            if constexpr (!is_kv_code<T>) {
+                if (whole) {
+                    T const* const from = rows.row(head, slots[i]) + d;
+                    float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, slots[i]);
+                    for (index_t j = 0; j < panel; j += width)
+                        simd::store<Arch>(to + j, simd::load<Arch>(from + j) * floats(scale));
+                    continue;
+                }
             }
-            T const* const from = rows.row(head, slots[i]) + d;
-            float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, slots[i]);
-            for (index_t j = 0; j < panel; j += width)
-                simd::store<Arch>(to + j, simd::load<Arch>(from + j) * floats(scale));
+            stage_row<Arch>(rows, head, slots[i], d, panel, to);
         }
     }
 }

@@ -7,8 +7,9 @@
 ///
 ///     scale = a / 127        code = round_half_even(x * (127 / a))
 ///
-/// in float32; a = 0 gives scale 0 and codes 0, a NaN or an infinity gives scale NaN and codes 0.
+/// (schemes: storage/kv_row.hpp) in float32; a = 0 gives scale 0 and codes 0, a NaN or an infinity gives scale NaN and codes 0.
 
+#include "../../storage/kv_row.hpp"
 #include "../kernel.hpp"
 
 #include <cmath>
@@ -29,12 +30,23 @@ inline float int8_inverse(float a, float& scale) noexcept {
 
 } // namespace detail
 
+namespace detail {
+
+template <class X, class Scheme>
+void encode_kv_row(X const* x, index_t stride, index_t n, kv_code<Scheme>* to) noexcept {
+    kv_row<Scheme>::encode(x, stride, n, reinterpret_cast<std::uint8_t*>(to));
+}
+
+} // namespace detail
+
 template <class Element>
 struct kernel<op::append, reference, Element> {
     /// x has n elements `stride` apart; `scratch` has room for n floats.
     template <class X>
     static void row(X const* x, index_t stride, index_t n, float*, Element* to, float* scale) noexcept {
-        if constexpr (std::is_same_v<Element, std::int8_t>) {
+        if constexpr (detail::is_kv_code<Element>) {
+            detail::encode_kv_row(x, stride, n, to);
+        } else if constexpr (std::is_same_v<Element, std::int8_t>) {
             float a = 0;
             for (index_t i = 0; i < n; ++i) {
                 float const v = std::fabs(static_cast<float>(x[i * stride]));

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Codes of consecutive elements, packed as bitpack packs them, into the lanes of an integer register: 4 and 8 bits.
+
+#include "memory.hpp"
+
+#include "../storage/bitpack.hpp"
+
+#include <cstdint>
+#include <cstring>
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+/// lanes<Arch> codes of `Bits` bits from p on, the first in the low bits of the first byte.
+template <class Arch, int Bits>
+TESSERA_FORCE_INLINE ints<Arch> unpack(std::uint8_t const* p) noexcept {
+    static_assert(Bits == 4 || Bits == 8, "tessera: unpack is of codes of 4 or 8 bits");
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        if constexpr (Bits == 8)
+            return _mm512_maskz_cvtepu8_epi32(detail::every_lane, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+        __m128i const bytes = _mm_loadl_epi64(reinterpret_cast<__m128i const*>(p));
+        __m128i const pairs = _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4));
+        return _mm512_maskz_cvtepu8_epi32(detail::every_lane, _mm_and_si128(pairs, _mm_set1_epi8(15)));
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        if constexpr (Bits == 8) return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p)));
+        int four;
+        std::memcpy(&four, p, sizeof four);
+        __m128i const bytes = _mm_cvtsi32_si128(four);
+        __m128i const pairs = _mm_unpacklo_epi8(bytes, _mm_srli_epi16(bytes, 4));
+        return _mm256_cvtepu8_epi32(_mm_and_si128(pairs, _mm_set1_epi8(15)));
+    }
+#endif
+    alignas(64) std::int32_t code[lanes<Arch>];
+    for (index_t i = 0; i < lanes<Arch>; ++i) code[i] = static_cast<std::int32_t>(bitpack::get<Bits>(p, i));
+    return ints<Arch>::load_aligned(code);
+}
+
+} // namespace tessera::inline TESSERA_ABI::simd
