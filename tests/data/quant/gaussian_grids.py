@@ -6,7 +6,7 @@ standard normal source. Needs torch (the header was made with 2.15.0).
     python3 gaussian_grids.py > gaussian_grids.txt
 
 p = 1: the Lloyd-Max fixed point, from the exact integrals of each cell, until no level moves by 1e-13. p = 2 and 4: CLVQ in
-batches (Pages 1998): splitting from one point (LBG), then Lloyd steps on fresh samples, the last ones averaged over a window.
+batches (Pages 1998): from the best of several starts or by splitting from one point (LBG), then Lloyd steps on fresh samples, the last ones averaged over a window.
 The mean squared error per weight that each grid has on samples of its own is printed with it.
 """
 import math
@@ -64,7 +64,7 @@ def step(grid, samples):
     return sums, counts, error / total
 
 
-def clvq(n, p, samples, steps):
+def split(n, p, samples):
     grid = torch.zeros(1, p)
     while len(grid) < n:
         noise = 0.1 * torch.randn_like(grid)
@@ -72,6 +72,24 @@ def clvq(n, p, samples, steps):
         for _ in range(30):
             sums, counts, _ = step(grid, min(samples, 1024 * len(grid)))
             grid = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], grid)
+    return grid
+
+
+def best_start(n, p, samples, starts):
+    best, least = None, math.inf
+    for _ in range(starts):
+        grid = torch.randn(n, p)
+        for _ in range(60):
+            sums, counts, _ = step(grid, samples // 8)
+            grid = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], grid)
+        _, _, mse = step(grid, samples)
+        if mse < least:
+            best, least = grid, mse
+    return best
+
+
+def clvq(n, p, samples, steps, starts):
+    grid = best_start(n, p, samples, starts) if starts > 1 else split(n, p, samples)
     sums = torch.zeros_like(grid)
     counts = torch.zeros(n)
     for i in range(steps):
@@ -90,10 +108,12 @@ def show(p, n, points, mse):
     sys.stdout.flush()
 
 
-for bits in range(1, 9):
-    levels, mse = lloyd_max(1 << bits)
-    show(1, 1 << bits, levels, mse)
-for n, p, samples, steps in ((16, 2, 1 << 19, 60), (64, 2, 1 << 20, 90), (16, 4, 1 << 19, 60), (256, 2, 1 << 21, 120),
-                             (256, 4, 1 << 21, 90)):
-    points, mse = clvq(n, p, samples, steps)
-    show(p, n, points, mse)
+if __name__ == "__main__":
+    for bits in range(1, 9):
+        levels, mse = lloyd_max(1 << bits)
+        show(1, 1 << bits, levels, mse)
+    # Few points have many local optima: the best of several starts; many points: splitting.
+    for n, p, samples, steps, starts in ((16, 2, 1 << 19, 60, 24), (64, 2, 1 << 20, 90, 1), (16, 4, 1 << 19, 60, 24),
+                                         (256, 2, 1 << 21, 120, 1), (256, 4, 1 << 19, 90, 1)):
+        points, mse = clvq(n, p, samples, steps, starts)
+        show(p, n, points, mse)
