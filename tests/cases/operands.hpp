@@ -32,10 +32,15 @@ ts::quantized_tensor<Scheme> random_quantized(index_t n, index_t k, std::uint64_
         }
     for (index_t i = 0; i < view.scale_rows() * view.scale_columns(); ++i) {
         auto const at = static_cast<std::uint64_t>(i);
-        q.scales()[i] = static_cast<scale_type>((random.bits(at) % 2 ? 1.0f : -1.0f) * (0.01f + random.uniform(at + 1000)));
+        bool const has_sign = static_cast<float>(static_cast<scale_type>(-1.0f)) == -1.0f;
+        float const sign = has_sign && random.bits(at) % 2 == 0 ? -1.0f : 1.0f;
+        q.scales()[i] = static_cast<scale_type>(sign * (0.01f + random.uniform(at + 1000)));
         if constexpr (Scheme::is_affine)
             q.zero_points()[i] = static_cast<std::uint8_t>(random.bits(at + 7) & ((1u << format::bits) - 1u));
     }
+    for (index_t i = 0; i < view.super_scale_count(n, k); ++i)
+        q.super_scales()[i] = static_cast<typename ts::quantized_tensor<Scheme>::super_scale_type>(
+            0.1f + random.uniform(static_cast<std::uint64_t>(i) + 5000));
     return q;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Codes that stand for a table's values do not go into integer dot products.
-// expect: tessera: an int8 preparation needs a format with integer codes; use as_is with this one
+// expect: tessera: an int8 preparation needs integers, or a format of at most 6 bits whose values are small multiples of one number; use as_is with this one
 #include <tessera/operators/apply.hpp>
 
 namespace ts = tessera;

@@ -9,7 +9,7 @@
 
 #include "../core/types.hpp"
 #include "../numerics/half.hpp"
-#include "../storage/code_source.hpp"
+#include "../storage/integer_codes.hpp"
 #include "../storage/scheme.hpp"
 
 #include <cstdint>
@@ -96,8 +96,9 @@ namespace detail {
 
 template <class Source, class Preparation>
 struct select_form {
-    static_assert(Source::is_integer,
-                  "tessera: an int8 preparation needs a format with integer codes; use as_is with this one");
+    static_assert(integer_codes<Source>::kind != integer_codes_kind::none,
+                  "tessera: an int8 preparation needs integers, or a format of at most 6 bits whose values are small multiples "
+                  "of one number; use as_is with this one");
     static_assert(activation_group<Preparation> <= 0 || Source::group % 32 == 0 || Source::group == 16,
                   "tessera: int8_per_group<N> needs weights whose group is 16 or a multiple of 32; use int8_per_token");
     static_assert(Source::group % 32 == 0 || Source::group <= 65536,

@@ -9,6 +9,7 @@
 
 #include "../numerics/half.hpp"
 #include "arch_map.hpp"
+#include "decode.hpp"
 
 #include <array>
 #include <bit>
@@ -163,27 +164,24 @@ public:
 #endif
 };
 
-/// One vector of panel codes (64 bytes, 16 rows) as rows of B: signed bytes code - zero, `zero` one number per row of W. With
-/// 4-bit codes two rows of 64 bytes are written, else one; returns the end.
-template <class Arch, int Width>
+/// A strip of placed codes of 16 rows as rows of B, 64 bytes for four columns: signed bytes, byte - zero, `zero` one number per
+/// row of W. Returns the end.
+template <class Arch, class Weights>
 TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, ints<Arch> const& zero, std::int8_t* out) noexcept {
     __m512i const four_zeros = _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x01010101));
-    __m512i const word = _mm512_loadu_si512(codes);
-    if constexpr (Width == 8) {
-        _mm512_store_si512(out, _mm512_sub_epi8(word, four_zeros));
-        return out + 64;
-    } else {
-        __m512i const mask = _mm512_set1_epi8(15);
-        _mm512_store_si512(out, _mm512_sub_epi8(_mm512_and_si512(word, mask), four_zeros));
-        _mm512_store_si512(out + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(word, 4), mask), four_zeros));
-        return out + 128;
-    }
+    code_strip<Arch, Weights> const strip{codes};
+#pragma GCC unroll 8
+    for (int q = 0; q < Weights::strip_columns / 4; ++q, out += 64)
+        _mm512_store_si512(out, _mm512_sub_epi8(integer_quad(strip, q), four_zeros));
+    return out;
 }
-/// The same with one zero for all.
-template <class Arch, int Width, int Zero>
+/// The same with the format's zero for all.
+template <class Arch, class Weights>
 TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, std::int8_t* out) noexcept {
+    using integers = integer_codes<typename Weights::source>;
 #if defined(__GFNI__)
-    if constexpr (Width == 4 && Zero == 8) {
+    if constexpr (Weights::planes.bits[0] == 4 && Weights::planes.count == 1 && integers::zero == 8 &&
+                  integers::kind == integer_codes_kind::codes) {
         // code - 8 keeps bits 0 to 2; bits 3 to 7 are the complement of bit 3: one affine map of bits for each half.
         __m512i const word = _mm512_loadu_si512(codes);
         __m512i const low = _mm512_set1_epi64(0x0102040808080808);
@@ -193,7 +191,7 @@ TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, std::int
         return out + 128;
     }
 #endif
-    return unpack_signed<Arch, Width>(codes, ints<Arch>(Zero), out);
+    return unpack_signed<Arch, Weights>(codes, ints<Arch>(integers::zero), out);
 }
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)

@@ -4,6 +4,9 @@
 /// @file
 /// From codes in the panel order of storage/prepacked.hpp to float registers, and the prefetch that streams them.
 
+#include "../storage/integer_codes.hpp"
+#include "../storage/prepacked.hpp"
+#include "dot.hpp"
 #include "memory.hpp"
 
 #include <cstddef>
@@ -67,36 +70,169 @@ TESSERA_FORCE_INLINE float32x4_t look_up_16(float const* table, int32x4_t index)
 
 } // namespace detail
 
-/// The values of the codes of one column: `word` holds one vector of panel codes, `shift` is the bit at which the
-/// column's code begins in each 32-bit lane, `Width` its bits there (4 or 8).
-template <class Arch, class Source, int Width>
-TESSERA_FORCE_INLINE floats<Arch> column_values(ints<Arch> const& word, int shift) noexcept {
-    constexpr std::int32_t mask = (1 << Width) - 1;
-#if defined(__AVX512F__)
-    if constexpr (lanes<Arch> == 16 && Width == 4)
-        // The permutation looks at the low four bits of an index only, so nothing has to be masked.
-        return _mm512_permutexvar_ps(_mm512_srli_epi32(word, static_cast<unsigned>(shift)),
-                                     _mm512_load_ps(values_of<Source>.values));
-#endif
+/// word moved to the right by `by` bits, or to the left where that is negative.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> move_right(ints<Arch> const& word, int by) noexcept {
 #if defined(__aarch64__)
-    ints<Arch> const code = vandq_s32(vshlq_s32(word, vdupq_n_s32(-shift)), vdupq_n_s32(mask));
+    return vshlq_s32(word, vdupq_n_s32(-by));
 #else
-    ints<Arch> const code = (word >> shift) & ints<Arch>(mask);
+    return by > 0 ? word >> by : by < 0 ? word << -by : word;
 #endif
-    if constexpr (Source::is_integer)
-        return xsimd::to_float(code - ints<Arch>(Source::zero));
+}
+
+/// A strip of placed codes (storage/prepacked.hpp) in registers. Columns are constants once the caller's loops are unrolled.
+template <class Arch, class Weights>
+class code_strip {
+    static constexpr code_planes planes = Weights::planes;
+
+public:
+    TESSERA_FORCE_INLINE explicit code_strip(std::byte const* p) noexcept { load<0>(p); }
+    /// The codes of columns 4 q to 4 q + 3, a byte each.
+    TESSERA_FORCE_INLINE ints<Arch> quad(int q) const noexcept {
+        return gather(4 * q, 0, 0x01010101);
+    }
+    /// The codes of column c, a lane each.
+    TESSERA_FORCE_INLINE ints<Arch> column(int c) const noexcept {
+        return gather(c, c % 4 * 8, 1);
+    }
+    /// The same, perhaps with other bits above the code's: for look-ups that see the lowest bits only.
+    TESSERA_FORCE_INLINE ints<Arch> unmasked_column(int c) const noexcept {
+        if constexpr (planes.count == 1)
+            return move_right<Arch>(word_[planes.vector(0, c)], c % 4 * 8 + planes.bit(0, c));
+        else
+            return column(c);
+    }
+
+private:
+    template <int V>
+    TESSERA_FORCE_INLINE void load(std::byte const* p) noexcept {
+        word_[V] = load_bytes<Arch>(p + V * Weights::vector_bytes);
+        if constexpr (V + 1 < planes.vectors()) load<V + 1>(p);
+    }
+    /// The parts of the code of column c, which begin `base` bits into a lane, put together; `one`: 1 in every place of a code.
+    TESSERA_FORCE_INLINE ints<Arch> gather(int c, int base, std::int32_t one) const noexcept {
+        ints<Arch> const first = part<0>(c, base, one);
+        if constexpr (planes.count == 1)
+            return first;
+        else if constexpr (planes.count == 2)
+            return first | part<1>(c, base, one);
+        else
+            return first | part<1>(c, base, one) | part<2>(c, base, one);
+    }
+    template <int P>
+    TESSERA_FORCE_INLINE ints<Arch> part(int c, int base, std::int32_t one) const noexcept {
+        ints<Arch> const moved = move_right<Arch>(word_[planes.vector(P, c)], base + planes.bit(P, c) - planes.shift[P]);
+        if (planes.bits[P] == 8 && one != 1) return moved; // its bytes are full
+        auto const mask = static_cast<std::uint32_t>(one) * (((1u << planes.bits[P]) - 1u) << planes.shift[P]);
+        return moved & ints<Arch>(static_cast<std::int32_t>(mask));
+    }
+    ints<Arch> word_[planes.vectors()];
+};
+
+/// The values of the codes of column c of a strip.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE floats<Arch> column_values(code_strip<Arch, Weights> const& strip, int c) noexcept {
+    using source = typename Weights::source;
+    [[maybe_unused]] constexpr auto const& table = values_of<source>.values;
 #if defined(__AVX512F__)
-    if constexpr (lanes<Arch> == 16)
-        return _mm512_i32gather_ps(code, values_of<Source>.values, 4);
+    if constexpr (lanes<Arch> == 16 && source::bits <= 4) // the permutation looks at the low four bits of an index only
+        return _mm512_permutexvar_ps(strip.unmasked_column(c), _mm512_load_ps(table));
+    if constexpr (lanes<Arch> == 16 && source::bits == 5)
+        return _mm512_permutex2var_ps(_mm512_load_ps(table), strip.unmasked_column(c), _mm512_load_ps(table + 16));
+#endif
+    ints<Arch> const code = strip.column(c);
+    if constexpr (source::is_integer) return xsimd::to_float(code - ints<Arch>(source::zero));
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16 && source::bits == 6) {
+        __m512 const low = _mm512_permutex2var_ps(_mm512_load_ps(table), code, _mm512_load_ps(table + 16));
+        __m512 const high = _mm512_permutex2var_ps(_mm512_load_ps(table + 32), code, _mm512_load_ps(table + 48));
+        return _mm512_mask_mov_ps(low, _mm512_test_epi32_mask(code, _mm512_set1_epi32(32)), high);
+    }
+    if constexpr (lanes<Arch> == 16) return _mm512_i32gather_ps(code, table, 4);
 #endif
 #if defined(__AVX2__)
-    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
-        return _mm256_i32gather_ps(values_of<Source>.values, code, 4);
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch> && source::bits <= 4) {
+        __m256i const index = code;
+        __m256 const low = _mm256_permutevar8x32_ps(_mm256_load_ps(table), index);
+        if constexpr (source::bits <= 3) return low;
+        __m256 const high = _mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), index);
+        return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+    }
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) return _mm256_i32gather_ps(table, code, 4);
 #endif
 #if defined(__aarch64__)
-    if constexpr (Source::bits <= 4) return detail::look_up_16(values_of<Source>.values, code);
+    if constexpr (source::bits <= 4) return detail::look_up_16(table, code);
 #endif
-    return detail::look_up_by_element<Arch>(values_of<Source>.values, code);
+    return detail::look_up_by_element<Arch>(table, code);
+}
+
+namespace detail {
+
+/// bytes[code] in every byte, lane by lane: the definition.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> look_up_bytes_by_element(std::uint8_t const* bytes, ints<Arch> const& codes) noexcept {
+    alignas(64) std::uint8_t b[4 * lanes<Arch>];
+    codes.store_aligned(reinterpret_cast<std::int32_t*>(b));
+    for (std::uint8_t& c : b) c = bytes[c];
+    return ints<Arch>::load_aligned(reinterpret_cast<std::int32_t const*>(b));
+}
+
+} // namespace detail
+
+/// The bytes of codes of at most `Bits` (6) bits: bytes[code], 64 of them, repeated after 2^Bits.
+template <class Arch, int Bits>
+TESSERA_FORCE_INLINE ints<Arch> look_up_bytes(std::uint8_t const* bytes, ints<Arch> const& codes) noexcept {
+#if defined(__AVX512BW__)
+    if constexpr (lanes<Arch> == 16) {
+        __m512i const index = codes;
+        auto const sixteen = [&](int t) {
+            return _mm512_shuffle_epi8(
+                _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<__m128i const*>(bytes + 16 * t))), index);
+        };
+        if constexpr (Bits <= 4) return sixteen(0);
+#if defined(__AVX512VBMI__)
+        return _mm512_permutexvar_epi8(index, _mm512_load_si512(bytes));
+#else
+        // A shuffle gives 0 only for indices of 128 and more, so every sixteen codes take theirs.
+        __m512i const low = _mm512_mask_mov_epi8(sixteen(0), _mm512_test_epi8_mask(index, _mm512_set1_epi8(16)), sixteen(1));
+        if constexpr (Bits == 5) return low;
+        __m512i const high = _mm512_mask_mov_epi8(sixteen(2), _mm512_test_epi8_mask(index, _mm512_set1_epi8(16)), sixteen(3));
+        return _mm512_mask_mov_epi8(low, _mm512_test_epi8_mask(index, _mm512_set1_epi8(32)), high);
+#endif
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        __m256i const index = codes;
+        auto const sixteen = [&](int t) {
+            return _mm256_shuffle_epi8(
+                _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<__m128i const*>(bytes + 16 * t))), index);
+        };
+        if constexpr (Bits <= 4) return sixteen(0);
+        __m256i const fifth = _mm256_slli_epi16(index, 3); // bit 4 in the highest place of its byte
+        __m256i const low = _mm256_blendv_epi8(sixteen(0), sixteen(1), fifth);
+        if constexpr (Bits == 5) return low;
+        __m256i const high = _mm256_blendv_epi8(sixteen(2), sixteen(3), fifth);
+        return _mm256_blendv_epi8(low, high, _mm256_slli_epi16(index, 2));
+    }
+#endif
+#if defined(__aarch64__)
+    uint8x16_t const index = vreinterpretq_u8_s32(codes);
+    if constexpr (Bits <= 4) return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(bytes), index));
+    return vreinterpretq_s32_u8(vqtbl4q_u8(vld1q_u8_x4(bytes), index));
+#else
+    return detail::look_up_bytes_by_element<Arch>(bytes, codes);
+#endif
+}
+
+/// Quad q of a strip as the unsigned bytes of integer products (storage/integer_codes.hpp).
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE ints<Arch> integer_quad(code_strip<Arch, Weights> const& strip, int q) noexcept {
+    using codes = integer_codes<typename Weights::source>;
+    if constexpr (codes::kind == integer_codes_kind::table)
+        return look_up_bytes<Arch, Weights::source::bits>(codes::bytes, strip.quad(q));
+    else
+        return strip.quad(q);
 }
 
 /// One zero point per row, from bytes.

@@ -33,9 +33,32 @@ struct code_source {
 
 namespace detail {
 
-/// Scales are placed in the type they are stored in when it is a float the machine converts, else as float32.
+/// Scales are placed in the type they are stored in when it is a float the machine converts, in such a type if it has all
+/// their values, else as float32.
 template <class T>
-using placed_scale = std::conditional_t<std::same_as<T, fp16> || std::same_as<T, bf16>, T, float>;
+struct placed_scale_of {
+    using type = float;
+};
+template <class T>
+    requires(std::same_as<T, fp16> || std::same_as<T, bf16>)
+struct placed_scale_of<T> {
+    using type = T;
+};
+template <>
+struct placed_scale_of<e8m0> {
+    using type = bf16; // the smallest as a subnormal
+};
+template <>
+struct placed_scale_of<e4m3fn> {
+    using type = fp16;
+};
+template <class T>
+    requires(T::is_integer && T::min_value < 0)
+struct placed_scale_of<T> {
+    using type = std::int8_t;
+};
+template <class T>
+using placed_scale = typename placed_scale_of<T>::type;
 
 } // namespace detail
 
@@ -44,9 +67,19 @@ template <class Scheme>
 struct code_source<quantized<Scheme>> {
     using storage = quantized<Scheme>;
     using format = typename Scheme::format;
-    /// Of two levels the product is placed.
-    using scale_type =
-        std::conditional_t<Scheme::has_two_levels, float, detail::placed_scale<typename storage::scale_type>>;
+    /// Columns that share a scale; 0: the whole row.
+    static constexpr index_t group = Scheme::granularity_type::columns;
+    /// Scales of two levels are placed as two, if a type that the machine converts has all values of the lower ones; else their
+    /// product is, in float32.
+    static constexpr bool keeps_two_levels =
+        Scheme::has_two_levels && group != 0 && !std::same_as<detail::placed_scale<typename storage::scale_type>, float>;
+    using scale_type = std::conditional_t<Scheme::has_two_levels && !keeps_two_levels, float,
+                                          detail::placed_scale<typename storage::scale_type>>;
+    using super_scale_type = detail::placed_scale<typename storage::super_scale_type>;
+    /// Columns that share a super scale; more than there are, where a row has one. 0: one level.
+    static constexpr index_t super_group = !keeps_two_levels                                 ? 0
+                                           : storage::super_granularity_type::columns == 0 ? group << 32
+                                                                                             : storage::super_granularity_type::columns;
 
     static constexpr bool is_coded = true;
     /// Integer codes may go into integer dot products.
@@ -61,8 +94,6 @@ struct code_source<quantized<Scheme>> {
             return 0;
     }();
     static constexpr offset_kind offset = Scheme::is_affine ? offset_kind::zero_point : offset_kind::none;
-    /// Columns that share a scale; 0: the whole row.
-    static constexpr index_t group = Scheme::granularity_type::columns;
 
     /// Unsigned code: signed integers are moved up by `zero`.
     static constexpr std::uint32_t code(storage const& w, index_t n, index_t k) noexcept {
@@ -80,6 +111,12 @@ struct code_source<quantized<Scheme>> {
             return format::decode(c);
     }
     static constexpr float scale(storage const& w, index_t n, index_t k) noexcept { return w.scale(n, k); }
+    static constexpr float super_scale(storage const& w, index_t n, index_t k) noexcept {
+        return static_cast<float>(w.super_scales()[w.super_scale_index(n, k)]);
+    }
+    static constexpr float sub_scale(storage const& w, index_t n, index_t k) noexcept {
+        return static_cast<float>(w.scales()[w.scale_index(n, k)]);
+    }
     static constexpr float minimum(storage const&, index_t, index_t) noexcept { return 0.0f; }
     static constexpr int zero_point(storage const& w, index_t n, index_t k) noexcept { return w.zero_point(n, k); }
 };
@@ -154,6 +191,17 @@ inline constexpr index_t super_group = [] {
     else
         return index_t{0};
 }();
+
+/// What super scales are placed as.
+template <class Source>
+struct super_scale_of {
+    using type = fp16;
+};
+template <class Source>
+    requires requires { typename Source::super_scale_type; }
+struct super_scale_of<Source> {
+    using type = typename Source::super_scale_type;
+};
 
 } // namespace detail
 

@@ -11,12 +11,13 @@
 ///
 ///     R scales | R minima or R zero points (if the format has them) | codes
 ///
-/// Where scales have two levels, they are bytes there, and the first record of every super group follows on R super scales
-/// | R super minima (if the format has them), in fp16.
+/// Where scales have two levels, the first record of every super group follows on R super scales | R super minima (if the
+/// format has them).
 ///
-/// Codes come in vectors of 4 R bytes; byte 4 r + j belongs to row r. With codes of 4 bits and less, vector i holds column
-/// 8 i + j in the low and 8 i + 4 + j in the high half of the byte; wider ones hold column 4 i + j in a byte. Groups are
-/// padded to whole vectors with code `zero`, the last panel with rows of scale 0.
+/// Codes are placed in planes of 8, 4, 2 and 1 bits (`code_planes`: 6 bits as 4 + 2), the widest with the lowest bits. They
+/// come in strips of as many columns as a vector of the narrowest plane holds, a plane after the other, in vectors of 4 R bytes
+/// of which byte 4 r + j belongs to row r: in a plane of p bits, vector v holds column (32 / p) v + 4 q + j of the strip from
+/// bit p q of that byte. Groups are padded to whole strips with code `zero`, the last panel with rows of scale 0.
 ///
 /// **panel<R, 1>, dense storage** of T: panels of R rows; for each column, R elements.
 
@@ -30,7 +31,53 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// To be raised when bytes of panels change: what files keep of older ones is then packed anew.
-inline constexpr int panel_layout_version = 1;
+inline constexpr int panel_layout_version = 2;
+
+/// The planes in which codes are placed, widest first.
+struct code_planes {
+    int count = 0;
+    int bits[3] = {};
+    int shift[3] = {}; ///< where a plane's bits are in the code
+
+    /// Bits that a code takes.
+    constexpr int width() const noexcept { return bits[0] + bits[1] + bits[2]; }
+    /// Columns of a strip: those of a vector of the narrowest plane.
+    constexpr index_t columns() const noexcept { return 32 / bits[count - 1]; }
+    /// Vectors of a strip.
+    constexpr int vectors() const noexcept { return static_cast<int>(columns()) * width() / 32; }
+    /// The vector of a strip that holds a column's bits of plane p, and the bit of its byte at which they begin.
+    constexpr int vector(int p, int column) const noexcept {
+        int first = 0;
+        for (int i = 0; i < p; ++i) first += static_cast<int>(columns()) * bits[i] / 32;
+        return first + column * bits[p] / 32;
+    }
+    constexpr int bit(int p, int column) const noexcept { return column % (32 / bits[p]) / 4 * bits[p]; }
+};
+
+namespace detail {
+
+/// `width` bits as planes; 7 take 8, whose product is faster and hardly longer.
+constexpr code_planes planes_of_width(int width) noexcept {
+    code_planes planes;
+    int shift = 0;
+    for (int b = 8; b > 0; b /= 2)
+        if (width == 7 ? b == 8 : (width & b) != 0) {
+            planes.bits[planes.count] = b;
+            planes.shift[planes.count++] = shift;
+            shift += b;
+        }
+    return planes;
+}
+/// The planes of codes of `bits` bits in groups of `group` columns (0: rows): as few bits as whole strips in a group allow.
+constexpr code_planes planes_of(int bits, index_t group) noexcept {
+    for (int width = bits; width < 8; ++width) {
+        code_planes const planes = planes_of_width(width);
+        if (group % planes.columns() == 0 || width == 4) return planes;
+    }
+    return planes_of_width(8);
+}
+
+} // namespace detail
 
 /// R rows side by side; D columns of a row are adjacent.
 template <index_t R, index_t D>
@@ -63,11 +110,11 @@ public:
     using source = code_source<Storage>;
     using scale_type = typename source::scale_type;
 
-    /// Bits a code takes here.
-    static constexpr int width = source::bits <= 4 ? 4 : 8;
-    /// Columns of one vector of codes.
-    static constexpr index_t vector_columns = 32 / width;
+    static constexpr code_planes planes = detail::planes_of(source::bits, source::group);
+    /// Columns and bytes of a strip of codes.
+    static constexpr index_t strip_columns = planes.columns();
     static constexpr index_t vector_bytes = 4 * R;
+    static constexpr index_t strip_bytes = planes.vectors() * vector_bytes;
     static constexpr index_t scale_bytes = R * static_cast<index_t>(sizeof(scale_type));
     static constexpr index_t offset_bytes = source::offset == offset_kind::minimum      ? scale_bytes
                                             : source::offset == offset_kind::zero_point ? R
@@ -75,7 +122,8 @@ public:
     static constexpr index_t header_bytes = scale_bytes + offset_bytes;
     /// Groups under one super scale; 0: scales have one level.
     static constexpr index_t super_groups = detail::super_group<source> / maximum(source::group, 1);
-    static constexpr index_t super_scale_bytes = super_groups == 0 ? 0 : R * static_cast<index_t>(sizeof(fp16));
+    using super_scale_type = typename detail::super_scale_of<source>::type;
+    static constexpr index_t super_scale_bytes = super_groups == 0 ? 0 : R * static_cast<index_t>(sizeof(super_scale_type));
     static constexpr index_t super_bytes = super_scale_bytes * (source::offset == offset_kind::minimum ? 2 : 1);
 
     constexpr prepacked() noexcept = default;
@@ -90,11 +138,13 @@ public:
     constexpr index_t groups() const noexcept { return cols_ == 0 ? 0 : ceil_div(cols_, group()); }
     /// Columns of group g.
     constexpr index_t group_columns(index_t g) const noexcept { return minimum(group(), cols_ - g * group()); }
-    /// Vectors of codes of a group of `columns` columns.
-    static constexpr index_t vectors(index_t columns) noexcept { return ceil_div(columns, vector_columns); }
+    /// Strips of a group of `columns` columns.
+    static constexpr index_t strips(index_t columns) noexcept { return ceil_div(columns, strip_columns); }
     static constexpr index_t record_bytes(index_t columns) noexcept {
-        return header_bytes + vectors(columns) * vector_bytes;
+        return header_bytes + strips(columns) * strip_bytes;
     }
+    /// Bytes from the beginning of a group's codes to the strip of its column k.
+    static constexpr index_t strip_offset(index_t k) noexcept { return k / strip_columns * strip_bytes; }
     constexpr index_t panel_bytes() const noexcept {
         index_t const g = groups();
         return g == 0 ? 0 : record_offset(g - 1) + record_bytes(group_columns(g - 1));

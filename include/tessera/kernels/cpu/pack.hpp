@@ -19,6 +19,7 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
     using target = prepacked<panel<R, 4>, Storage>;
     using source = typename target::source;
     using scale_type = typename target::scale_type;
+    using super_scale_type = typename target::super_scale_type;
     constexpr std::uint8_t padding = source::is_integer ? source::zero : 0;
 
     auto const place = [](std::byte* to, index_t r, auto stored) noexcept {
@@ -30,17 +31,18 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
                 for (index_t r = 0; r < R; ++r) {
                     index_t const n = p * R + r;
                     bool const exists = n < w.rows();
-                    place(out, r, fp16{exists ? source::super_scale(w, n, g * packed.group()) : 0.0f});
+                    place(out, r, super_scale_type{exists ? source::super_scale(w, n, g * packed.group()) : 0.0f});
                     if constexpr (source::offset == offset_kind::minimum)
                         place(out + target::super_scale_bytes, r,
-                              fp16{exists ? source::super_minimum(w, n, g * packed.group()) : 0.0f});
+                              super_scale_type{exists ? source::super_minimum(w, n, g * packed.group()) : 0.0f});
                 }
                 out += target::super_bytes;
             }
         index_t const first = g * packed.group();
         index_t const columns = packed.group_columns(g);
         auto* const codes = reinterpret_cast<std::uint8_t*>(out + target::header_bytes);
-        index_t const padded = target::vectors(columns) * target::vector_columns;
+        index_t const padded = target::strips(columns) * target::strip_columns;
+        std::memset(codes, 0, static_cast<std::size_t>(target::strips(columns) * target::strip_bytes));
         for (index_t r = 0; r < R; ++r) {
             index_t const n = p * R + r;
             bool const exists = n < w.rows();
@@ -57,12 +59,13 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
                 out[target::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
             for (index_t k = 0; k < padded; ++k) {
                 std::uint32_t const code = exists && k < columns ? source::code(w, n, first + k) : padding;
-                index_t const within = k % target::vector_columns;
-                index_t const at = k / target::vector_columns * target::vector_bytes + 4 * r + within % 4;
-                if (target::width == 8 || within < 4)
-                    codes[at] = static_cast<std::uint8_t>(code);
-                else
-                    codes[at] = static_cast<std::uint8_t>(codes[at] | code << 4);
+                std::uint8_t* const strip = codes + target::strip_offset(k) + 4 * r + k % 4;
+                auto const column = static_cast<int>(k % target::strip_columns);
+                for (int q = 0; q < target::planes.count; ++q) {
+                    std::uint32_t const part = (code >> target::planes.shift[q]) & ((1u << target::planes.bits[q]) - 1u);
+                    std::uint8_t& byte = strip[target::planes.vector(q, column) * target::vector_bytes];
+                    byte = static_cast<std::uint8_t>(byte | part << target::planes.bit(q, column));
+                }
             }
         }
         out += target::record_bytes(columns);

@@ -34,7 +34,7 @@ struct amx_shape {
     /// Whether tiles serve this pair: codes less their zero fit a signed byte, and groups are whole segments and steps.
     static constexpr bool is_served = Weights::layout::rows == 16 && source::group % 32 == 0 && segment % 32 == 0 &&
                                       source::group % segment == 0 &&
-                                      (source::offset != offset_kind::zero_point || source::bits <= 7);
+                                      (source::offset != offset_kind::zero_point || integer_codes<source>::bits <= 7);
     static constexpr index_t codes_bytes = chunk * 16;
     /// Fewest rows of x that go through tiles, and most of them with which a panel streams by once.
     static constexpr index_t least_rows = 5;
@@ -62,14 +62,13 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
         index_t const g = first / w.group();
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
         std::byte const* codes = data + w.record_offset(g) + Weights::header_bytes +
-                                 (first - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
-        index_t const vectors = Weights::vectors(here);
+                                 Weights::strip_offset(first - g * w.group());
+        index_t const strips = Weights::strips(here);
         if constexpr (source::offset == offset_kind::zero_point) {
             auto const zero = group_zero_points<Arch>(w, data, g);
-            for (index_t v = 0; v < vectors; ++v) out = simd::unpack_signed<Arch, Weights::width>(codes + 64 * v, zero, out);
+            for (index_t s = 0; s < strips; ++s) out = simd::unpack_signed<Arch, Weights>(codes + s * Weights::strip_bytes, zero, out);
         } else {
-            for (index_t v = 0; v < vectors; ++v)
-                out = simd::unpack_signed<Arch, Weights::width, source::zero>(codes + 64 * v, out);
+            for (index_t s = 0; s < strips; ++s) out = simd::unpack_signed<Arch, Weights>(codes + s * Weights::strip_bytes, out);
         }
         first += here;
     }
@@ -148,7 +147,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     bool const ends = is_group || k + amx_shape<Weights, Form>::segment >= group_end;
     index_t const scales_stride = Form::scales_of(x.columns);
     float const* const x_scale = x.scales + m * scales_stride + (token_scale ? 0 : k / maximum(Form::scale_group, 1));
-    floats const scale = group_scales<Arch>(w, data, g);
+    floats const scale = integer_scales<Arch, Weights>(data, data + w.record_offset(g), g);
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
         floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
@@ -272,15 +271,18 @@ TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* 
     if (k + segment > w.cols()) return unpack_tail_amx<Arch, Weights, Form>(w, data, k, out);
     index_t const g = k / w.group();
     std::byte const* const codes = data + w.record_offset(g) + Weights::header_bytes +
-                                   (k - g * w.group()) / Weights::vector_columns * Weights::vector_bytes;
+                                   Weights::strip_offset(k - g * w.group());
+#pragma GCC unroll 16
+    for (index_t v = 0; v < segment / Weights::strip_columns * Weights::strip_bytes; v += Weights::vector_bytes) {
+        simd::prefetch_level_2(codes + v + 2 * prefetch_distance);
+        simd::prefetch(codes + v + prefetch_distance / 4);
+    }
 #pragma GCC unroll 4
-    for (index_t v = 0; v < segment / Weights::vector_columns; ++v) {
-        simd::prefetch_level_2(codes + 64 * v + 2 * prefetch_distance);
-        simd::prefetch(codes + 64 * v + prefetch_distance / 4);
+    for (index_t s = 0; s < segment / Weights::strip_columns; ++s) {
         if constexpr (source::offset == offset_kind::zero_point)
-            out = simd::unpack_signed<Arch, Weights::width>(codes + 64 * v, group_zero_points<Arch>(w, data, g), out);
+            out = simd::unpack_signed<Arch, Weights>(codes + s * Weights::strip_bytes, group_zero_points<Arch>(w, data, g), out);
         else
-            out = simd::unpack_signed<Arch, Weights::width, source::zero>(codes + 64 * v, out);
+            out = simd::unpack_signed<Arch, Weights>(codes + s * Weights::strip_bytes, out);
     }
 }
 

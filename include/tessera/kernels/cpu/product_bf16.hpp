@@ -30,7 +30,7 @@ struct bf16_shape {
             return true;
         else
             return Weights::source::group % 32 == 0 || // a chunk begins inside no vector, and ends with a group
-                   (Weights::source::group % 8 == 0 && chunk % maximum(Weights::source::group, 1) == 0);
+                   (Weights::source::group % Weights::strip_columns == 0 && chunk % maximum(Weights::source::group, 1) == 0);
     }();
     static constexpr index_t chunk_bytes = chunk * 32;
 
@@ -56,22 +56,23 @@ void decode_pairs(prepacked<panel<R, 4>, Storage> const& w, std::byte const* dat
         index_t const g = first / w.group();
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
         std::byte const* codes = data + w.record_offset(g) + weights::header_bytes +
-                                 (first - g * w.group()) / weights::vector_columns * weights::vector_bytes;
+                                 weights::strip_offset(first - g * w.group());
         floats const scale = group_scales<Arch>(w, data, g);
         floats offset(0.0f);
         if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, data, g);
         if constexpr (source::offset == offset_kind::zero_point) offset = xsimd::to_float(group_zero_points<Arch>(w, data, g));
-        auto const column = [&](simd::ints<Arch> const& word, int c) noexcept {
-            floats value = simd::column_values<Arch, source, weights::width>(word, c % 4 * 8 + c / 4 * 4);
+        auto const column = [&](simd::code_strip<Arch, weights> const& strip, int c) noexcept {
+            floats value = simd::column_values(strip, c);
             if constexpr (source::offset == offset_kind::zero_point) value = value - offset;
             return source::offset == offset_kind::minimum ? simd::fma(value, scale, offset) : value * scale;
         };
-        for (index_t v = weights::vectors(here); v > 0; --v, codes += weights::vector_bytes) {
-            simd::prefetch(codes + prefetch_distance);
-            simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
-#pragma GCC unroll 4
-            for (int c = 0; c < weights::vector_columns; c += 2, out += 2 * R)
-                simd::store_bf16_pairs(out, column(word, c), column(word, c + 1));
+        for (index_t s = weights::strips(here); s > 0; --s, codes += weights::strip_bytes) {
+#pragma GCC unroll 8
+            for (index_t v = 0; v < weights::strip_bytes; v += weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
+            simd::code_strip<Arch, weights> const strip{codes};
+#pragma GCC unroll 16
+            for (int c = 0; c < weights::strip_columns; c += 2, out += 2 * R)
+                simd::store_bf16_pairs(out, column(strip, c), column(strip, c + 1));
         }
         first += here;
     }

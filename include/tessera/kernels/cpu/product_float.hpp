@@ -19,17 +19,28 @@
 
 namespace tessera::inline TESSERA_ABI::detail {
 
-/// sum[m] += value of each column of one vector of codes * x[m][column].
+/// sum[m] += value of each column of one strip of codes * x[m][column].
 template <class Arch, class Weights, int MR>
-TESSERA_FORCE_INLINE void multiply_vector(std::byte const* codes, index_t columns, float const* const (&x)[MR],
-                                          index_t offset, simd::floats<Arch> (&sum)[MR]) noexcept {
+TESSERA_FORCE_INLINE void multiply_strip(std::byte const* codes, index_t columns, float const* const (&x)[MR],
+                                         index_t offset, simd::floats<Arch> (&sum)[MR]) noexcept {
     using floats = simd::floats<Arch>;
-    simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
-#pragma GCC unroll 8
+    simd::code_strip<Arch, Weights> const strip{codes};
+#pragma GCC unroll 32
     for (int c = 0; c < columns; ++c) {
-        int const shift = c % 4 * 8 + c / 4 * 4;
-        floats const value = simd::column_values<Arch, typename Weights::source, Weights::width>(word, shift);
+        floats const value = simd::column_values(strip, c);
 #pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) sum[m] = simd::fma(value, floats(x[m][offset + c]), sum[m]);
+    }
+}
+
+/// The same of the first columns of a strip: where a group ends inside it.
+template <class Arch, class Weights, int MR>
+TESSERA_COLD void multiply_strip_end(std::byte const* codes, index_t columns, float const* const (&x)[MR], index_t offset,
+                                     simd::floats<Arch> (&sum)[MR]) noexcept {
+    using floats = simd::floats<Arch>;
+    simd::code_strip<Arch, Weights> const strip{codes};
+    for (int c = 0; c < columns; ++c) {
+        floats const value = simd::column_values(strip, c);
         for (int m = 0; m < MR; ++m) sum[m] = simd::fma(value, floats(x[m][offset + c]), sum[m]);
     }
 }
@@ -53,14 +64,12 @@ void product_panel_float(Weights const& w, std::byte const* panel, Form const& x
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m] = floats(0.0f);
         index_t k = 0;
-        for (; k + Weights::vector_columns <= columns; k += Weights::vector_columns, codes += Weights::vector_bytes) {
-            simd::prefetch(codes + prefetch_distance);
-            multiply_vector<Arch, Weights, MR>(codes, Weights::vector_columns, row, g * w.group() + k, sum);
+        for (; k + Weights::strip_columns <= columns; k += Weights::strip_columns, codes += Weights::strip_bytes) {
+#pragma GCC unroll 8
+            for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
+            multiply_strip<Arch, Weights, MR>(codes, Weights::strip_columns, row, g * w.group() + k, sum);
         }
-        if (k < columns) {
-            multiply_vector<Arch, Weights, MR>(codes, columns - k, row, g * w.group() + k, sum);
-            codes += Weights::vector_bytes;
-        }
+        if (k < columns) multiply_strip_end<Arch, Weights, MR>(codes, columns - k, row, g * w.group() + k, sum);
         floats const scale = group_scales<Arch>(w, panel, g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m] = simd::fma(sum[m], scale, result[m]);
@@ -90,16 +99,22 @@ void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept
         if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, panel, g);
         if constexpr (source::offset == offset_kind::zero_point)
             offset = xsimd::to_float(group_zero_points<Arch>(w, panel, g));
-        for (index_t k = 0; k < columns; k += Weights::vector_columns, codes += Weights::vector_bytes) {
-            simd::prefetch(codes + prefetch_distance);
-            simd::ints<Arch> const word = simd::load_bytes<Arch>(codes);
-            int const here = static_cast<int>(minimum(Weights::vector_columns, columns - k));
+        auto const decode = [&](simd::code_strip<Arch, Weights> const& strip, int c) noexcept {
+            floats value = simd::column_values(strip, c);
+            if constexpr (source::offset == offset_kind::zero_point) value = value - offset;
+            value = source::offset == offset_kind::minimum ? simd::fma(value, scale, offset) : value * scale;
+            simd::store<Arch>(out, value);
+            out += simd::lanes<Arch>;
+        };
+        for (index_t k = 0; k < columns; k += Weights::strip_columns, codes += Weights::strip_bytes) {
 #pragma GCC unroll 8
-            for (int c = 0; c < here; ++c, out += simd::lanes<Arch>) {
-                floats value = simd::column_values<Arch, source, Weights::width>(word, c % 4 * 8 + c / 4 * 4);
-                if constexpr (source::offset == offset_kind::zero_point) value = value - offset;
-                value = source::offset == offset_kind::minimum ? simd::fma(value, scale, offset) : value * scale;
-                simd::store<Arch>(out, value);
+            for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
+            simd::code_strip<Arch, Weights> const strip{codes};
+            if (k + Weights::strip_columns <= columns) {
+#pragma GCC unroll 32
+                for (int c = 0; c < Weights::strip_columns; ++c) decode(strip, c);
+            } else {
+                for (int c = 0; c < columns - k; ++c) decode(strip, c);
             }
         }
     }

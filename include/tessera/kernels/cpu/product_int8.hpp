@@ -8,7 +8,7 @@
 ///                  scale[n][g] * sum over segments s of g of xscale[m][s] * (dot(u, xq) - z * sum(xq))
 ///                + minimum[n][g] * sum over s of xscale[m][s] * sum(xq)
 ///
-/// u unsigned codes, xq int8 codes of x, z the format's zero or the group's zero point. A segment is the part of a group
+/// u unsigned codes or what a table has for them (storage/integer_codes.hpp; its unit is part of scale), xq int8 codes of x, z the format's zero or the group's zero point. A segment is the part of a group
 /// under one scale of x, and short enough that 32 bits hold its sum. Integers are exact, and groups are added in order, so
 /// the result does not depend on how many rows are computed together.
 ///
@@ -57,37 +57,34 @@ TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noe
         if (m0 < m1) for_row_blocks<static_cast<int>(std::bit_floor(static_cast<unsigned>(Most - 1)))>(m0, m1, f);
 }
 
-/// The dot products of `vectors` vectors of codes of NP panels with MR rows of x. The panels' sums are independent, which keeps
+/// The dot products of `strips` strips of codes of NP panels with MR rows of x. The panels' sums are independent, which keeps
 /// the units busy where few rows would leave them waiting, and share the loads of x.
 template <class Arch, class Weights, int MR, int NP>
-TESSERA_FORCE_INLINE void dot_vectors(std::byte const* const (&codes)[NP], index_t vectors, std::int8_t const* const (&x)[MR],
-                                      index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, std::int8_t const* const (&x)[MR],
+                                     index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     using ints = simd::ints<Arch>;
-    constexpr int bits = Weights::source::bits;
-    constexpr int halves = Weights::width == 4 ? 2 : 1;
-    for (index_t v = 0; v < vectors; ++v, offset += Weights::vector_columns) {
-        ints code[NP][halves];
+    constexpr int bits = integer_codes<typename Weights::source>::bits;
+    constexpr int quads = static_cast<int>(Weights::strip_columns / 4);
+    for (index_t s = 0; s < strips; ++s, offset += Weights::strip_columns) {
+        std::byte const* strip[NP];
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) {
-            std::byte const* const at = codes[p] + v * Weights::vector_bytes;
-            simd::prefetch(at + prefetch_distance);
-            ints const word = simd::load_bytes<Arch>(at);
-            if constexpr (halves == 2) {
-                ints const mask(0x0f0f0f0f);
-                code[p][0] = word & mask;
-                code[p][1] = (word >> 4) & mask;
-            } else {
-                code[p][0] = word;
-            }
+            strip[p] = codes[p] + s * Weights::strip_bytes;
+#pragma GCC unroll 8
+            for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(strip[p] + v + prefetch_distance);
         }
+#pragma GCC unroll 8
+        for (int q = 0; q < quads; ++q) {
+            ints code[NP];
 #pragma GCC unroll 2
-        for (int h = 0; h < halves; ++h)
+            for (int p = 0; p < NP; ++p) code[p] = simd::integer_quad(simd::code_strip<Arch, Weights>{strip[p]}, q);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
-                ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * h);
+                ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * q);
 #pragma GCC unroll 2
-                for (int p = 0; p < NP; ++p) sum[p][m] = simd::dot4<bits, Arch>(sum[p][m], code[p][h], four);
+                for (int p = 0; p < NP; ++p) sum[p][m] = simd::dot4<bits, Arch>(sum[p][m], code[p], four);
             }
+        }
     }
 }
 
@@ -96,9 +93,19 @@ template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(std::byte const* panel, std::byte const* record, index_t g) noexcept {
     auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record));
     if constexpr (Weights::super_groups > 0)
-        return scales * simd::load<Arch>(reinterpret_cast<fp16 const*>(panel + Weights::super_offset(g)));
+        return scales * simd::load<Arch>(reinterpret_cast<typename Weights::super_scale_type const*>(panel + Weights::super_offset(g)));
     else
         return scales;
+}
+/// The same as factors of integer sums.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> integer_scales(std::byte const* panel, std::byte const* record, index_t g) noexcept {
+    constexpr float unit = integer_codes<typename Weights::source>::unit;
+    auto const scales = group_scales<Arch, Weights>(panel, record, g);
+    if constexpr (unit == 1.0f)
+        return scales;
+    else
+        return scales * simd::floats<Arch>(unit);
 }
 /// The same of minima.
 template <class Arch, class Weights>
@@ -106,7 +113,8 @@ TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(std::byte const* panel, std
     auto const minima =
         simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record + Weights::scale_bytes));
     if constexpr (Weights::super_groups > 0)
-        return minima * simd::load<Arch>(reinterpret_cast<fp16 const*>(panel + Weights::super_offset(g) + Weights::super_scale_bytes));
+        return minima * simd::load<Arch>(reinterpret_cast<typename Weights::super_scale_type const*>(
+                            panel + Weights::super_offset(g) + Weights::super_scale_bytes));
     else
         return minima;
 }
@@ -144,7 +152,7 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_
             if constexpr (source::offset == offset_kind::zero_point)
                 sum[p][m] = ints(0) - record_zero_points<Arch, Weights>(panel[p] + offset) * ints(of_x);
             else
-                sum[p][m] = ints(-source::zero * of_x);
+                sum[p][m] = ints(-integer_codes<source>::zero * of_x);
         }
     }
 }
@@ -174,11 +182,11 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
         index_t const first_block = (g * w.group() + k) / Form::block;
         ints sum[NP][MR];
         start_sums<Arch, Weights, Form, MR, NP>(panel, offset, x, m0, first_block, here, sum);
-        index_t const vectors = Weights::vectors(here);
-        dot_vectors<Arch, Weights, MR, NP>(codes, vectors, row, first_block * Form::padded_block, sum);
+        index_t const strips = Weights::strips(here);
+        dot_strips<Arch, Weights, MR, NP>(codes, strips, row, first_block * Form::padded_block, sum);
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) {
-            codes[p] += vectors * Weights::vector_bytes;
+            codes[p] += strips * Weights::strip_bytes;
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 floats f = xsimd::to_float(sum[p][m]);
@@ -193,7 +201,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     }
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        floats const scale = group_scales<Arch, Weights>(panel[p], panel[p] + offset, g);
+        floats const scale = integer_scales<Arch, Weights>(panel[p], panel[p] + offset, g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(total[p][m], scale, result[m][p]);
         if constexpr (source::offset == offset_kind::minimum) {

@@ -25,13 +25,18 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     auto const number = [&](index_t within_header, index_t within_super) {
         float v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(record + within_header)[n % R]);
         if constexpr (weights::super_groups > 0)
-            v *= static_cast<float>(reinterpret_cast<fp16 const*>(panel + weights::super_offset(g) + within_super)[n % R]);
+            v *= static_cast<float>(reinterpret_cast<typename weights::super_scale_type const*>(panel + weights::super_offset(g) + within_super)[n % R]);
         return v;
     };
-    index_t const column = within % weights::vector_columns;
-    auto const byte = static_cast<std::uint32_t>(
-        record[weights::header_bytes + within / weights::vector_columns * weights::vector_bytes + 4 * (n % R) + column % 4]);
-    std::uint32_t const code = weights::width == 8 ? byte : byte >> (column / 4 * 4) & 15u;
+    auto const column = static_cast<int>(within % weights::strip_columns);
+    std::byte const* const strip =
+        record + weights::header_bytes + weights::strip_offset(within) + 4 * (n % R) + column % 4;
+    std::uint32_t code = 0;
+    for (int p = 0; p < weights::planes.count; ++p) {
+        auto const byte = static_cast<std::uint32_t>(strip[weights::planes.vector(p, column) * weights::vector_bytes]);
+        std::uint32_t const mask = (1u << weights::planes.bits[p]) - 1u;
+        code |= (byte >> weights::planes.bit(p, column) & mask) << weights::planes.shift[p];
+    }
     float value = source::value(code);
     if (source::offset == offset_kind::zero_point)
         value -= static_cast<float>(static_cast<std::uint8_t>(record[weights::scale_bytes + n % R]));
