@@ -6,4 +6,5 @@
 /// -gencode arch=compute_90a,code=sm_90a). Of the processor's policies a .cu file has `reference`.
 
 #include "core/philox.hpp"
+#include "nn/nn.cuh"
 #include "operators/apply.cuh"

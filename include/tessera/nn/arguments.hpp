@@ -6,6 +6,7 @@
 /// distance apart; the elements of a row are contiguous. An output may be one of the inputs itself ("in place") where a
 /// function says so; any other overlap is refused.
 
+#include "../core/device_view.hpp"
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
 #include "../core/overlap.hpp"
@@ -70,6 +71,33 @@ constexpr auto input(V const& v) noexcept {
 template <class V>
 constexpr auto output(V& v) noexcept {
     auto const s = strided(v);
+    static_assert(!std::is_const_v<typename decltype(s)::element_type>, "tessera: the output is read-only");
+    return s;
+}
+
+/// An argument where a policy computes, as a strided view: cuda<Sm> takes device memory, every other policy the host's.
+template <class Exec, class V>
+constexpr auto strided_for(V& v) noexcept {
+    if constexpr (!is_view<std::remove_cv_t<V>>) {
+        auto const w = v.view();
+        return strided_for<Exec>(w);
+    } else {
+        static_assert(is_device_view<std::remove_cv_t<V>> == is_cuda<Exec>,
+                      "tessera: cuda<Sm> takes views of device memory (device_matrix_view), every other policy the host's");
+        if constexpr (is_device_view<std::remove_cv_t<V>>)
+            return kernel_view(v);
+        else
+            return strided(v);
+    }
+}
+template <class Exec, class V>
+constexpr auto input(V const& v) noexcept {
+    auto const s = strided_for<Exec>(v);
+    return tensor_view<typename decltype(s)::value_type const, decltype(s)::rank()>{s};
+}
+template <class Exec, class V>
+constexpr auto output(V& v) noexcept {
+    auto const s = strided_for<Exec>(v);
     static_assert(!std::is_const_v<typename decltype(s)::element_type>, "tessera: the output is read-only");
     return s;
 }

@@ -13,25 +13,9 @@
 /// Error of the gradient: (gamma(n) sum |y dy| + 2 u (|dy_k| + sum |y dy|)) y_k to first order.
 
 #include "../kernels/cpu/softmax.hpp"
-#include "../kernels/ref/softmax.hpp"
-#include "arguments.hpp"
+#include "softmax_forward.hpp"
 
 namespace tessera::inline TESSERA_ABI {
-
-/// y = exp(x) / sum exp(x), row by row.
-template <execution_policy Exec>
-void softmax(Exec const& exec,
-             matrix_argument auto const& x, // (m, n)
-             matrix_argument auto&& y) {    // (m, n)
-    detail::require_backend<Exec>();
-    auto const from = detail::input(x);
-    auto const to = detail::output(y);
-    detail::check_same_shape("softmax", from, "rows of y", "columns of y", to);
-    detail::check_rows("softmax", "x", from);
-    detail::check_output_rows("softmax", "y", to);
-    detail::check_same_or_apart("softmax", "x", from, "y", to);
-    kernel<op::softmax, Exec, typename decltype(from)::value_type>::run(exec, from, to);
-}
 
 /// The gradient with respect to x for the gradient dy of y = softmax(x); dx may be dy or y itself.
 template <execution_policy Exec>

@@ -11,6 +11,7 @@
 
 #include "../../core/cuda_call.cuh"
 #include "../../core/workspace.hpp"
+#include "../../storage/device_memory.cuh"
 #include "../epilogue.hpp"
 #include "../kernel.hpp"
 #include "../operand.hpp"
@@ -44,8 +45,8 @@ void finish_nothing(cuda<Sm> const& exec, index_t m, index_t n, Out const& out) 
 template <int Sm, class Panels, int Pieces, int NT, class Out>
 void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out const& out) {
     using stage = product_stage<Sm, Panels, Pieces, NT>;
-    index_t const units = p.w.tiles() * (p.w.blocks() / Panels::step_blocks);
-    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(minimum(units, product_blocks<Sm>))), dim3(256), stage::shared_bytes},
+    index_t const blocks = minimum(p.w.tiles() * p.steps, product_blocks<Sm>);
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::shared_bytes},
            &product_kernel<Sm, Panels, Pieces, NT, Out>, p, out);
 }
 
@@ -94,9 +95,11 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
     float* const sums = Panels::format::has_offsets ? arena.template carve<float>(w.groups(), 8 * fragments) : nullptr;
     float* const partial = arena.template carve<float>(2 * product_blocks<Sm>, rows * pieces, 256);
     if constexpr (launches<Arena>) {
-        check::within("apply", "rows of W", w.rows(), 0, 256 * index_t{1 << 16});
-        product_arguments<Panels> p{};
-        p.w = w;
+        index_t const steps = w.blocks() / Panels::step_blocks;
+        check::within("apply", "rows of W", w.rows(), 0, 256 * device_workspace::counter_count);
+        check::within("apply", "steps of W", w.tiles() * steps, 0, index_t{1} << 30);
+        product_arguments<Panels> p{w, stream_cut{w.tiles() * steps, minimum(w.tiles() * steps, product_blocks<Sm>)},
+                                    static_cast<int>(steps), static_cast<int>(w.groups())};
         p.partial = partial;
         p.counters = arena.counters();
         p.table = make_decode_table<typename Panels::format>();

@@ -38,21 +38,6 @@ struct product_output {
 template <int Sm>
 inline constexpr int product_blocks = 2 * (Sm == 90 ? 132 : 108);
 
-template <class Panels>
-struct product_arguments {
-    Panels w;
-    std::byte const* x;       ///< fragments: (blocks, NT, 2, 32, 16 bytes)
-    bf16 const* rows;         ///< or x itself, rows of bf16 `row_stride` apart; null: fragments
-    index_t row_stride;
-    float const* sums;        ///< (groups, 8 NT): of x, where W has offsets
-    float* partial;           ///< (2 blocks of the grid, columns, 256)
-    unsigned* counters;       ///< one a tile, zero
-    index_t m0;               ///< first row of y
-    int m;                    ///< rows of x
-    int pieces;               ///< columns of a row of x
-    decode_table<typename Panels::format> table;
-};
-
 /// What a block of threads keeps in shared memory.
 template <int Sm, class Panels, int Pieces, int NT>
 struct product_stage {
@@ -81,24 +66,47 @@ struct product_stage {
     static constexpr int shared_bytes = table_bytes + stages * bytes;
 };
 
-/// The pieces of the line of units, and of the grid.
+/// How the blocks of the grid cut the line of units: the first `larger` of them have one unit more than the others.
 struct stream_cut {
-    index_t units;
-    index_t blocks;
-    __device__ index_t first(index_t block) const { return units * block / blocks; }
+    int each;
+    int larger;
+    stream_cut(index_t units, index_t blocks) noexcept
+        : each{static_cast<int>(units / blocks)}, larger{static_cast<int>(units % blocks)} {}
+    __device__ int first(int block) const { return block * each + (block < larger ? block : larger); }
     /// The block that has a unit.
-    __device__ index_t owner(index_t unit) const { return ((unit + 1) * blocks - 1) / units; }
+    __device__ int owner(int unit) const {
+        int const of_larger = larger * (each + 1);
+        return unit < of_larger ? unit / (each + 1) : larger + (unit - of_larger) / each;
+    }
+};
+
+template <class Panels>
+struct product_arguments {
+    Panels w;
+    stream_cut cut;           ///< of the units
+    int steps;                ///< of a tile
+    int groups;
+    std::byte const* x;       ///< fragments: (blocks, NT, 2, 32, 16 bytes)
+    bf16 const* rows;         ///< or x itself, rows of bf16 `row_stride` apart; null: fragments
+    index_t row_stride;
+    float const* sums;        ///< (groups, 8 NT): of x, where W has offsets
+    float* partial;           ///< (2 blocks of the grid, columns, 256)
+    unsigned* counters;       ///< one a tile, zero
+    index_t m0;               ///< first row of y
+    int m;                    ///< rows of x
+    int pieces;               ///< columns of a row of x
+    decode_table<typename Panels::format> table;
 };
 
 /// Issues the copies of one step into a stage.
 template <int NT, class Stage, class Panels>
-__device__ __forceinline__ void load_step(product_arguments<Panels> const& p, index_t tile, index_t step, std::byte* stage) {
+__device__ __forceinline__ void load_step(product_arguments<Panels> const& p, int tile, int step, std::byte* stage) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
     constexpr auto chunk = static_cast<int>(Panels::chunk_bytes);
     constexpr auto panel = static_cast<int>(Panels::panel_block_bytes);
-    std::byte const* const codes = p.w.data() + (tile * p.w.blocks() + step * SB) * Panels::block_bytes;
+    std::byte const* const codes = p.w.data() + static_cast<index_t>(tile * p.steps + step) * SB * Panels::block_bytes;
 #pragma unroll
     for (int b = 0; b < SB; ++b)
 #pragma unroll
@@ -114,31 +122,31 @@ __device__ __forceinline__ void load_step(product_arguments<Panels> const& p, in
             if (p.rows != nullptr) {
                 int const column = i / 64 % NT * 8 + i % 32 / 4;
                 int const half = i / 32 % 2;
-                index_t const k = (step * SB + i / (64 * NT)) * 64 +
-                                  (Panels::sub_block == 64 ? 16 * (i % 4) + 8 * half : 32 * half + 8 * (i % 4));
+                int const k = (step * SB + i / (64 * NT)) * 64 +
+                              (Panels::sub_block == 64 ? 16 * (i % 4) + 8 * half : 32 * half + 8 * (i % 4));
                 bool const valid = column < p.m && k < p.w.cols();
                 ptx::copy_async<16>(stage + i * 16, valid ? p.rows + column * p.row_stride + k : p.rows, valid);
             } else {
-                ptx::copy_async<16>(stage + i * 16, p.x + step * Stage::x_bytes + i * 16);
+                ptx::copy_async<16>(stage + i * 16, p.x + static_cast<index_t>(step) * Stage::x_bytes + i * 16);
             }
         }
     }
     if constexpr (Stage::groups > 0) {
         stage += Stage::x_bytes;
-        index_t const g0 = step * Stage::positions / Stage::padded;
-        index_t const there = p.w.groups() - g0;
-        int const count = there < Stage::groups ? static_cast<int>(maximum(there, 0)) : Stage::groups;
+        int const g0 = step * static_cast<int>(Stage::positions) / static_cast<int>(Stage::padded);
+        int const there = p.groups - g0;
+        int const count = there < Stage::groups ? (there < 0 ? 0 : there) : Stage::groups;
         auto const copy = [&](void const* from, int bytes) {
             for (int i = static_cast<int>(threadIdx.x) * 16; i < bytes; i += 256 * 16)
                 ptx::copy_async<16>(stage + i, static_cast<std::byte const*>(from) + i);
         };
-        index_t const at = (tile * p.w.groups() + g0) * 256;
+        index_t const at = (static_cast<index_t>(tile) * p.groups + g0) * 256;
         copy(p.w.scales() + at, count * 256 * static_cast<int>(sizeof(typename Panels::scale_type)));
         if constexpr (Panels::format::has_offsets) {
             stage += Stage::scale_bytes;
             copy(p.w.offsets() + at, count * 256 * 4);
             stage += Stage::offset_bytes;
-            copy(p.sums + g0 * 8 * NT, count * 8 * NT * 4);
+            copy(p.sums + static_cast<index_t>(g0) * 8 * NT, count * 8 * NT * 4);
         }
     }
 }
@@ -196,7 +204,7 @@ __device__ __forceinline__ void scale_group(std::byte const* stage, int group, b
 
 /// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise.
 template <int NT, int Pieces, class Stage, class Panels>
-__device__ __forceinline__ void multiply_step(std::byte const* stage, index_t step, index_t groups,
+__device__ __forceinline__ void multiply_step(std::byte const* stage, int step, int groups,
                                               fragment_decoder<typename Panels::format, Pieces> const& decoder,
                                               lane_sums<NT>& total, lane_sums<NT>& part) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
@@ -204,7 +212,8 @@ __device__ __forceinline__ void multiply_step(std::byte const* stage, index_t st
     constexpr auto chunk_words = static_cast<int>(Panels::chunk_bytes / 4);
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
-    index_t const g0 = Stage::groups > 0 ? step * Stage::positions / maximum(Stage::padded, 1) : 0;
+    constexpr auto padded = static_cast<int>(maximum(Stage::padded, 1));
+    int const first_position = step * static_cast<int>(Stage::positions);
 #pragma unroll
     for (int b = 0; b < SB; ++b) {
         std::uint32_t code[2][words];
@@ -238,11 +247,9 @@ __device__ __forceinline__ void multiply_step(std::byte const* stage, index_t st
                 (std::make_integer_sequence<int, Pieces>{});
             }
             if constexpr (Stage::groups > 0 && (Step + 1) % (Panels::sub_block / 16) == 0) {
-                index_t const end = step * Stage::positions + b * 64 + 16 * (Step + 1);
-                if (end % Stage::padded == 0) {
-                    index_t const group = end / Stage::padded - 1;
-                    if (group < groups) scale_group<NT, Stage, Panels>(stage, static_cast<int>(group - g0), true, total, part);
-                }
+                int const end = first_position + b * 64 + 16 * (Step + 1);
+                if (end % padded == 0 && end / padded <= groups)
+                    scale_group<NT, Stage, Panels>(stage, end / padded - 1 - first_position / padded, true, total, part);
             }
         };
         ::uint4 columns[NT];
@@ -259,24 +266,25 @@ __device__ __forceinline__ void multiply_step(std::byte const* stage, index_t st
 
 /// The end of a block's part of a tile: its sums to memory, and, of the last block to come, the sum of all to y.
 template <int NT, class Panels, class Out>
-__device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& p, Out const& out, stream_cut const& cut, index_t tile,
-                                               index_t steps, lane_sums<NT> const& total) {
+__device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& p, Out const& out, int tile, int steps,
+                                               lane_sums<NT> const& total) {
     __shared__ bool is_last;
+    stream_cut const cut = p.cut;
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const columns = p.m * p.pieces;
-    auto const slot = [&](index_t block) {
-        index_t const second = cut.first(block) / steps != tile;
-        return p.partial + (2 * block + second) * columns * 256;
-    };
-    float* const mine = slot(blockIdx.x);
+    // A block has two slots: for the tile that it begins in, and for later ones.
+    int const begin = tile * steps;
+    auto const slot = [&](int block) { return p.partial + static_cast<index_t>(2 * block) * columns * 256; };
+    index_t const second = static_cast<index_t>(columns) * 256;
+    float* const mine = slot(static_cast<int>(blockIdx.x)) + (cut.first(static_cast<int>(blockIdx.x)) < begin ? second : 0);
     int const row = static_cast<int>(threadIdx.x) / 32 * 32 + lane / 4;
 #pragma unroll
     for (int i = 0; i < 8 * NT; ++i) {
         int const column = i / 4 % NT * 8 + lane % 4 * 2 + i % 2;
         if (column < columns) mine[column * 256 + row + i / (4 * NT) * 16 + i % 4 / 2 * 8] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
     }
-    index_t const first = cut.owner(tile * steps);
-    index_t const last = cut.owner((tile + 1) * steps - 1);
+    int const first = cut.owner(begin);
+    int const last = cut.owner(begin + steps - 1);
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0)
@@ -284,7 +292,7 @@ __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& 
     __syncthreads();
     if (!is_last) return;
     __threadfence();
-    index_t const n = tile * 256 + threadIdx.x;
+    index_t const n = static_cast<index_t>(tile) * 256 + threadIdx.x;
     if (threadIdx.x == 0 && first != last) p.counters[tile] = 0;
     if (n < p.w.rows()) {
         using format = typename Panels::format;
@@ -292,8 +300,10 @@ __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& 
         for (int m = 0; m < p.m; ++m) {
             float sum = 0.0f;
             for (int c = m * p.pieces; c < (m + 1) * p.pieces; ++c) {
+                float const* from = slot(first) + c * 256 + threadIdx.x;
+                sum += __ldcg(from + (cut.first(first) < begin ? second : 0)); // it may have begun in an earlier tile
 #pragma unroll 4
-                for (index_t block = first; block <= last; ++block) sum += __ldcg(slot(block) + c * 256 + threadIdx.x);
+                for (int block = first + 1; block <= last; ++block) sum += __ldcg(from += 2 * second);
             }
             sum *= scale;
             if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
@@ -311,13 +321,12 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
     extern __shared__ __align__(128) std::byte shared[];
     std::byte* const ring = shared + stage_type::table_bytes;
     constexpr int S = stage_type::stages;
-    index_t const steps = p.w.blocks() / Panels::step_blocks;
-    stream_cut const cut{p.w.tiles() * steps, gridDim.x};
-    index_t unit = cut.first(blockIdx.x);
-    index_t const end = cut.first(blockIdx.x + 1);
-    index_t ahead = unit;
-    index_t ahead_tile = unit / steps;
-    index_t ahead_step = unit % steps;
+    int const steps = p.steps;
+    int unit = p.cut.first(static_cast<int>(blockIdx.x));
+    int const end = p.cut.first(static_cast<int>(blockIdx.x) + 1);
+    int ahead = unit;
+    int ahead_tile = unit / steps;
+    int ahead_step = unit % steps;
     int slot = 0;
     int ahead_slot = 0;
     auto const load_next = [&] {
@@ -333,8 +342,8 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
     for (int s = 0; s < S - 1; ++s) load_next();
     decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
-    index_t tile = unit / steps;
-    index_t step = unit % steps;
+    int tile = unit / steps;
+    int step = unit % steps;
     lane_sums<NT> total;
     lane_sums<NT> part;
     total.clear();
@@ -345,17 +354,18 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
         __syncthreads();
         load_next();
         std::byte const* const stage = ring + slot * stage_type::bytes;
-        multiply_step<NT, Pieces, stage_type, Panels>(stage, step, p.w.groups(), decoder, total, stage_type::groups > 0 ? part : total);
+        multiply_step<NT, Pieces, stage_type, Panels>(stage, step, p.groups, decoder, total, stage_type::groups > 0 ? part : total);
         if (++slot == S) slot = 0;
         if (step + 1 == steps || unit + 1 == end) {
             if constexpr (stage_type::groups > 0) {
-                index_t const last = (step + 1) * stage_type::positions;
-                index_t const group = (last - 1) / stage_type::padded;
-                if (last % stage_type::padded != 0 && group < p.w.groups())
-                    scale_group<NT, stage_type, Panels>(stage, static_cast<int>(group - step * stage_type::positions / stage_type::padded),
-                                                        false, total, part);
+                constexpr auto padded = static_cast<int>(stage_type::padded);
+                constexpr auto positions = static_cast<int>(stage_type::positions);
+                int const last = (step + 1) * positions;
+                int const group = (last - 1) / padded;
+                if (last % padded != 0 && group < p.groups)
+                    scale_group<NT, stage_type, Panels>(stage, group - step * positions / padded, false, total, part);
             }
-            finish_tile_of<NT>(p, out, cut, tile, steps, total);
+            finish_tile_of<NT>(p, out, tile, steps, total);
             total.clear();
         }
         if (++step == steps) step = 0, ++tile;

@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# On a machine with a CUDA device: builds the device's tests and benchmarks, runs both, and writes build/report/cuda.md.
+#     sh benchmarks/cuda.sh [--quick]        needs nvcc, CMake, doctest (tests alone)
+#     sh benchmarks/cuda.sh --built FOLDER   programs that were built elsewhere (cuda_tests, cuda_bench)
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+quick=''
+folder=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) quick=--quick ;;
+    --built) folder=$2; shift ;;
+    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--built FOLDER]" >&2; exit 2 ;;
+    esac
+    shift
+done
+if [ -z "$folder" ]; then
+    folder=$root/build/cuda
+    cmake --preset cuda -S "$root"
+    cmake --build "$folder" -j --target cuda_bench
+    if cmake --build "$folder" --target help | grep -q cuda_tests; then cmake --build "$folder" -j --target cuda_tests; fi
+    find "$folder" -name cuda_tests -type f -exec cp {} "$folder/" \; -o -name cuda_bench -type f -exec cp {} "$folder/" \; 2>/dev/null || true
+fi
+report=$root/build/report
+mkdir -p "$report"
+code=0
+if [ -x "$folder/cuda_tests" ]; then
+    "$folder/cuda_tests" >"$report/cuda_tests.log" 2>&1 || code=$?
+    tail -n 3 "$report/cuda_tests.log"
+fi
+{
+    echo '# CUDA'
+    echo '```'
+    "$folder/cuda_bench" $quick
+    echo '```'
+} | tee "$report/cuda.md"
+exit $code
