@@ -44,29 +44,29 @@ inline void pvq_default(index_t n, index_t pulses, index_t largest, std::int8_t*
 }
 
 /// `missing` pulses, each where it lifts the correlation with a most.
-inline void pvq_add_greedily(double const* a, index_t n, index_t missing, index_t largest, std::int8_t* p) noexcept {
+template <index_t N>
+void pvq_add_greedily(double const* a, index_t missing, index_t largest, std::int8_t* p) noexcept {
     double product = 0;
     double squares = 0;
-    for (index_t i = 0; i < n; ++i) {
+    double norms[N]; // what a pulse adds to |p|^2; infinite where it has no place, which makes the quotient 0
+    for (index_t i = 0; i < N; ++i) {
         product += a[i] * p[i];
         squares += static_cast<double>(p[i] * p[i]);
+        norms[i] = p[i] < largest ? 2.0 * p[i] + 1.0 : std::numeric_limits<double>::infinity();
     }
     for (; missing > 0; --missing) {
-        index_t best = -1;
-        double best_square = 0;
-        double best_norm = 1;
-        for (index_t i = 0; i < n; ++i) {
+        double quality[N];
+        for (index_t i = 0; i < N; ++i) {
             double const correlation = product + a[i];
-            double const square = correlation * correlation;
-            double const norm = squares + 2.0 * p[i] + 1.0;
-            if (p[i] >= largest || (best >= 0 && square * best_norm <= best_square * norm)) continue;
-            best = i;
-            best_square = square;
-            best_norm = norm;
+            quality[i] = correlation * correlation / (squares + norms[i]);
         }
+        index_t best = 0;
+        for (index_t i = 1; i < N; ++i)
+            if (quality[i] > quality[best]) best = i;
         product += a[best];
-        squares = best_norm;
+        squares += norms[best];
         p[best] = static_cast<std::int8_t>(p[best] + 1);
+        norms[best] = p[best] < largest ? norms[best] + 2 : std::numeric_limits<double>::infinity();
     }
 }
 
@@ -89,20 +89,21 @@ inline void pvq_repair(double const* a, double unit, index_t n, index_t missing,
 }
 
 /// p = the point for |x| = a, without signs; `sum` of a is positive and finite.
-inline void pvq_project(double const* a, double sum, index_t n, index_t pulses, index_t largest, pvq_encoder encoder,
-                        std::int8_t* p) noexcept {
-    index_t missing = pulses;
-    for (index_t i = 0; i < n; ++i) {
-        double const exact = static_cast<double>(pulses) * a[i] / sum;
+template <class Format>
+void pvq_project(double const* a, double sum, pvq_encoder encoder, std::int8_t* p) noexcept {
+    constexpr auto pulses = static_cast<double>(Format::pulses);
+    index_t missing = Format::pulses;
+    for (index_t i = 0; i < Format::group; ++i) {
+        double const exact = pulses * a[i] / sum;
         double const whole = encoder == pvq_encoder::greedy ? std::floor(exact) : std::nearbyint(exact);
-        index_t const y = whole < static_cast<double>(largest) ? static_cast<index_t>(whole) : largest;
+        index_t const y = whole < static_cast<double>(Format::largest) ? static_cast<index_t>(whole) : Format::largest;
         p[i] = static_cast<std::int8_t>(y);
         missing -= y;
     }
     if (encoder == pvq_encoder::greedy)
-        pvq_add_greedily(a, n, missing, largest, p);
+        pvq_add_greedily<Format::group>(a, missing, Format::largest, p);
     else
-        pvq_repair(a, static_cast<double>(pulses) / sum, n, missing, largest, p);
+        pvq_repair(a, pulses / sum, Format::group, missing, Format::largest, p);
 }
 
 } // namespace detail
@@ -125,7 +126,7 @@ double pvq_encode(float const* x, index_t count, std::int8_t* p, pvq_encoder enc
         detail::pvq_default(N, Format::pulses, Format::largest, p);
         return sum == 0 ? 0.0 : std::numeric_limits<double>::quiet_NaN();
     }
-    detail::pvq_project(a, sum, N, Format::pulses, Format::largest, encoder, p);
+    detail::pvq_project<Format>(a, sum, encoder, p);
     double product = 0;
     index_t norm = 0;
     for (index_t i = 0; i < N; ++i) {
