@@ -5,9 +5,8 @@
 /// Vector codes on the CPU: they are placed as small integers with a scale a group, in panels like any coded storage, and
 /// multiplied by the same kernels. Exact: an integer of at most `Largest` is a code of 2 to 8 bits.
 ///
-/// Enumeration indices are read a coordinate after the other, each by comparisons that depend on the last: about 10 cycles
-/// a weight (benchmarks/pvq_bench.cpp), while memory brings a 2-bit weight in 0.05 cycles. So what is not placed is bound by
-/// that, and is for x with many rows, or for saving memory.
+/// Indices are read a coordinate after the other, by branches that nobody predicts: about 30 cycles a weight (the map's decision
+/// on vector codes has the figures). So what is not placed is bound by that, and is for saving memory.
 
 #include "../pvq_operand.hpp"
 #include "decode.hpp"
