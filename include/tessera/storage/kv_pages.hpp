@@ -4,11 +4,13 @@
 /// @file
 /// A KV cache in pages that many sequences share (Kwon et al. 2023, arXiv:2309.06180).
 ///
+/// @verbatim
 ///     ts::kv_page_pool<ts::key<ts::fp16>, ts::value<ts::int8_per_token>> pool{pages, 16, kv_heads, head_dim};
 ///     ts::paged_sequence a{pool};
 ///     ts::append(exec, a, k, v);
 ///     auto b = a.fork();                    // shares all pages; whoever writes into a shared one copies it first
 ///     ts::attention(exec, q, a, out, ts::causal);
+/// @endverbatim
 ///
 /// The pool owns the memory, [kv_head][page][token of the page][row] in the formats of kv_cache.hpp, and counts how many
 /// sequences hold each page. A sequence is its list of pages; it gives them back when it ends, and its pool must live

@@ -54,6 +54,15 @@ struct cache_ahead {
         : data{reinterpret_cast<char const*>(s.data + first * s.stride)},
           stride{s.stride * static_cast<index_t>(sizeof(T))}, bytes{s.dim * static_cast<index_t>(sizeof(T))} {}
 
+    /// Part j of `parts` of every row: what several passes ask for together.
+    cache_ahead part(index_t j, index_t parts) const noexcept {
+        cache_ahead p = *this;
+        index_t const step = round_up(ceil_div(bytes, parts), config::cache_line);
+        p.data = data == nullptr ? data : data + j * step;
+        p.bytes = maximum(minimum(step, bytes - j * step), 0);
+        return p;
+    }
+
     TESSERA_FORCE_INLINE void prefetch(index_t i) const noexcept {
         for (index_t b = 0; b < bytes; b += config::cache_line) simd::prefetch_level_2(data + i * stride + b);
     }
@@ -330,7 +339,7 @@ private:
     void scores(cache_stream<Key> const& k, index_t at, index_t n, cache_ahead const& ahead) noexcept {
         in_row_groups([&](index_t r, auto R) noexcept {
             decode_scores<Arch, R>(s_.queries + r * q_stride_, q_stride_, k, n, s_.scores + r * tile::keys + at,
-                                   r == 0 ? ahead : cache_ahead{});
+                                   ahead.part(r / tile::rows, ceil_div(rows_, index_t{tile::rows})));
         });
     }
 
@@ -339,17 +348,18 @@ private:
     void sums(cache_stream<Value> const& v, index_t at, index_t n, cache_ahead const& ahead) noexcept {
         static constexpr float ones[tile::rows] = {1.0f, 1.0f, 1.0f, 1.0f};
         constexpr index_t chunk = tile::vectors * width;
+        index_t const passes = ceil_div(rows_, index_t{tile::rows}) * ceil_div(v.dim, chunk);
+        index_t pass = 0;
         in_row_groups([&](index_t r, auto R) noexcept {
             float const* const p = s_.scores + r * tile::keys + at;
             float const* const factor = at == 0 ? s_.factors + r : ones;
             float* const o = output_ + r * stride_;
             index_t d = 0;
             for (; d + chunk <= v.dim; d += chunk)
-                decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_,
-                                                      r == 0 && d == 0 ? ahead : cache_ahead{});
+                decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, ahead.part(pass++, passes));
             for (; d < v.dim; d += width)
                 decode_values<Arch, R, 1>(p, v, n, d, minimum(width, v.dim - d), factor, o, stride_,
-                                          r == 0 && d == 0 ? ahead : cache_ahead{});
+                                          d % chunk == 0 ? ahead.part(pass++, passes) : cache_ahead{});
         });
     }
 
