@@ -17,7 +17,9 @@
 #include <tessera/numerics/convert.hpp>
 #include <tessera/numerics/error_bounds.hpp>
 #include <tessera/operators/apply_reference.hpp>
+#include <tessera/storage/integer_codes.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -39,6 +41,20 @@ double element_magnitude(Storage const& w, index_t n, index_t k, bool together) 
     }
 }
 
+/// Roundings to float32 that what integer products make of a table's values is worth; 0 where they are exact.
+template <class Source>
+index_t const table_roundings = [] {
+    double worst = 0;
+    if constexpr (ts::integer_codes<Source>::kind == ts::integer_codes_kind::pair)
+        for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
+            using codes = ts::integer_codes<Source>;
+            double const value = double{Source::value(c)};
+            double const kept = double{codes::unit} * (128 * (codes::high_bytes[c] - codes::zero) + codes::bytes[c]);
+            if (value != 0) worst = std::max(worst, std::abs(kept - value) / std::abs(value));
+        }
+    return static_cast<index_t>(std::ceil(worst / ts::unit_roundoff<float>));
+}();
+
 /// `roundings(op)`, and `magnitude(op, x)`: the sums of magnitudes of the row x Wᵀ.
 template <class Op>
 struct error_model;
@@ -53,7 +69,7 @@ struct error_model<ts::linear<Storage, P>> {
             using source = ts::code_source<Storage>;
             // Integer sums are exact: what rounds are sums over blocks, and a few products with scales.
             index_t const block = source::group == 0 || source::group % 32 == 0 ? 32 : source::group;
-            return ts::ceil_div(w.cols(), block) + 10;
+            return ts::ceil_div(w.cols(), block) + 10 + table_roundings<source>;
         } else if constexpr (std::is_same_v<P, ts::as_bf16>) {
             return w.cols() + 8 + (1 << 16); // W may be rounded to bf16, as far as 2^16 roundings to float32 go
         } else {

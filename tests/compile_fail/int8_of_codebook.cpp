@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Codes that stand for a table's values do not go into integer dot products.
-// expect: tessera: an int8 preparation needs integers, or a format of at most 6 bits whose values are small multiples of one number; use as_is with this one
+// Codes of more than 6 bits that stand for a table's values do not go into integer dot products.
+// expect: tessera: an int8 preparation needs integers, or a format of at most 6 bits without NaN and infinity
 #include <tessera/operators/apply.hpp>
 
 namespace ts = tessera;
@@ -11,6 +11,6 @@ using preparation = ts::int8_per_token;
 using preparation = ts::as_is;
 #endif
 
-void multiply(ts::quantized<ts::nf4_g64> w, ts::matrix_view<float const> x, ts::matrix_view<float> y) {
+void multiply(ts::quantized<ts::scheme<ts::e4m3fn, ts::group<64>>> w, ts::matrix_view<float const> x, ts::matrix_view<float> y) {
     ts::apply(ts::cpu<ts::native_arch, ts::serial>{}, ts::linear{w, preparation{}}, x, y);
 }

@@ -97,8 +97,8 @@ namespace detail {
 template <class Source, class Preparation>
 struct select_form {
     static_assert(integer_codes<Source>::kind != integer_codes_kind::none,
-                  "tessera: an int8 preparation needs integers, or a format of at most 6 bits whose values are small multiples "
-                  "of one number; use as_is with this one");
+                  "tessera: an int8 preparation needs integers, or a format of at most 6 bits without NaN and infinity in groups "
+                  "that are 16 or a multiple of 32; use as_is with this one");
     static_assert(activation_group<Preparation> <= 0 || Source::group % 32 == 0 || Source::group == 16,
                   "tessera: int8_per_group<N> needs weights whose group is 16 or a multiple of 32; use int8_per_token");
     static_assert(Source::group % 32 == 0 || Source::group <= 65536,

@@ -9,6 +9,7 @@
 #include "dot.hpp"
 #include "memory.hpp"
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #if defined(__SSE2__) || defined(_M_X64)
@@ -129,6 +130,55 @@ private:
     ints<Arch> word_[planes.vectors()];
 };
 
+/// The high and the low byte of the bf16 values of codes of 5 to 8 bits, where bf16 has them all: fp8, fp6, small integers.
+template <class Source>
+struct bf16_table {
+    static constexpr int size = 1 << Source::bits;
+    static constexpr bool is_exact = [] {
+        if (Source::bits < 5) return false;
+        for (std::uint32_t c = 0; c < size; ++c)
+            if ((std::bit_cast<std::uint32_t>(Source::value(c)) & 0xffffu) != 0) return false;
+        return true;
+    }();
+    alignas(64) std::uint8_t high[256]; // repeated
+    alignas(64) std::uint8_t low[256];
+    constexpr bf16_table() noexcept : high{}, low{} {
+        for (std::uint32_t c = 0; c < 256; ++c) {
+            auto const bits = std::bit_cast<std::uint32_t>(Source::value(c % size));
+            high[c] = static_cast<std::uint8_t>(bits >> 24);
+            low[c] = static_cast<std::uint8_t>(bits >> 16);
+        }
+    }
+};
+template <class Source>
+inline constexpr bf16_table<Source> bf16_values_of{};
+
+#if defined(__AVX512VBMI__)
+/// table[code] for codes of `Bits` bits.
+template <int Bits>
+TESSERA_FORCE_INLINE __m512i look_up_256(std::uint8_t const* table, __m512i codes) noexcept {
+    __m512i const first = _mm512_load_si512(table);
+    if constexpr (Bits <= 6) return _mm512_permutexvar_epi8(codes, first);
+    __m512i const low = _mm512_permutex2var_epi8(first, codes, _mm512_load_si512(table + 64));
+    if constexpr (Bits == 7) return low;
+    __m512i const high = _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), codes, _mm512_load_si512(table + 192));
+    return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(codes), high);
+}
+/// Values by their bf16 bytes: four columns' are looked up at once, then each takes its own.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE floats<Arch> column_by_bf16_bytes(code_strip<Arch, Weights> const& strip, int c) noexcept {
+    using source = typename Weights::source;
+    __m512i const codes = strip.quad(c / 4);
+    __m512i const high = look_up_256<source::bits>(bf16_values_of<source>.high, codes);
+    __m512i const low = look_up_256<source::bits>(bf16_values_of<source>.low, codes);
+    // Lane r: bytes 4 r + c of low and of high on top of zeros.
+    __m512i const lane = _mm512_set_epi32(60, 56, 52, 48, 44, 40, 36, 32, 28, 24, 20, 16, 12, 8, 4, 0);
+    __m512i const index = _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(0x01010000)),
+                                           _mm512_set1_epi32(0x40000000 + (c % 4) * 0x01010000));
+    return _mm512_castsi512_ps(_mm512_maskz_permutex2var_epi8(0xccccccccccccccccull, low, index, high));
+}
+#endif
+
 /// The values of the codes of column c of a strip.
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE floats<Arch> column_values(code_strip<Arch, Weights> const& strip, int c) noexcept {
@@ -137,6 +187,9 @@ TESSERA_FORCE_INLINE floats<Arch> column_values(code_strip<Arch, Weights> const&
 #if defined(__AVX512F__)
     if constexpr (lanes<Arch> == 16 && source::bits <= 4) // the permutation looks at the low four bits of an index only
         return _mm512_permutexvar_ps(strip.unmasked_column(c), _mm512_load_ps(table));
+#if defined(__AVX512VBMI__)
+    if constexpr (lanes<Arch> == 16 && bf16_table<source>::is_exact) return column_by_bf16_bytes(strip, c);
+#endif
     if constexpr (lanes<Arch> == 16 && source::bits == 5)
         return _mm512_permutex2var_ps(_mm512_load_ps(table), strip.unmasked_column(c), _mm512_load_ps(table + 16));
 #endif
@@ -225,11 +278,16 @@ TESSERA_FORCE_INLINE ints<Arch> look_up_bytes(std::uint8_t const* bytes, ints<Ar
 #endif
 }
 
+/// Which bytes of a pair.
+enum class byte_half : std::uint8_t { low, high };
+
 /// Quad q of a strip as the unsigned bytes of integer products (storage/integer_codes.hpp).
-template <class Arch, class Weights>
+template <class Arch, class Weights, byte_half Half = byte_half::low>
 TESSERA_FORCE_INLINE ints<Arch> integer_quad(code_strip<Arch, Weights> const& strip, int q) noexcept {
     using codes = integer_codes<typename Weights::source>;
-    if constexpr (codes::kind == integer_codes_kind::table)
+    if constexpr (Half == byte_half::high)
+        return look_up_bytes<Arch, Weights::source::bits>(codes::high_bytes, strip.quad(q));
+    else if constexpr (codes::kind != integer_codes_kind::codes)
         return look_up_bytes<Arch, Weights::source::bits>(codes::bytes, strip.quad(q));
     else
         return strip.quad(q);

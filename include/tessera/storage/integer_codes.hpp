@@ -6,9 +6,14 @@
 ///
 ///     value(code) = unit * (byte(code) - zero)
 ///
-/// with an unsigned byte. Integer formats are that already (byte = code, unit = 1). Of others the values may be few, and small
-/// multiples of one unit: e2m1 (twelfths of its range), e2m3, IQ4_NL, a table of one's own. Then the byte is looked up, and
-/// the product is as exact as an integer format's. Found out at compile time, from the format's values alone.
+/// with an unsigned byte. Integer formats are that already (byte = code, unit = 1). Of others with at most 6 bits the byte is
+/// looked up: where the values are multiples of one unit, as of e2m1, e2m3 or IQ4_NL, the product is as exact as an integer
+/// format's. Where one byte is too coarse, two are looked up,
+///
+///     value(code) = unit * (128 * (high(code) - zero) + low(code))
+///
+/// exact for e3m2; of any other table (NF4, one of one's own) values are rounded to multiples of unit = largest / 8191, which is
+/// little beside what int8 does to x. Found out at compile time, from the format's values alone.
 
 #include "code_source.hpp"
 
@@ -21,6 +26,7 @@ enum class integer_codes_kind : std::uint8_t {
     none,  ///< they do not
     codes, ///< as they are
     table, ///< by a look-up
+    pair,  ///< by two look-ups
 };
 
 namespace detail {
@@ -28,13 +34,70 @@ namespace detail {
 /// 64 is what one instruction looks up; what follows is worked out once per format.
 inline constexpr int most_looked_up_bits = 6;
 
+/// The largest multiple of the unit that two bytes of 7 bits make up.
+inline constexpr int largest_pair = 63 * 128 + 127;
+
 struct integer_table {
     integer_codes_kind kind = integer_codes_kind::none;
     float unit = 1.0f;
     int zero = 0;
     int bits = 8; // of the largest byte
     alignas(64) std::uint8_t bytes[1 << most_looked_up_bits] = {};
+    alignas(64) std::uint8_t high[1 << most_looked_up_bits] = {};
 };
+
+constexpr float magnitude(float v) noexcept { return v < 0 ? -v : v; }
+
+/// The unit of which all values are at most `most` times a whole number; 0: there is none.
+template <class Source>
+constexpr float unit_of_values(float most) noexcept {
+    float unit = 0.0f;
+    for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
+        float const a = magnitude(Source::value(c));
+        if (a > 0 && (unit == 0 || a < unit)) unit = a;
+    }
+    if (unit < 1e-30f) return 0.0f;
+    for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
+        float const multiple = magnitude(Source::value(c)) / unit;
+        if (multiple > most || static_cast<float>(static_cast<int>(multiple)) * unit != magnitude(Source::value(c))) return 0.0f;
+    }
+    return unit;
+}
+
+/// value / unit, rounded half away from zero.
+constexpr int whole_units(float value, float unit) noexcept {
+    float const multiple = value / unit;
+    return static_cast<int>(multiple + (multiple < 0 ? -0.5f : 0.5f));
+}
+
+template <class Source>
+constexpr void fill_table(integer_table& t) noexcept {
+    constexpr std::uint32_t size = 1u << Source::bits;
+    bool const is_pair = t.kind == integer_codes_kind::pair;
+    auto const upper = [&](std::uint32_t c) { // of a pair rounded down, so that the rest is not negative
+        int const i = whole_units(Source::value(c), t.unit);
+        return is_pair ? (i + (largest_pair + 1)) / 128 - (largest_pair + 1) / 128 : i;
+    };
+    int low = 0;
+    int high = 0;
+    for (std::uint32_t c = 0; c < size; ++c) {
+        low = upper(c) < low ? upper(c) : low;
+        high = upper(c) > high ? upper(c) : high;
+    }
+    t.zero = -low;
+    t.bits = is_pair ? 7 : 0;
+    while (1 << t.bits <= high - low) ++t.bits;
+    // Repeated, so that a look-up needs no mask.
+    for (std::uint32_t c = 0; c < 1u << most_looked_up_bits; ++c) {
+        auto const byte = static_cast<std::uint8_t>(upper(c % size) - low);
+        if (is_pair) {
+            t.high[c] = byte;
+            t.bytes[c] = static_cast<std::uint8_t>(whole_units(Source::value(c % size), t.unit) - 128 * upper(c % size));
+        } else {
+            t.bytes[c] = byte;
+        }
+    }
+}
 
 template <class Source>
 constexpr integer_table integer_table_of() noexcept {
@@ -44,33 +107,24 @@ constexpr integer_table integer_table_of() noexcept {
         t.zero = Source::zero;
         t.bits = Source::bits;
     } else if constexpr (Source::bits <= most_looked_up_bits) {
-        constexpr int size = 1 << Source::bits;
-        float unit = 0.0f;
-        for (std::uint32_t c = 0; c < size; ++c) {
-            float const v = Source::value(c);
-            float const a = v < 0 ? -v : v;
+        float largest = 0.0f;
+        for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
+            float const a = magnitude(Source::value(c));
             if (a != a || a > 1e30f) return t; // a NaN or an infinity is no integer
-            if (a > 0 && (unit == 0 || a < unit)) unit = a;
+            largest = a > largest ? a : largest;
         }
-        if (unit < 1e-30f) return t;
-        int low = 0;
-        int high = 0;
-        for (std::uint32_t c = 0; c < size; ++c) {
-            float const multiple = Source::value(c) / unit;
-            if (multiple > 127.0f || multiple < -127.0f) return t;
-            int const i = static_cast<int>(multiple);
-            if (static_cast<float>(i) * unit != Source::value(c)) return t;
-            low = i < low ? i : low;
-            high = i > high ? i : high;
+        if (largest < 1e-20f) return t;
+        if (float const unit = unit_of_values<Source>(127.0f); unit > 0) {
+            t.kind = integer_codes_kind::table;
+            t.unit = unit;
+        } else if (Source::group % 32 == 0 || Source::group == 16) { // sums of others might outgrow 32 bits
+            t.kind = integer_codes_kind::pair;
+            float const exact = unit_of_values<Source>(largest_pair);
+            t.unit = exact > 0 ? exact : largest / largest_pair;
+        } else {
+            return t;
         }
-        t.kind = integer_codes_kind::table;
-        t.unit = unit;
-        t.zero = -low;
-        t.bits = 0;
-        while (1 << t.bits <= high - low) ++t.bits;
-        // Repeated, so that a look-up needs no mask.
-        for (std::uint32_t c = 0; c < 1u << most_looked_up_bits; ++c)
-            t.bytes[c] = static_cast<std::uint8_t>(static_cast<int>(Source::value(c % size) / unit) - low);
+        fill_table<Source>(t);
     }
     return t;
 }
@@ -91,8 +145,9 @@ public:
     static constexpr int zero = table.zero;
     /// Bits of the largest byte.
     static constexpr int bits = table.bits;
-    /// The bytes of codes 0 to 63, of their low `Source::bits` bits; for kind `table`.
+    /// The bytes of codes 0 to 63, of their low `Source::bits` bits; of pairs the low ones.
     static constexpr std::uint8_t const* bytes = table.bytes;
+    static constexpr std::uint8_t const* high_bytes = table.high;
 };
 
 } // namespace tessera::inline TESSERA_ABI

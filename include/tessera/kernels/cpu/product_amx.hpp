@@ -32,7 +32,8 @@ struct amx_shape {
     /// Panels that share the reads of x: what the first-level cache holds of their chunks.
     static constexpr index_t panels = 4;
     /// Whether tiles serve this pair: codes less their zero fit a signed byte, and groups are whole segments and steps.
-    static constexpr bool is_served = Weights::layout::rows == 16 && source::group % 32 == 0 && segment % 32 == 0 &&
+    static constexpr bool is_served = Weights::layout::rows == 16 && integer_codes<source>::kind != integer_codes_kind::pair &&
+                                      source::group % 32 == 0 && segment % 32 == 0 &&
                                       source::group % segment == 0 &&
                                       (source::offset != offset_kind::zero_point || integer_codes<source>::bits <= 7);
     static constexpr index_t codes_bytes = chunk * 16;

@@ -19,29 +19,36 @@
 
 namespace tessera::inline TESSERA_ABI::detail {
 
-/// sum[m] += value of each column of one strip of codes * x[m][column].
+/// Sums that each row of x has in turn, so that few rows do not wait for their multiply-adds.
+template <int MR>
+inline constexpr int sums_a_row = MR >= 4 ? 1 : 4 / MR;
+
+/// sum[m][.] += value of each column of one strip of codes * x[m][column].
 template <class Arch, class Weights, int MR>
-TESSERA_FORCE_INLINE void multiply_strip(std::byte const* codes, index_t columns, float const* const (&x)[MR],
-                                         index_t offset, simd::floats<Arch> (&sum)[MR]) noexcept {
+TESSERA_FORCE_INLINE void multiply_strip(std::byte const* codes, float const* const (&x)[MR], index_t offset,
+                                         simd::floats<Arch> (&sum)[MR][sums_a_row<MR>]) noexcept {
     using floats = simd::floats<Arch>;
     simd::code_strip<Arch, Weights> const strip{codes};
 #pragma GCC unroll 32
-    for (int c = 0; c < columns; ++c) {
+    for (int c = 0; c < Weights::strip_columns; ++c) {
         floats const value = simd::column_values(strip, c);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) sum[m] = simd::fma(value, floats(x[m][offset + c]), sum[m]);
+        for (int m = 0; m < MR; ++m) {
+            floats& s = sum[m][c % sums_a_row<MR>];
+            s = simd::fma(value, floats(x[m][offset + c]), s);
+        }
     }
 }
 
 /// The same of the first columns of a strip: where a group ends inside it.
 template <class Arch, class Weights, int MR>
 TESSERA_COLD void multiply_strip_end(std::byte const* codes, index_t columns, float const* const (&x)[MR], index_t offset,
-                                     simd::floats<Arch> (&sum)[MR]) noexcept {
+                                     simd::floats<Arch> (&sum)[MR][sums_a_row<MR>]) noexcept {
     using floats = simd::floats<Arch>;
     simd::code_strip<Arch, Weights> const strip{codes};
     for (int c = 0; c < columns; ++c) {
         floats const value = simd::column_values(strip, c);
-        for (int m = 0; m < MR; ++m) sum[m] = simd::fma(value, floats(x[m][offset + c]), sum[m]);
+        for (int m = 0; m < MR; ++m) sum[m][0] = simd::fma(value, floats(x[m][offset + c]), sum[m][0]);
     }
 }
 
@@ -60,19 +67,23 @@ void product_panel_float(Weights const& w, std::byte const* panel, Form const& x
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
         std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
-        floats sum[MR];
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) sum[m] = floats(0.0f);
+        floats sum[MR][sums_a_row<MR>];
+        for (auto& row_sums : sum)
+            for (floats& s : row_sums) s = floats(0.0f);
         index_t k = 0;
         for (; k + Weights::strip_columns <= columns; k += Weights::strip_columns, codes += Weights::strip_bytes) {
 #pragma GCC unroll 8
             for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
-            multiply_strip<Arch, Weights, MR>(codes, Weights::strip_columns, row, g * w.group() + k, sum);
+            multiply_strip<Arch, Weights, MR>(codes, row, g * w.group() + k, sum);
         }
         if (k < columns) multiply_strip_end<Arch, Weights, MR>(codes, columns - k, row, g * w.group() + k, sum);
         floats const scale = group_scales<Arch>(w, panel, g);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) result[m] = simd::fma(sum[m], scale, result[m]);
+        for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 4
+            for (int i = 1; i < sums_a_row<MR>; ++i) sum[m][0] = sum[m][0] + sum[m][i];
+            result[m] = simd::fma(sum[m][0], scale, result[m]);
+        }
         if constexpr (source::offset == offset_kind::minimum) {
             floats const offset = group_minima<Arch>(w, panel, g);
 #pragma GCC unroll 8

@@ -59,7 +59,7 @@ TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noe
 
 /// The dot products of `strips` strips of codes of NP panels with MR rows of x. The panels' sums are independent, which keeps
 /// the units busy where few rows would leave them waiting, and share the loads of x.
-template <class Arch, class Weights, int MR, int NP>
+template <class Arch, class Weights, simd::byte_half Half, int MR, int NP>
 TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, std::int8_t const* const (&x)[MR],
                                      index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     using ints = simd::ints<Arch>;
@@ -77,7 +77,7 @@ TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_
         for (int q = 0; q < quads; ++q) {
             ints code[NP];
 #pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) code[p] = simd::integer_quad(simd::code_strip<Arch, Weights>{strip[p]}, q);
+            for (int p = 0; p < NP; ++p) code[p] = simd::integer_quad<Arch, Weights, Half>(simd::code_strip<Arch, Weights>{strip[p]}, q);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * q);
@@ -183,7 +183,15 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
         ints sum[NP][MR];
         start_sums<Arch, Weights, Form, MR, NP>(panel, offset, x, m0, first_block, here, sum);
         index_t const strips = Weights::strips(here);
-        dot_strips<Arch, Weights, MR, NP>(codes, strips, row, first_block * Form::padded_block, sum);
+        index_t const x_at = first_block * Form::padded_block;
+        if constexpr (integer_codes<source>::kind == integer_codes_kind::pair) {
+            dot_strips<Arch, Weights, simd::byte_half::high, MR, NP>(codes, strips, row, x_at, sum);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+                for (int m = 0; m < MR; ++m) sum[p][m] = simd::move_right<Arch>(sum[p][m], -7);
+        }
+        dot_strips<Arch, Weights, simd::byte_half::low, MR, NP>(codes, strips, row, x_at, sum);
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) {
             codes[p] += strips * Weights::strip_bytes;
