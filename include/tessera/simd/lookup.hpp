@@ -29,10 +29,48 @@ TESSERA_FORCE_INLINE floats<Arch> look_up(float const* table, ints<Arch> const& 
     return gather<Arch>(table, code, lanes<Arch>);
 }
 
-/// `width` bits of each lane, from `bit` on.
+/// Whether `look_up` looks at no more bits of a code than a table of max(16, Size) entries needs.
+template <class Arch, index_t Size>
+inline constexpr bool ignores_high_bits = Size <= 16 && (lanes<Arch> == 16 || (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>));
+
+/// The bits of `low` below bit `at`, those of `high` from there on.
 template <class Arch>
-TESSERA_FORCE_INLINE ints<Arch> bit_field(ints<Arch> const& word, int bit, int width) noexcept {
-    return (word >> bit) & ints<Arch>((1 << width) - 1);
+TESSERA_FORCE_INLINE ints<Arch> join_bits(ints<Arch> const& low, ints<Arch> const& high, int at) noexcept {
+    ints<Arch> const mask((1 << at) - 1);
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) return _mm512_ternarylogic_epi32(mask, low, high, 0xca);
+#endif
+    return (low & mask) | (high & ints<Arch>(~((1 << at) - 1)));
+}
+
+/// lanes<Arch> / Piece runs of Piece halves, beside each other, widened. (Through memory the loads would wait for the stores.)
+template <class Arch, index_t Piece>
+TESSERA_FORCE_INLINE floats<Arch> load_pieces(fp16 const* const (&p)[lanes<Arch> / Piece]) noexcept {
+    if constexpr (Piece == lanes<Arch>) {
+        return load<Arch>(p[0]);
+    } else {
+#if defined(__AVX512F__)
+        if constexpr (lanes<Arch> == 16 && (Piece == 8 || Piece == 4)) {
+            __m128i half[2];
+            for (int i = 0; i < 2; ++i) {
+                if constexpr (Piece == 8)
+                    half[i] = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p[i]));
+                else
+                    half[i] = _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p[2 * i])),
+                                                 _mm_loadl_epi64(reinterpret_cast<__m128i const*>(p[2 * i + 1])));
+            }
+            return _mm512_maskz_cvtph_ps(detail::every_lane, _mm256_inserti128_si256(_mm256_castsi128_si256(half[0]), half[1], 1));
+        }
+#endif
+#if defined(__F16C__)
+        if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch> && Piece == 4)
+            return _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p[0])),
+                                                      _mm_loadl_epi64(reinterpret_cast<__m128i const*>(p[1]))));
+#endif
+        alignas(64) fp16 row[lanes<Arch>];
+        for (index_t j = 0; j < lanes<Arch> / Piece; ++j) std::memcpy(row + j * Piece, p[j], Piece * sizeof(fp16));
+        return load<Arch>(row);
+    }
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd

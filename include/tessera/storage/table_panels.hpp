@@ -3,7 +3,7 @@
 
 /// @file
 /// Look-up storage (storage/vector_storage.hpp) in panels: `prepacked<lookup<R>, Storage>`. A lane is a row. First, once, the
-/// tensor's table if there is one, by component: dims arrays of max(16, 2^bits) floats. Then panels of R rows:
+/// tensor's table if there is one, by component: dims arrays of max(16, 2^bits) floats, short ones repeated. Then panels of R rows:
 ///
 ///     tables of the rows: groups x R x 2^bits floats | scales: groups x R | chunks of 32 codes of each row
 ///
@@ -162,7 +162,7 @@ void pack_shared(Storage const& w, prepacked<lookup<R>, Storage> const& packed, 
     for (index_t d = 0; d < target::dims; ++d)
         for (index_t c = 0; c < target::padded_size; ++c)
             to[d * target::padded_size + c] =
-                c < target::table_size ? w.table_value(0, 0, static_cast<std::uint32_t>(c), static_cast<int>(d)) : 0.0f;
+                w.table_value(0, 0, static_cast<std::uint32_t>(c % target::table_size), static_cast<int>(d));
 }
 
 /// Writes panel p at `out`.

@@ -31,16 +31,20 @@ public:
             words += slices::width(s) * R;
         }
     }
-    TESSERA_FORCE_INLINE ints operator()(int i) const noexcept {
+    /// Bits above the code may be anything where `Exact` is false.
+    template <bool Exact>
+    TESSERA_FORCE_INLINE ints code(int i) const noexcept {
         ints code(0);
 #pragma GCC unroll 5
         for (int s = 0; s < slices::count; ++s) {
             int const width = slices::width(s);
-            ints const part = width == 8 ? simd::bit_field<Arch>(word_[s][i / 4], i % 4 * 8, 8)
-                                         : simd::bit_field<Arch>(word_[s][0], i * width, width);
-            code = s == 0 ? part : code | (part << slices::first(s));
+            // The slice's bits move to where they are in the code.
+            int const shift = (width == 8 ? i % 4 * 8 : i * width) - slices::first(s);
+            ints const& word = word_[s][width == 8 ? i / 4 : 0];
+            ints const part = shift >= 0 ? word >> shift : word << -shift;
+            code = s == 0 ? part : simd::join_bits<Arch>(code, part, slices::first(s));
         }
-        return code;
+        return Exact ? code & ints((1 << Bits) - 1) : code;
     }
 
 private:
@@ -79,11 +83,11 @@ struct panel_decoder<Arch, prepacked<lookup<R>, Storage>> {
             if (is_one_group) {
                 floats const scale = group_scale(g);
 #pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) store(codes(i), g, scale, out + i * dims * R);
+                for (int i = 0; i < 8; ++i) store(codes.template code<is_exact>(i), g, scale, out + i * dims * R);
             } else { // a group ends in here
                 for (int i = 0; i < 8; ++i) {
                     index_t const group = minimum((k + i * dims) / w_.group(), w_.groups() - 1);
-                    store(codes(i), group, group_scale(group), out + i * dims * R);
+                    store(codes.template code<is_exact>(i), group, group_scale(group), out + i * dims * R);
                 }
             }
         }
@@ -99,6 +103,7 @@ struct panel_decoder<Arch, prepacked<lookup<R>, Storage>> {
     }
 
 private:
+    static constexpr bool is_exact = weights::tables != table_kind::tensor || !simd::ignores_high_bits<Arch, weights::table_size>;
     static constexpr bool has_groups = weights::has_scale || weights::tables == table_kind::group;
 
     TESSERA_FORCE_INLINE floats group_scale(index_t g) const noexcept {

@@ -91,34 +91,60 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     }
     template <class Inputs>
     static void prepare(exec_type const&, operand const&, Inputs const&, state const&) noexcept {}
-    static index_t scratch_bytes(operand const& w, tile_size) noexcept {
-        return detail::decoded_bytes<Arch> + decoder::scratch_bytes(w.storage());
+    /// With many rows of x two panels are multiplied together, which shares the loads of x.
+    static constexpr index_t pair_rows = 9;
+    static index_t panel_scratch(operand const& w) noexcept {
+        return detail::decoded_bytes<Arch> + round_up(decoder::scratch_bytes(w.storage()), 64);
+    }
+    static index_t scratch_bytes(operand const& w, tile_size tile) noexcept {
+        return (tile.m >= pair_rows ? 2 : 1) * panel_scratch(w);
     }
 
     template <class Inputs>
     static void accumulate(operand const& w, Inputs const& inputs, state const&, product_task const& task,
                            std::byte* scratch) noexcept {
         form const& x = inputs.template get<form>();
-        auto* const columns = reinterpret_cast<float*>(scratch);
         if (w.cols() == 0) return;
-        decoder panels{w.storage(), scratch + detail::decoded_bytes<Arch>};
-        for (index_t p = task.n0 / R; p * R < task.n1; ++p) {
-            panels.start(p);
-            for (index_t k0 = 0; k0 < w.cols(); k0 += detail::decoded_columns) {
-                index_t const k1 = minimum(k0 + detail::decoded_columns, w.cols());
-                panels.decode(k0, k1, columns);
-                float const* const panel[1] = {columns};
-                detail::for_row_blocks<detail::dense_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-                    simd::floats<Arch> result[MR][1];
-                    detail::product_panels_dense<Arch, float, MR, 1>(panel, R, k1 - k0, x.row(m) + k0, x.stride, result);
-                    for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i][0]);
-                });
-            }
+        if (task.m1 - task.m0 < pair_rows) {
+            decoder panels[1] = {at(w, scratch)};
+            for (index_t p = task.n0 / R; p * R < task.n1; ++p) multiply<1>(w, panels, x, task, p, scratch);
+        } else {
+            decoder panels[2] = {at(w, scratch), at(w, scratch + panel_scratch(w))};
+            index_t p = task.n0 / R;
+            for (; (p + 1) * R < task.n1; p += 2) multiply<2>(w, panels, x, task, p, scratch);
+            decoder last[1] = {panels[0]};
+            if (p * R < task.n1) multiply<1>(w, last, x, task, p, scratch);
         }
     }
 
     static std::string describe(operand const& w, index_t) {
         return decoder::name(w.storage()) + ", float multiply-add on decoded columns";
+    }
+
+private:
+    static decoder at(operand const& w, std::byte* scratch) noexcept {
+        return decoder{w.storage(), scratch + detail::decoded_bytes<Arch>};
+    }
+    /// acc += x times panels p ... p + NP, whose rows may go beyond the last.
+    template <int NP>
+    static void multiply(operand const& w, decoder (&panels)[NP], form const& x, product_task const& task, index_t p,
+                         std::byte* scratch) noexcept {
+        float* decoded[NP];
+        float const* column[NP];
+        for (int q = 0; q < NP; ++q) {
+            panels[q].start(p + q);
+            column[q] = decoded[q] = reinterpret_cast<float*>(scratch + q * panel_scratch(w));
+        }
+        for (index_t k0 = 0; k0 < w.cols(); k0 += detail::decoded_columns) {
+            index_t const k1 = minimum(k0 + detail::decoded_columns, w.cols());
+            for (int q = 0; q < NP; ++q) panels[q].decode(k0, k1, decoded[q]);
+            detail::for_row_blocks<detail::dense_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+                simd::floats<Arch> result[MR][NP];
+                detail::product_panels_dense<Arch, float, MR, NP>(column, R, k1 - k0, x.row(m) + k0, x.stride, result);
+                for (int i = 0; i < MR; ++i)
+                    for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[i][q]);
+            });
+        }
     }
 };
 

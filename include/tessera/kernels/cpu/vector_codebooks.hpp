@@ -55,16 +55,11 @@ private:
     /// R numbers from R / Piece vectors of `numbers`, of each the Piece from `first` on.
     template <index_t Piece>
     TESSERA_FORCE_INLINE static floats load(fp16 const* numbers, std::byte const* codes, index_t bytes, index_t vector, index_t first) noexcept {
-        if constexpr (Piece == R) {
-            return simd::load<Arch>(numbers + static_cast<index_t>(weights::read(codes, bytes)) * vector + first);
-        } else {
-            alignas(64) fp16 row[R];
+        fp16 const* piece[R / Piece];
 #pragma GCC unroll 4
-            for (index_t j = 0; j < R / Piece; ++j)
-                std::memcpy(row + j * Piece, numbers + static_cast<index_t>(weights::read(codes + j * bytes, bytes)) * vector,
-                            Piece * sizeof(fp16));
-            return simd::load<Arch>(row);
-        }
+        for (index_t j = 0; j < R / Piece; ++j)
+            piece[j] = numbers + static_cast<index_t>(weights::read(codes + j * bytes, bytes)) * vector + first;
+        return simd::load_pieces<Arch, Piece>(piece);
     }
     template <index_t Piece>
     TESSERA_FORCE_INLINE void store_column(index_t k, codebook_layout const& s, float* out) const noexcept {
@@ -72,7 +67,7 @@ private:
         std::byte const* const codes = panel_ + c.codes;
         simd::prefetch(codes + prefetch_distance);
         index_t const ib = weights::index_bytes(s.index_bits);
-        index_t const first = row_ % s.vector;
+        index_t const first = Piece == R ? row_ % s.vector : 0;
         floats value = load<Piece>(w_.centroids() + c.centroid, codes, ib, s.vector, first);
         if (s.residual_bits > 0)
             value = value + load<Piece>(w_.residuals() + c.residual, codes + R / Piece * ib, weights::index_bytes(s.residual_bits), s.vector, first);
