@@ -64,7 +64,8 @@ struct bipolar {
     }
 };
 
-/// Symmetric integers of one bit: -1 and 1.
+/// Symmetric integers of one bit: -1 and 1. Their best scale is the mean magnitude of the weights, not the largest: `quantize`
+/// finds it with `least_error_range` (quant/range.hpp).
 using int1 = bipolar<1>;
 
 static_assert(element_format<int1> && element_format<bipolar<8>>);
