@@ -41,6 +41,8 @@ struct quantize {};
 struct attention {};
 /// Its gradients: see kernels/attention_gradient.hpp.
 struct attention_gradient {};
+/// How much attention keys receive: see kernels/ref/attention_mass.hpp.
+struct attention_mass {};
 /// One token of one head into a KV cache: see kernels/ref/append.hpp.
 struct append {};
 

@@ -2,7 +2,8 @@
 #pragma once
 
 /// @file
-/// Codes of consecutive elements, packed as bitpack packs them, into the lanes of an integer register: 4 and 8 bits.
+/// Codes of consecutive elements, packed as bitpack packs them, into the lanes of an integer register: 4 and 8 bits; and their
+/// values, by a table.
 
 #include "memory.hpp"
 
@@ -42,6 +43,38 @@ TESSERA_FORCE_INLINE ints<Arch> unpack(std::uint8_t const* p) noexcept {
     alignas(64) std::int32_t code[lanes<Arch>];
     for (index_t i = 0; i < lanes<Arch>; ++i) code[i] = static_cast<std::int32_t>(bitpack::get<Bits>(p, i));
     return ints<Arch>::load_aligned(code);
+}
+
+/// Format::decode of every code.
+template <class Format>
+struct decoded_codes {
+    alignas(64) float values[1 << Format::bits];
+    constexpr decoded_codes() noexcept : values{} {
+        for (int c = 0; c < 1 << Format::bits; ++c) values[c] = Format::decode(static_cast<std::uint32_t>(c));
+    }
+};
+template <class Format>
+inline constexpr decoded_codes<Format> decoded_codes_of{};
+
+/// The values of lanes<Arch> codes from p on.
+template <class Arch, class Format>
+TESSERA_FORCE_INLINE floats<Arch> unpack_values(std::uint8_t const* p) noexcept {
+    float const* const table = decoded_codes_of<Format>.values;
+    ints<Arch> const codes = unpack<Arch, Format::bits>(p);
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        if constexpr (Format::bits == 4) return _mm512_maskz_permutexvar_ps(detail::every_lane, codes, _mm512_load_ps(table));
+        return _mm512_i32gather_ps(codes, table, 4);
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) return _mm256_i32gather_ps(table, codes, 4);
+#endif
+    alignas(64) std::int32_t index[lanes<Arch>];
+    alignas(64) float value[lanes<Arch>];
+    codes.store_aligned(index);
+    for (index_t i = 0; i < lanes<Arch>; ++i) value[i] = table[index[i]];
+    return floats<Arch>::load_aligned(value);
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd

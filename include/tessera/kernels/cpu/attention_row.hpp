@@ -5,20 +5,10 @@
 /// A row of a KV cache in a scheme (storage/kv_row.hpp) to floats: (value of the code - zero point) * scale, the bits of
 /// `kv_row::value`. Codes of 4 and 8 bits a register at a time, others one by one.
 
-#include "../../simd/decode.hpp"
 #include "../../simd/unpack.hpp"
 #include "../../storage/kv_row.hpp"
 
 namespace tessera::inline TESSERA_ABI::detail {
-
-/// What `simd::column_values` looks codes up in.
-template <class Format>
-struct kv_code_values {
-    static constexpr int bits = Format::bits;
-    static constexpr bool is_integer = false;
-    static constexpr int zero = 0;
-    static constexpr float value(std::uint32_t code) noexcept { return Format::decode(code); }
-};
 
 /// Elements [first, last) of a row of n.
 template <class Arch, class Scheme>
@@ -34,8 +24,7 @@ void decode_kv_row(std::uint8_t const* row, index_t n, index_t first, index_t la
         float const zero = layout::zero(row, n, g);
         if constexpr (bits == 4 || bits == 8)
             for (; i + width <= end && i * bits % 8 == 0; i += width) {
-                auto const codes = simd::unpack<Arch, bits>(row + i * bits / 8);
-                floats const x = simd::column_values<Arch, kv_code_values<typename layout::format>, bits>(codes, 0);
+                floats const x = simd::unpack_values<Arch, typename layout::format>(row + i * bits / 8);
                 simd::store<Arch>(to + (i - first), (x - floats(zero)) * floats(scale));
             }
         for (index_t const stop = bits == 4 && i < end && i % 2 != 0 ? i + 1 : end; i < stop; ++i)

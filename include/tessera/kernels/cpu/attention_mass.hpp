@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// How much attention keys receive, on the CPU: kernels/ref/attention_mass.hpp is the definition. A part of the keys of a KV
+/// head is one task, which no other adds to: the same bits for any number of threads.
+
+#include "../ref/attention_mass.hpp"
+#include "attention_decode.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+template <class Arch, class Parallel, class Arguments>
+struct kernel<op::attention_mass, cpu<Arch, Parallel>, Arguments> {
+    using exec_type = cpu<Arch, Parallel>;
+    using tile = detail::decode_tile<Arch>;
+    using floats = simd::floats<Arch>;
+    static constexpr index_t width = tile::width;
+    /// Rows of queries that are looked at together.
+    static constexpr index_t block = 64;
+
+    struct scratch_type {
+        float* queries; // [block][key_dim padded]
+        float* shifts;  // [block], log-sum-exps
+        float* scores;  // [tile::rows][tile::keys]
+        float* keys;    // [tile::keys][key_dim]
+        float* mass;    // [tile::keys]
+    };
+    using plan_type = scratch_type*; // (workers)
+
+    template <class Arena>
+    static plan_type plan(exec_type const& exec, attention_shape const& s, Arena& arena) {
+        index_t const workers = exec.parallel().concurrency();
+        auto* const p = arena.template carve<scratch_type>(workers);
+        for (index_t w = 0; w < workers; ++w) {
+            scratch_type r{};
+            r.queries = arena.template carve<float>(block, round_up(s.key_dim, width));
+            r.shifts = arena.template carve<float>(block);
+            r.scores = arena.template carve<float>(tile::rows * tile::keys + width);
+            r.keys = arena.template carve<float>(tile::keys, s.key_dim);
+            r.mass = arena.template carve<float>(tile::keys);
+            if (p != nullptr) p[w] = r;
+        }
+        return p;
+    }
+
+    static void run(exec_type const& exec, Arguments const& a, plan_type p) noexcept {
+        index_t const parts = ceil_div(a.kv.tokens, tile::part);
+        parallel_for(exec.parallel(), a.kv.kv_heads * parts, 1, [&](index_t task, index_t, index_t worker) noexcept {
+            index_t const first = task % parts * tile::part;
+            part(a, p[worker], task / parts, first, minimum(first + tile::part, a.kv.tokens));
+        });
+    }
+
+private:
+    static void part(Arguments const& a, scratch_type const& s, index_t kv_head, index_t first, index_t last) noexcept {
+        index_t const rows = a.q.extent(0) * a.shape().group();
+        for (index_t r0 = 0; r0 < rows; r0 += block) {
+            index_t const r1 = minimum(r0 + block, rows);
+            read_queries(a, s, kv_head, r0, r1);
+            for (index_t k = first; k < last; k += tile::keys) add(a, s, kv_head, r0, r1, k, minimum(k + tile::keys, last));
+        }
+    }
+
+    static index_t head(Arguments const& a, index_t kv_head, index_t row) noexcept {
+        return kv_head * a.shape().group() + row % a.shape().group();
+    }
+
+    static void read_queries(Arguments const& a, scratch_type const& s, index_t kv_head, index_t r0, index_t r1) noexcept {
+        index_t const stride = round_up(a.kv.key_dim, width);
+        for (index_t r = r0; r < r1; ++r) {
+            float* const to = s.queries + (r - r0) * stride;
+            index_t const h = head(a, kv_head, r);
+            index_t const i = r / a.shape().group();
+            if (a.kv.key_dim > 0) detail::read_row<Arch>(&a.q(i, h, 0), a.q.stride(2), a.kv.key_dim, a.scale, to);
+            for (index_t d = a.kv.key_dim; d < stride; ++d) to[d] = 0.0f;
+            s.shifts[r - r0] = a.log_sum_exp(h, i);
+        }
+    }
+
+    static void add(Arguments const& a, scratch_type const& s, index_t kv_head, index_t r0, index_t r1, index_t k0,
+                    index_t k1) noexcept {
+        index_t const n = k1 - k0;
+        index_t const stride = round_up(a.kv.key_dim, width);
+        for (index_t i = 0; i < n; ++i)
+            detail::stage_row<Arch>(a.kv.keys, kv_head, a.kv.slot(k0 + i), 0, a.kv.key_dim, s.keys + i * a.kv.key_dim);
+        for (index_t i = 0; i < tile::keys; ++i) s.mass[i] = 0.0f;
+        detail::cache_stream<float> const keys{s.keys, a.kv.key_dim, a.kv.key_dim};
+        auto const rows = [&](index_t r, auto count) noexcept {
+            detail::decode_scores<Arch, count>(s.queries + (r - r0) * stride, stride, keys, n, s.scores, {});
+            for (index_t j = 0; j < count; ++j) weigh(a, s, kv_head, r + j, s.shifts[r + j - r0], s.scores + j * tile::keys, k0, n);
+        };
+        index_t r = r0;
+        for (; r + tile::rows <= r1; r += tile::rows) rows(r, std::integral_constant<int, tile::rows>{});
+        for (; r < r1; ++r) rows(r, std::integral_constant<int, 1>{});
+        for (index_t i = 0; i < n; ++i) a.mass(kv_head, k0 + i) += s.mass[i];
+    }
+
+    /// Adds the weights of one row.
+    static void weigh(Arguments const& a, scratch_type const& s, index_t kv_head, index_t row, float shift, float const* scores,
+                      index_t k0, index_t n) noexcept {
+        if (shift == minus_infinity) return; // saw nothing
+        coord<floats> at{a.first_query() + row / a.shape().group(), a.kv.first_position + k0, floats(0.0f),
+                         detail::lane_index<Arch>(), head(a, kv_head, row), a.batch};
+        for (index_t i = 0; i < n; i += width, at.first_key += width) {
+            floats const x = a.score(simd::load<Arch>(scores + i), at);
+            floats const p = simd::softmax_weight(x - floats(shift));
+            simd::store<Arch>(s.mass + i, simd::load<Arch>(s.mass + i) + select(x == floats(minus_infinity), floats(0.0f), p));
+        }
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// The attention that keys receive, and caches that keep the best of them.
+
+#include "attention_support.hpp"
+
+#include <tessera/attention/heavy_hitters.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <numeric>
+
+namespace {
+
+using namespace attention_tests;
+
+using native = ts::cpu<ts::native_arch, ts::serial>;
+
+/// Keys are unit vectors and a query is the logarithm of its probabilities.
+ts::tensor<float, 3> query(std::initializer_list<float> const& p) {
+    ts::tensor<float, 3> q(1, 1, 4);
+    index_t d = 0;
+    for (float const x : p) q(0, 0, d++) = x > 0 ? std::log(x) : -100.0f;
+    return q;
+}
+ts::tensor<float, 3> unit(index_t d) {
+    ts::tensor<float, 3> k(1, 1, 4);
+    k(0, 0, d) = 1;
+    return k;
+}
+
+} // namespace
+
+TEST_CASE("attention_mass: what all queries give a key") {
+    auto const check = [](index_t queries, index_t keys, index_t group) {
+        auto const q = random_tensor(queries, 2 * group, 20, 1), k = random_tensor(keys, 2, 20, 2);
+        ts::kv_view const kv{k.view(), k.view()};
+        ts::tensor<float, 3> out(queries, 2 * group, 20);
+        ts::matrix<float> lse(2 * group, queries), expected(2, keys), mass(2, keys);
+        for (index_t i = 0; i < mass.size(); ++i) expected.data()[i] = mass.data()[i] = 1.0f; // it is added to
+        ts::attention(native{}, q, kv, out, ts::window{50}, lse);
+        ts::attention_mass(ts::reference{}, q, kv, lse, ts::window{50}, expected);
+        ts::attention_mass(native{}, q, kv, lse, ts::window{50}, mass);
+        // A weight's error is that of its score, below gamma(22) 20 here, of the log-sum-exp and the exponential.
+        double const each = ts::gamma(22, ts::unit_roundoff<float>) * 60 + 0x1p-18;
+        double total = 0;
+        for (index_t i = 0; i < mass.size(); ++i) {
+            double const e = expected.data()[i];
+            CHECK(std::fabs(mass.data()[i] - e) <= e * (each + ts::gamma(queries * group + 2, ts::unit_roundoff<float>)));
+            total += mass.data()[i] - 1.0;
+        }
+        index_t const seeing = std::min(queries, keys) * 2 * group; // queries before the first key see nothing
+        CHECK(total == doctest::Approx(static_cast<double>(seeing)).epsilon(1e-5));
+    };
+    check(1, 100, 4);
+    check(37, 1100, 3);
+    check(70, 20, 1);
+}
+
+TEST_CASE("heavy_hitters: by hand") {
+    ts::kv_cache<ts::key<float>, ts::value<ts::int8_per_token>> kv{4, 1, 4};
+    ts::heavy_hitters keeper{1, 4, 1, 1};
+    auto const step = [&](index_t d, std::initializer_list<float> const& p) {
+        ts::append(native{}, kv, unit(d), unit(d));
+        ts::tensor<float, 3> out(1, 1, 4);
+        ts::matrix<float> lse(1, 1);
+        auto const score = ts::scaled{1.0f} | ts::causal;
+        ts::attention(native{}, query(p), kv, out, score, lse);
+        keeper.observe(native{}, query(p), kv, lse, score);
+    };
+    step(0, {1});
+    step(1, {.6f, .4f});
+    step(2, {.2f, .3f, .5f});
+    float const scores[] = {1.8f, .7f, .5f};
+    for (index_t t = 0; t < 3; ++t) CHECK(keeper.score(0, t) == doctest::Approx(scores[t]).epsilon(1e-5));
+    keeper.evict(native{}, kv);
+    CHECK(kv.tokens() == 2);
+    CHECK(kv.view().keys(0, 0, 0) == 1.0f);
+    CHECK(kv.view().keys(0, 1, 2) == 1.0f);
+    CHECK(kv.view().values(0, 1, 2) == 1.0f);
+    step(3, {.1f, 0, .5f, .4f});
+    float const later[] = {1.9f, 1.0f, .4f};
+    for (index_t t = 0; t < 3; ++t) CHECK(keeper.score(0, t) == doctest::Approx(later[t]).epsilon(1e-5));
+    keeper.evict(native{}, kv);
+    CHECK(kv.view().keys(0, 0, 0) == 1.0f);
+    CHECK(kv.view().keys(0, 1, 3) == 1.0f);
+    keeper.evict(native{}, kv); // within the budget: nothing happens
+    CHECK(kv.tokens() == 2);
+    CHECK_THROWS_AS((ts::heavy_hitters{1, 4, -1, 1}), ts::shape_error);
+}
+
+TEST_CASE("heavy_hitters: every head keeps its own, the newest always, the older of equals") {
+    index_t const n = 40;
+    ts::kv_cache<ts::key<float>, ts::value<float>> kv{n, 3, 8};
+    auto const k = random_tensor(n, 3, 8, 1), q = random_tensor(n, 6, 8, 2);
+    ts::append(native{}, kv, k, k);
+    ts::tensor<float, 3> out(n, 6, 8);
+    ts::matrix<float> lse(6, n), mass(3, n);
+    ts::attention(native{}, q, kv, out, ts::causal, lse);
+    ts::heavy_hitters keeper{3, n, 5, 7};
+    keeper.observe(native{}, q, kv, lse, ts::causal);
+    ts::attention_mass(native{}, q, kv, lse, ts::causal, mass);
+    keeper.evict(native{}, kv);
+    CHECK(kv.tokens() == 12);
+    for (index_t h = 0; h < 3; ++h) {
+        std::vector<index_t> order(static_cast<std::size_t>(n - 7));
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) { return mass(h, a) > mass(h, b); });
+        order.resize(5);
+        std::sort(order.begin(), order.end());
+        for (index_t t = n - 7; t < n; ++t) order.push_back(t);
+        for (index_t t = 0; t < 12; ++t)
+            for (index_t d = 0; d < 8; ++d) CHECK(kv.view().keys(h, t, d) == k(order[static_cast<std::size_t>(t)], h, d));
+    }
+}
