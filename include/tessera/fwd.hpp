@@ -52,6 +52,10 @@ template <index_t N, index_t M, class T, class Granularity>
 class n_of_m;
 template <index_t N, index_t M, class T, class Granularity>
 class n_of_m_tensor;
+template <class Format, class Gain>
+class pvq_matrix;
+template <class Format, class Gain>
+class pvq_tensor;
 template <index_t R, index_t D>
 struct panel;
 template <class Layout, class Storage>
