@@ -106,7 +106,7 @@ private:
     constexpr void measure() noexcept {
         index_t bytes = 0;
         for (codebook_layout const& s : shape_.part) bytes += s.columns * column_bytes(s);
-        panel_bytes_ = round_up(bytes, 64);
+        panel_bytes_ = round_up(bytes + 1, 64); // codes of one byte are read as two
     }
 
     std::byte const* data_ = nullptr;

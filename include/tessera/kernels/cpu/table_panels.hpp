@@ -93,6 +93,46 @@ struct panel_decoder<Arch, prepacked<lookup<R>, Storage>> {
         }
     }
 
+    /// result[m] = the panel times a row of x each; codes are used as they are decoded, scales once for eight of them.
+    template <int MR>
+    void product(float const* const (&x)[MR], floats (&result)[MR]) const noexcept {
+        constexpr index_t octet = 8 * weights::dims;
+        for (floats& r : result) r = floats(0.0f);
+        for (index_t k = 0; k < w_.cols(); k += octet) {
+            std::byte const* const chunk = panel_ + w_.code_offset() + k / weights::chunk_columns * weights::chunk_bytes;
+            code_octet<Arch, weights::code_bits> const codes{chunk, static_cast<int>(k % weights::chunk_columns / octet)};
+            simd::prefetch(chunk + prefetch_distance);
+            index_t const g = k / w_.group();
+            if (k + octet <= minimum((g + 1) * w_.group(), w_.cols())) {
+                floats sum[MR];
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) {
+                    ints const code = codes.template code<is_exact>(i);
+#pragma GCC unroll 8
+                    for (int d = 0; d < dims; ++d) {
+                        floats const v = value(code, d, g);
+#pragma GCC unroll 4
+                        for (int m = 0; m < MR; ++m) {
+                            floats const a(x[m][k + i * dims + d]);
+                            sum[m] = i + d == 0 ? v * a : simd::fma(v, a, sum[m]);
+                        }
+                    }
+                }
+                for (int m = 0; m < MR; ++m)
+                    result[m] = weights::has_scale ? simd::fma(sum[m], group_scale(g), result[m]) : result[m] + sum[m];
+            } else { // a group, or the row, ends in here
+                for (int i = 0; i < 8; ++i)
+                    for (int d = 0; d < dims && k + i * dims + d < w_.cols(); ++d) {
+                        index_t const column = k + i * dims + d;
+                        index_t const here = column / w_.group();
+                        floats const v = value(codes.template code<is_exact>(i), d, here);
+                        for (int m = 0; m < MR; ++m)
+                            result[m] = simd::fma(weights::has_scale ? v * group_scale(here) : v, floats(x[m][column]), result[m]);
+                    }
+            }
+        }
+    }
+
     static std::string name(weights const& w) {
         return std::to_string(weights::code_bits) + "-bit codes of " +
                (dims == 1 ? std::string{"weights"} : std::to_string(dims) + "-vectors") + ", " +
@@ -112,19 +152,21 @@ private:
         else
             return static_cast<void>(g), floats(1.0f);
     }
+    /// Number d of a code, before its scale.
+    TESSERA_FORCE_INLINE floats value(ints const& code, int d, index_t g) const noexcept {
+        if constexpr (weights::tables == table_kind::tensor) {
+            auto const* const table = reinterpret_cast<float const*>(w_.data()) + d * weights::padded_size;
+            return simd::look_up<Arch, weights::table_size>(table, code);
+        } else {
+            index_t const at = weights::tables == table_kind::row ? 0 : g * R * weights::table_size;
+            return simd::gather<Arch>(reinterpret_cast<float const*>(panel_) + at, code + lane_, R);
+        }
+    }
     TESSERA_FORCE_INLINE void store(ints const& code, index_t g, floats const& scale, float* out) const noexcept {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int d = 0; d < dims; ++d) {
-            floats value;
-            if constexpr (weights::tables == table_kind::tensor) {
-                auto const* const table = reinterpret_cast<float const*>(w_.data()) + d * weights::padded_size;
-                value = simd::look_up<Arch, weights::table_size>(table, code);
-            } else {
-                index_t const at = weights::tables == table_kind::row ? 0 : g * R * weights::table_size;
-                value = simd::gather<Arch>(reinterpret_cast<float const*>(panel_) + at, code + lane_, R);
-            }
-            if constexpr (weights::has_scale) value = value * scale;
-            simd::store<Arch>(out + d * R, value);
+            floats const v = value(code, d, g);
+            simd::store<Arch>(out + d * R, weights::has_scale ? v * scale : v);
         }
     }
 

@@ -13,10 +13,11 @@
 ///         panel_decoder(w, scratch), scratch_bytes(w)             // for a task; scratch only where not placed
 ///         void start(p)                                           // panel p is next; placed: start_at(bytes, p), too
 ///         void decode(k0, k1, out) const                          // W(p R + r, k) at out[(k - k0) * R + r]; k0 % 256 == 0
+///         void product<MR>(x, result) const                       // may be left out: few rows of x at once, codes in registers
 ///         static std::string name(w)                              // for `describe`
 ///     };
 ///
-/// `lookup_panels` below is the base of those that are not placed: they pack a panel when its turn comes, so that placed and
+/// `packing_decoder` below is the base of those that are not placed: they pack a panel when its turn comes, so that placed and
 /// canonical operands give the same bits. Sums of 256 columns are added in order: results depend on the shape alone.
 /// `decode` may write whole chunks, up to column round_up(k1, 128).
 
@@ -61,6 +62,12 @@ public:
         inner_.start_at(panel_, p);
     }
     void decode(index_t k0, index_t k1, float* out) const noexcept { inner_.decode(k0, k1, out); }
+    template <int MR>
+    void product(float const* const (&x)[MR], simd::floats<Arch> (&result)[MR]) const noexcept
+        requires requires(panel_decoder<Arch, Weights> const& inner) { inner.template product<MR>(x, result); }
+    {
+        inner_.template product<MR>(x, result);
+    }
     static std::string name(Storage const& w) {
         return panel_decoder<Arch, weights>::name(shape(w, nullptr)) + " packed on the fly";
     }
@@ -93,6 +100,8 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     static void prepare(exec_type const&, operand const&, Inputs const&, state const&) noexcept {}
     /// With many rows of x two panels are multiplied together, which shares the loads of x.
     static constexpr index_t pair_rows = 9;
+    /// Most rows with which codes are multiplied as they are decoded.
+    static constexpr index_t few_rows = 4;
     static index_t panel_scratch(operand const& w) noexcept {
         return detail::decoded_bytes<Arch> + round_up(decoder::scratch_bytes(w.storage()), 64);
     }
@@ -105,6 +114,8 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
                            std::byte* scratch) noexcept {
         form const& x = inputs.template get<form>();
         if (w.cols() == 0) return;
+        if constexpr (requires(decoder const& d, float const* const(&one)[1], simd::floats<Arch>(&result)[1]) { d.template product<1>(one, result); })
+            if (task.m1 - task.m0 <= few_rows) return multiply_few(w, x, task, scratch);
         if (task.m1 - task.m0 < pair_rows) {
             decoder panels[1] = {at(w, scratch)};
             for (index_t p = task.n0 / R; p * R < task.n1; ++p) multiply<1>(w, panels, x, task, p, scratch);
@@ -124,6 +135,19 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
 private:
     static decoder at(operand const& w, std::byte* scratch) noexcept {
         return decoder{w.storage(), scratch + detail::decoded_bytes<Arch>};
+    }
+    static void multiply_few(operand const& w, form const& x, product_task const& task, std::byte* scratch) noexcept {
+        decoder panel = at(w, scratch);
+        for (index_t p = task.n0 / R; p * R < task.n1; ++p) {
+            panel.start(p);
+            detail::for_row_blocks<few_rows>(task.m0, task.m1, [&]<int MR>(index_t m) {
+                float const* row[MR];
+                for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
+                simd::floats<Arch> result[MR];
+                panel.template product<MR>(row, result);
+                for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, p * R, result[i]);
+            });
+        }
     }
     /// acc += x times panels p ... p + NP, whose rows may go beyond the last.
     template <int NP>

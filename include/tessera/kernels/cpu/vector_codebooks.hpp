@@ -31,17 +31,15 @@ struct panel_decoder<Arch, prepacked<code_panels<R>, vector_codebooks>> {
     }
 
     void decode(index_t k0, index_t k1, float* out) const noexcept {
-        for (index_t k = k0; k < k1; ++k, out += R) {
-            codebook_layout const& s = w_.shape().part[w_.columns()[k].part];
-            if (s.vector == 8 && R == 16)
-                store_column<8>(k, s, out);
-            else if (s.vector == 4 && R >= 8)
-                store_column<4>(k, s, out);
-            else if (s.vector % R == 0)
-                store_column<R>(k, s, out);
-            else
-                for (index_t r = 0; r < R; ++r) out[r] = w_.element(panel_, row_ + r, k);
-        }
+        int const vector = w_.shape().part[1].vector;
+        if (R == 16 && vector == 8)
+            decode_columns<minimum(8, R)>(k0, k1, out);
+        else if (R >= 8 && vector == 4)
+            decode_columns<minimum(4, R)>(k0, k1, out);
+        else if (vector % R == 0)
+            decode_columns<R>(k0, k1, out);
+        else
+            for (index_t k = k0; k < k1; ++k) by_element(k, out + (k - k0) * R);
     }
 
     static std::string name(weights const& w) {
@@ -52,26 +50,51 @@ struct panel_decoder<Arch, prepacked<code_panels<R>, vector_codebooks>> {
     }
 
 private:
+    void by_element(index_t k, float* out) const noexcept {
+        for (index_t r = 0; r < R; ++r) out[r] = w_.element(panel_, row_ + r, k);
+    }
+    /// Codes of one or two bytes without a branch: two bytes, and a mask.
+    struct code_reader {
+        index_t bytes;
+        std::uint32_t mask;
+        explicit code_reader(int bits) noexcept : bytes{weights::index_bytes(bits)}, mask{bytes == 1 ? 0xffu : 0xffffu} {}
+        TESSERA_FORCE_INLINE index_t operator()(std::byte const* codes, index_t i) const noexcept {
+            std::uint16_t two;
+            std::memcpy(&two, codes + i * bytes, sizeof two);
+            return static_cast<index_t>(two & mask);
+        }
+    };
     /// R numbers from R / Piece vectors of `numbers`, of each the Piece from `first` on.
     template <index_t Piece>
-    TESSERA_FORCE_INLINE static floats load(fp16 const* numbers, std::byte const* codes, index_t bytes, index_t vector, index_t first) noexcept {
+    TESSERA_FORCE_INLINE static floats load(fp16 const* numbers, std::byte const* codes, code_reader const& read, index_t vector, index_t first) noexcept {
         fp16 const* piece[R / Piece];
 #pragma GCC unroll 4
-        for (index_t j = 0; j < R / Piece; ++j)
-            piece[j] = numbers + static_cast<index_t>(weights::read(codes + j * bytes, bytes)) * vector + first;
+        for (index_t j = 0; j < R / Piece; ++j) piece[j] = numbers + read(codes, j) * (Piece == R ? vector : Piece) + first;
         return simd::load_pieces<Arch, Piece>(piece);
     }
+    /// Columns of the part whose vectors are Piece, or a multiple of R, long; outliers number by number.
     template <index_t Piece>
-    TESSERA_FORCE_INLINE void store_column(index_t k, codebook_layout const& s, float* out) const noexcept {
-        auto const& c = w_.columns()[k];
-        std::byte const* const codes = panel_ + c.codes;
-        simd::prefetch(codes + prefetch_distance);
-        index_t const ib = weights::index_bytes(s.index_bits);
+    void decode_columns(index_t k0, index_t k1, float* out) const noexcept {
+        codebook_layout const s = w_.shape().part[1];
+        code_reader const index{s.index_bits};
+        code_reader const residual_index{s.residual_bits};
         index_t const first = Piece == R ? row_ % s.vector : 0;
-        floats value = load<Piece>(w_.centroids() + c.centroid, codes, ib, s.vector, first);
-        if (s.residual_bits > 0)
-            value = value + load<Piece>(w_.residuals() + c.residual, codes + R / Piece * ib, weights::index_bytes(s.residual_bits), s.vector, first);
-        simd::store<Arch>(out, simd::fma(floats(c.scale), value, floats(c.bias)));
+        auto const* const columns = w_.columns();
+        fp16 const* const centroids = w_.centroids();
+        fp16 const* const residuals = w_.residuals();
+        for (index_t k = k0; k < k1; ++k, out += R) {
+            auto const& c = columns[k];
+            if (c.part == 0) {
+                by_element(k, out);
+                continue;
+            }
+            std::byte const* const codes = panel_ + c.codes;
+            simd::prefetch(codes + prefetch_distance);
+            floats value = load<Piece>(centroids + c.centroid, codes, index, s.vector, first);
+            if (s.residual_bits > 0)
+                value = value + load<Piece>(residuals + c.residual, codes + R / Piece * index.bytes, residual_index, s.vector, first);
+            simd::store<Arch>(out, simd::fma(floats(c.scale), value, floats(c.bias)));
+        }
     }
 
     weights w_;
