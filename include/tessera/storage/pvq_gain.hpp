@@ -45,6 +45,7 @@ struct gain_code {
 template <class Gain>
 struct pvq_gains;
 
+/// One array.
 template <class T>
 struct pvq_gains<gain_as<T>> {
     T const* gains = nullptr; ///< (n, groups)
@@ -58,6 +59,7 @@ struct pvq_gains<gain_as<T>> {
     }
 };
 
+/// Codes, norms and levels.
 template <int Bits>
 struct pvq_gains<gain_code<Bits>> {
     std::uint8_t const* codes = nullptr; ///< rows `bitpack::bytes(groups, Bits)` apart

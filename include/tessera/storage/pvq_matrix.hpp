@@ -219,6 +219,7 @@ struct pvq_strip {
     constexpr index_t cols() const noexcept { return column_count; }
 };
 
+/// A strip has the codes of its matrix.
 template <class Format, class Gain, index_t R>
 struct code_source<pvq_strip<Format, Gain, R>> : code_source<pvq_matrix<Format, Gain>> {
     using storage = pvq_strip<Format, Gain, R>;
