@@ -9,6 +9,7 @@
 ///
 /// then logits = W rms_norm(x), where W is `output.weight` or, in its absence, the embedding table.
 
+#include "backend.hpp"
 #include "hyperparameters.hpp"
 #include "kv_memory.hpp"
 #include "projection.hpp"
@@ -317,5 +318,8 @@ ts::matrix_view<float const> llama<Exec, Parts>::forward(std::span<token_id cons
     head_.apply(exec_, normed, logits);
     return logits;
 }
+
+/// In model.cpp, which programs link.
+extern template class llama<backend>;
 
 } // namespace generate
