@@ -9,11 +9,10 @@
 /// * `add_row(n, out)`: out += row n, decoded;
 /// * `op<Preparation>()`: the linear operator that multiplies by it, a view.
 ///
-/// A quantiser of your own is such a class (see `microscaled`). The last two are compositions: what is added to a base is one
+/// A quantiser of your own is such a class (see `narrowed`). The last two are compositions: what is added to a base is one
 /// more term of the operator, multiplied in the same pass.
 
 #include <tessera/core/philox.hpp>
-#include <tessera/numerics/fp8.hpp>
 #include <tessera/operators/linear_operator.hpp>
 #include <tessera/quant/quantize.hpp>
 #include <tessera/sparse/sparsify.hpp>
@@ -55,12 +54,13 @@ ts::matrix<float> error_of(weight_view const& w, Encoding const& encoding) {
 
 } // namespace detail
 
-/// A scheme of the library, every weight rounded to the nearest.
-template <class Scheme>
+/// A scheme of the library, every weight rounded to the nearest; `Range` is what scales cover.
+template <class Scheme, class Range = ts::min_max_range>
 class rounded {
 public:
     static constexpr index_t multiple = 1;
-    explicit rounded(weight_view const& w) : stored_{ts::quantize<Scheme>(w)} {}
+    explicit rounded(weight_view const& w)
+        : stored_{ts::quantize<Scheme>(ts::cpu<ts::native_arch, ts::serial>{}, w, Range{})} {}
     index_t bytes() const { return stored_.bytes(); }
     void add_row(index_t n, float* out) const { detail::add_elements(stored_.view(), n, stored_.cols(), out); }
     template <class Preparation>
@@ -70,48 +70,6 @@ public:
 
 private:
     ts::quantized_tensor<Scheme> stored_;
-};
-
-/// Blocks of OCP Microscaling 1.0: 32 small floats and a power of two, chosen by the standard's rule (section 6.3): the
-/// exponent of the largest weight less that of the format's largest number. What lies beyond that number saturates.
-template <class Format>
-class microscaled {
-    using scheme_type = ts::scheme<Format, ts::group<32>, ts::e8m0>;
-
-public:
-    static constexpr index_t multiple = 1;
-    explicit microscaled(weight_view const& w) : stored_{w.extent(0), w.extent(1)} {
-        index_t const cols = w.extent(1);
-        index_t group = 0;
-        for (index_t n = 0; n < w.extent(0); ++n)
-            for (index_t first = 0; first < cols; first += 32) {
-                index_t const last = ts::minimum(first + 32, cols);
-                float largest = 0;
-                bool is_finite = true;
-                for (index_t k = first; k < last; ++k) {
-                    float const magnitude = std::fabs(w(n, k));
-                    is_finite = is_finite && magnitude <= std::numeric_limits<float>::max();
-                    largest = magnitude > largest ? magnitude : largest;
-                }
-                int const exponent = is_finite && largest > 0 ? std::ilogb(largest) - std::ilogb(Format::max_magnitude) : 0;
-                int const code = !is_finite ? 255 : exponent < -127 ? 0 : exponent + 127; // 255 is NaN
-                stored_.scales()[group++] = ts::e8m0::from_bits(static_cast<std::uint8_t>(code));
-                float const inverse = std::ldexp(1.0f, 127 - code);
-                for (index_t k = first; k < last; ++k)
-                    ts::bitpack::set<Format::bits>(
-                        stored_.codes() + n * ts::bitpack::bytes(cols, Format::bits), k,
-                        Format::encode(w(n, k) * inverse, ts::rounding::nearest_even, ts::overflow::saturate));
-            }
-    }
-    index_t bytes() const { return stored_.bytes(); }
-    void add_row(index_t n, float* out) const { detail::add_elements(stored_.view(), n, stored_.cols(), out); }
-    template <class Preparation>
-    auto op() const {
-        return ts::linear<ts::quantized<scheme_type>, Preparation>{stored_.view()};
-    }
-
-private:
-    ts::quantized_tensor<scheme_type> stored_;
 };
 
 /// A block format of GGUF's files.

@@ -6,9 +6,11 @@
 /// second for each form of x.
 
 #include "scheme.hpp"
+#include "vector_encodings.hpp"
 
 #include <tessera/numerics/fp6_fp4.hpp>
 #include <tessera/numerics/fp8.hpp>
+#include <tessera/quant/ternary.hpp>
 
 namespace compress {
 
@@ -30,11 +32,13 @@ using integers = schemes<family::integer,
     quick_row<"int4 g32", symmetric<ts::int4, 32>, per_32>,
     row<"int4 g64", symmetric<ts::int4, 64>, per_32>,
     row<"int4 g128", symmetric<ts::int4, 128>, ts::as_is, per_32>,
+    row<"int4 g128, least error", rounded<ts::int4_g128, ts::least_error_range>, per_32>,
     quick_row<"uint4 g32 affine", with_zero_points<ts::uint4, 32>, per_32>,
     row<"uint4 g128 affine", with_zero_points<ts::uint4, 128>, ts::as_is, per_32>,
     quick_row<"int3 g32", symmetric<ts::int3, 32>, per_32>,
     row<"uint3 g32 affine", with_zero_points<ts::uint3, 32>, per_32>,
-    row<"uint2 g32 affine", with_zero_points<ts::uint2, 32>, per_32>>;
+    row<"uint2 g32 affine", with_zero_points<ts::uint2, 32>, per_32>,
+    row<"ternary g128, least error", rounded<ts::ternary_g128, ts::least_error_range>, per_32>>;
 
 using gguf_blocks = schemes<family::gguf,
     row<"Q8_0", blocks<ts::q8_0>, per_32>,
@@ -47,21 +51,30 @@ using gguf_blocks = schemes<family::gguf,
     row<"Q4_K", blocks<ts::q4_k>, per_32>,
     row<"Q3_K", blocks<ts::q3_k>, per_32>,
     row<"Q2_K", blocks<ts::q2_k>, per_32>,
-    row<"IQ4_NL", blocks<ts::iq4_nl>, ts::as_is>,
-    row<"IQ4_XS", blocks<ts::iq4_xs>, ts::as_is>,
-    row<"IQ3_S", blocks<ts::iq3_s>, ts::as_is>,
-    row<"IQ2_S", blocks<ts::iq2_s>, ts::as_is>>;
+    row<"IQ4_NL", blocks<ts::iq4_nl>, per_32>,
+    row<"IQ4_XS", blocks<ts::iq4_xs>, per_32>,
+    row<"IQ3_S", blocks<ts::iq3_s>, per_32>,
+    row<"IQ2_S", blocks<ts::iq2_s>, per_32>>;
 
 using small_floats = schemes<family::floating,
     row<"fp16", narrowed<ts::fp16>, ts::as_is>,
     row<"bf16", narrowed<ts::bf16>, ts::as_is>,
     row<"e4m3 per channel", one_scale_a_row<ts::e4m3fn>, ts::as_is>,
     row<"e5m2 per channel", one_scale_a_row<ts::e5m2>, ts::as_is>,
-    row<"MXFP6 e2m3", microscaled<ts::e2m3>, ts::as_is>,
-    row<"MXFP6 e3m2", microscaled<ts::e3m2>, ts::as_is>,
-    row<"MXFP4 e2m1", microscaled<ts::e2m1>, ts::as_is>,
+    row<"MXFP6 e2m3", rounded<ts::mx_e2m3>, ts::as_is>,
+    row<"MXFP6 e3m2", rounded<ts::mx_e3m2>, ts::as_is>,
+    row<"MXFP4 e2m1", rounded<ts::mx_e2m1>, ts::as_is>,
+    row<"NVFP4", rounded<ts::nv_e2m1>, ts::as_is>,
     row<"e2m1 g32", symmetric<ts::e2m1, 32>, ts::as_is>,
     quick_row<"nf4 g64", rounded<ts::nf4_g64>, ts::as_is>>;
+
+// Drawn as codebooks, which they are.
+using vector_codes = schemes<family::floating,
+    row<"HIGGS, 2 x 4 bits", grid_points<2, 8>, ts::as_is>,
+    row<"HIGGS, 2 x 3 bits", grid_points<2, 6>, ts::as_is>,
+    row<"HIGGS, 2 x 2 bits", grid_points<2, 4>, ts::as_is>,
+    row<"PVQ 32, 96 bits", pyramid<ts::pvq<32, ts::pvq_pulses(32, 96), 7>, 4>, per_32>,
+    row<"PVQ 32, 64 bits", pyramid<ts::pvq<32, ts::pvq_pulses(32, 64), 3>, 4>, per_32>>;
 
 using compositions = schemes<family::composed,
     row<"int4 g128 + 0.5% outliers", with_outliers<symmetric<ts::int4, 128>, 5>, per_32>,
@@ -72,6 +85,7 @@ using compositions = schemes<family::composed,
 void add_integers(std::vector<scheme>& out);
 void add_gguf_blocks(std::vector<scheme>& out);
 void add_small_floats(std::vector<scheme>& out);
+void add_vector_codes(std::vector<scheme>& out);
 void add_compositions(std::vector<scheme>& out);
 
 } // namespace compress

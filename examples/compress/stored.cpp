@@ -35,7 +35,7 @@ std::vector<ts::any_operator<backend>> place_stored(backend const& exec, tensors
         ts::buffer<std::byte> bytes;
         auto const whole = generate::detail::stack(stack.subspan(i, end - i), bytes);
         out.push_back(generate::detail::with_storage(whole, [&]<class Storage>(Storage const& w) {
-            if constexpr (generate::detail::has_integers<Storage>)
+            if constexpr (ts::coded_storage<Storage>)
                 if (x != form::float32)
                     return ts::erase(exec, ts::place(exec, ts::linear<Storage, ts::int8_per_group<32>>{w}, arena));
             return ts::erase(exec, ts::place(exec, ts::linear<Storage>{w}, arena));

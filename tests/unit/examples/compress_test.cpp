@@ -49,7 +49,7 @@ TEST_CASE("encodings: bytes are what the format says, tails included") {
     CHECK(rounded<ts::uint4_g32>{w.view()}.bytes() == 5 * (96 / 2 + 3 * 3));
     CHECK(blocks<ts::q4_1>{w.view()}.bytes() == 5 * 3 * 20);
     CHECK(narrowed<ts::fp16>{w.view()}.bytes() == 5 * 96 * 2);
-    CHECK(microscaled<ts::e2m1>{w.view()}.bytes() == 5 * (96 / 2 + 3));
+    CHECK(rounded<ts::mx_e2m1>{w.view()}.bytes() == 5 * (96 / 2 + 3));
     CHECK(with_low_rank<int3_g32, 2>{w.view()}.bytes() == int3_g32{w.view()}.bytes() + 2 * 2 * (5 + 96));
     // 480 weights, 1 % of them: 5 of fp16 with a column each, and where rows begin.
     CHECK(with_outliers<int3_g32, 10>{w.view()}.bytes() > int3_g32{w.view()}.bytes() + 5 * 6);
@@ -62,23 +62,23 @@ TEST_CASE("encodings: what is on the grid stays") {
     CHECK(noise(w, narrowed<ts::bf16>{w.view()}) == 0);
     constexpr float six_bits[] = {0, 0.25f, -7.5f, 1, 6.5f, -3};
     for (index_t i = 0; i < w.size(); ++i) w.data()[i] = six_bits[i % 6];
-    CHECK(noise(w, microscaled<ts::e2m3>{w.view()}) == 0);
+    CHECK(noise(w, rounded<ts::mx_e2m3>{w.view()}) == 0);
     for (index_t i = 0; i < w.size(); ++i) w.data()[i] *= 0x1p-9f;
-    CHECK(noise(w, microscaled<ts::e2m3>{w.view()}) == 0);
+    CHECK(noise(w, rounded<ts::mx_e2m3>{w.view()}) == 0);
 }
 
 TEST_CASE("encodings: powers of two as scales, at the ends of what they can be") {
     ts::matrix<float> w{1, 33};
     for (index_t i = 0; i < 33; ++i) w(0, i) = 0;
-    CHECK(noise(w, microscaled<ts::e2m1>{w.view()}) == 0);
+    CHECK(noise(w, rounded<ts::mx_e2m1>{w.view()}) == 0);
     w(0, 0) = 1e-44f; // its scale would be below the smallest
-    CHECK(noise(w, microscaled<ts::e2m1>{w.view()}) <= 1e-44);
+    CHECK(noise(w, rounded<ts::mx_e2m1>{w.view()}) <= 1e-44);
     w(0, 0) = std::numeric_limits<float>::max(); // saturates: 6 times 2^125
-    ts::matrix<float> const error = compress::detail::error_of(w.view(), microscaled<ts::e2m1>{w.view()});
+    ts::matrix<float> const error = compress::detail::error_of(w.view(), rounded<ts::mx_e2m1>{w.view()});
     CHECK(std::fabs(error(0, 0)) <= 0.25f * std::numeric_limits<float>::max());
     w(0, 1) = std::numeric_limits<float>::infinity();
     float row[33] = {};
-    microscaled<ts::e2m1>{w.view()}.add_row(0, row);
+    rounded<ts::mx_e2m1>{w.view()}.add_row(0, row);
     CHECK(std::isnan(row[5]));
     CHECK(row[32] == 0); // another block
 }
