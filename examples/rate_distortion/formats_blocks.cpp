@@ -34,7 +34,17 @@ void add_blocks(std::vector<format>& out) {
     out.push_back(blocks<ts::iq4_xs>("IQ4_XS"));
     out.push_back(blocks<ts::tq2_0>("TQ2_0"));
     out.push_back(blocks<ts::tq1_0>("TQ1_0"));
+    out.push_back(blocks<ts::q2_0>("Q2_0"));
     out.push_back(blocks<ts::q1_0>("Q1_0"));
+    out.push_back(blocks<ts::gguf_mxfp4>("MXFP4 of GGUF"));
+    out.push_back(blocks<ts::gguf_nvfp4>("NVFP4 of GGUF"));
+    out.push_back(blocks<ts::iq3_s>("IQ3_S"));
+    out.push_back(blocks<ts::iq3_xxs>("IQ3_XXS"));
+    out.push_back(blocks<ts::iq2_s>("IQ2_S"));
+    out.push_back(blocks<ts::iq2_xs>("IQ2_XS"));
+    out.push_back(blocks<ts::iq2_xxs>("IQ2_XXS"));
+    out.push_back(blocks<ts::iq1_m>("IQ1_M"));
+    out.push_back(blocks<ts::iq1_s>("IQ1_S"));
 }
 
 } // namespace rate_distortion

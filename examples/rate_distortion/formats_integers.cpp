@@ -3,6 +3,7 @@
 #include "format.hpp"
 
 #include <tessera/numerics/bipolar.hpp>
+#include <tessera/quant/double_rounding.hpp>
 #include <tessera/quant/ternary.hpp>
 
 namespace rate_distortion {
@@ -28,6 +29,9 @@ void add_integers(std::vector<format>& out) {
     out.push_back(scheme<ts::int4_g128>("int4 g128, Lloyd-Max range", integer, ts::lloyd_max_range{}));
     out.push_back(scheme<ts::int4_g128>("int4 g128, least error", integer, ts::least_error_range{}));
     out.push_back(scheme<ts::scheme<ts::int4, ts::group<32>, ts::two_level<ts::int6, ts::group<256>, ts::fp16>>>("int4 g32, int6 scales", integer));
+    out.push_back(row("int4 of int8 g32, rounded twice", integer, [](weight_view const& w) {
+        return ts::switch_width<ts::int4>(ts::quantize<grouped<ts::int8, 32>>(exec_type{}, w));
+    }));
     out.push_back(scheme<with_zero_points<ts::uint4, 32>>("uint4 g32 affine", integer));
     out.push_back(scheme<with_zero_points<ts::uint4, 128>>("uint4 g128 affine", integer));
     out.push_back(scheme<grouped<ts::int3, 32>>("int3 g32", integer));
