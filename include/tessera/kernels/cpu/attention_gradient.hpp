@@ -56,7 +56,7 @@ void product_tile(broadcast_operand const& b, float const* x, index_t x_stride, 
 
 /// The same for any number of rows and registers.
 template <class Arch, bool Adds>
-void product(broadcast_operand const& b, float const* x, index_t x_stride, index_t depth, float* s, index_t s_stride,
+void broadcast_product(broadcast_operand const& b, float const* x, index_t x_stride, index_t depth, float* s, index_t s_stride,
              index_t rows, index_t registers) noexcept {
     constexpr int most = attention_tile<Arch>::vectors;
     constexpr index_t width = simd::lanes<Arch>;
@@ -279,18 +279,18 @@ private:
         index_t const n = k1 - k0;
         float* const keys = s_.keys + offset * key_dim_;
         float* const values = s_.values + offset * value_dim_;
-        product<Arch, false>({keys, key_dim_, 1}, of(s_.qt, t, key_dim_), tile::queries, a_.kv.key_dim, s_.raw, tile::queries,
+        broadcast_product<Arch, false>({keys, key_dim_, 1}, of(s_.qt, t, key_dim_), tile::queries, a_.kv.key_dim, s_.raw, tile::queries,
                              n, tile::vectors);
         for (index_t m = 0; m < tile::vectors; ++m) weigh(t, m, k0, k1);
         if (special_) take_out_hidden(n, keys, values);
-        product<Arch, false>({values, value_dim_, 1}, of(s_.gt, t, value_dim_), tile::queries, a_.kv.value_dim, s_.d_weights,
+        broadcast_product<Arch, false>({values, value_dim_, 1}, of(s_.gt, t, value_dim_), tile::queries, a_.kv.value_dim, s_.d_weights,
                              tile::queries, n, tile::vectors);
-        product<Arch, true>({s_.weights, tile::queries, 1}, of(s_.g, t, value_dim_), value_dim_, tile::queries,
+        broadcast_product<Arch, true>({s_.weights, tile::queries, 1}, of(s_.g, t, value_dim_), value_dim_, tile::queries,
                             s_.dv + offset * value_dim_, value_dim_, n, value_dim_ / width);
         for (index_t m = 0; m < tile::vectors; ++m) differentiate(t, m, k0, k1);
-        product<Arch, true>({s_.d_weights, tile::queries, 1}, of(s_.q, t, key_dim_), key_dim_, tile::queries,
+        broadcast_product<Arch, true>({s_.d_weights, tile::queries, 1}, of(s_.q, t, key_dim_), key_dim_, tile::queries,
                             s_.dk + offset * key_dim_, key_dim_, n, key_dim_ / width);
-        product<Arch, true>({keys, 1, key_dim_}, s_.d_weights, tile::queries, n, of(s_.dqt, t, key_dim_), tile::queries,
+        broadcast_product<Arch, true>({keys, 1, key_dim_}, s_.d_weights, tile::queries, n, of(s_.dqt, t, key_dim_), tile::queries,
                             a_.kv.key_dim, tile::vectors);
     }
 
