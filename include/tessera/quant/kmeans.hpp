@@ -21,7 +21,7 @@ public:
     /// @param weight null: 1 each. Weights of which none is above 0 count as 1. Equal numbers keep their order.
     sorted_samples(float const* value, float const* weight, index_t n) : order_(static_cast<std::size_t>(n)) {
         for (index_t i = 0; i < n; ++i) order_[static_cast<std::size_t>(i)] = i;
-        std::stable_sort(order_.begin(), order_.end(), [&](index_t a, index_t b) { return value[a] < value[b]; });
+        std::sort(order_.begin(), order_.end(), [&](index_t a, index_t b) { return value[a] < value[b] || (value[a] == value[b] && a < b); });
         double total = 0;
         for (index_t i = 0; weight != nullptr && i < n; ++i) total += static_cast<double>(weight[i]);
         bool const is_weighted = weight != nullptr && total > 0;

@@ -197,7 +197,11 @@ private:
             }
         }
         if (importance_.empty() && options_.outliers == 0) return; // in their order
-        std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) { return rank[static_cast<std::size_t>(a)] > rank[static_cast<std::size_t>(b)]; });
+        std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+            double const one = rank[static_cast<std::size_t>(a)];
+            double const two = rank[static_cast<std::size_t>(b)];
+            return one > two || (one == two && a < b);
+        });
         for (index_t at = 0; at < k; ++at) q.positions()[order[static_cast<std::size_t>(at)]] = static_cast<std::int32_t>(at);
     }
 

@@ -67,7 +67,7 @@ public:
             for (index_t j = 0; j < here; ++j) codes[i + j] = 0;
             for (int p = 0; p < Bits; ++p) {
                 unsigned const byte = static_cast<unsigned>(row[p * plane_bytes() + k / 8]) >> (k % 8);
-                for (index_t j = 0; j < here; ++j) codes[i + j] = static_cast<std::uint16_t>(codes[i + j] << 1 | (byte >> j & 1u));
+                for (index_t j = 0; j < here; ++j) codes[i + j] = static_cast<std::uint16_t>(2u * codes[i + j] + (byte >> j & 1u));
             }
             i += here;
         }

@@ -17,7 +17,7 @@ namespace tessera_test {
 template <>
 struct error_model<ts::hadamard> {
     static index_t roundings(ts::hadamard const& r) {
-        return std::bit_width(static_cast<std::uint64_t>(r.shape().power)) + r.shape().block + 4;
+        return static_cast<index_t>(std::bit_width(static_cast<std::uint64_t>(r.shape().power))) + r.shape().block + 4;
     }
     static row_of_doubles magnitude(ts::hadamard const& r, row_of_doubles const& x) {
         row_of_doubles y(static_cast<std::size_t>(r.rows()), 0.0);
