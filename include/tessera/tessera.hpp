@@ -20,6 +20,7 @@
 #include "attention/neighborhood.hpp"
 #include "attention/normaliser.hpp"
 #include "attention/packing.hpp"
+#include "attention/page_selection.hpp"
 #include "attention/rerotate.hpp"
 #include "core/thread_pool.hpp"
 #include "fwd.hpp"

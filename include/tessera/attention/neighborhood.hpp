@@ -37,6 +37,10 @@ struct neighborhood_axis {
     };
     /// What position i sees: every `dilation`-th of the range.
     constexpr range seen_by(index_t i) const noexcept {
+        if (dilation == 1 && stride == 1 && !causal) {
+            index_t const start = maximum(minimum(i - window / 2, length - window), 0);
+            return {start, start + window - 1};
+        }
         index_t const group = i % dilation;
         index_t const q = i / dilation;
         index_t const n = (length - group + dilation - 1) / dilation;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// The attention that keys receive, and caches that keep the best of them.
+// The attention that keys receive, caches that keep the best of them, and pages that are left out.
 
 #include "attention_support.hpp"
 
 #include <tessera/attention/heavy_hitters.hpp>
+#include <tessera/attention/page_selection.hpp>
 
 #include <doctest/doctest.h>
 
@@ -112,4 +113,46 @@ TEST_CASE("heavy_hitters: every head keeps its own, the newest always, the older
         for (index_t t = 0; t < 12; ++t)
             for (index_t d = 0; d < 8; ++d) CHECK(kv.view().keys(h, t, d) == k(order[static_cast<std::size_t>(t)], h, d));
     }
+}
+
+TEST_CASE("select_pages: sinks, a window and the best of the rest; enough pages are dense attention") {
+    index_t const n = 83, heads = 6;
+    ts::kv_cache<ts::key<float>, ts::value<ts::fp16>> kv{100, 2, 16};
+    auto k = random_tensor(n, 2, 16, 1);
+    auto const v = random_tensor(n, 2, 16, 2), q = random_tensor(1, heads, 16, 3);
+    // Page 3 is KV head 0's best: along the sum of its queries.
+    for (index_t t = 24; t < 32; ++t)
+        for (index_t d = 0; d < 16; ++d) k(t, 0, d) += 3 * (q(0, 0, d) + q(0, 1, d) + q(0, 2, d));
+    ts::page_means means{2, 16, 8};
+    ts::append(native{}, kv, ts::slice(k.view(), ts::range{0, 50}, ts::all, ts::all), ts::slice(v.view(), ts::range{0, 50}, ts::all, ts::all));
+    means.update(kv);
+    CHECK(means.pages() == 6);
+    ts::append(native{}, kv, ts::slice(k.view(), ts::range{50, n}, ts::all, ts::all), ts::slice(v.view(), ts::range{50, n}, ts::all, ts::all));
+    means.update(kv);
+    CHECK(means.pages() == 10);
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(heads * 11));
+    ts::tensor_view<std::uint8_t, 3> const seen{bytes.data(), heads, 1, 11};
+    ts::select_pages(q, kv, means, {4, 10, 2}, seen);
+    for (index_t h = 0; h < heads; ++h) {
+        int count = 0;
+        for (index_t p = 0; p < 11; ++p) {
+            count += seen(h, 0, p);
+            CHECK(seen(h, 0, p) == seen(h / 3 * 3, 0, p)); // heads of a KV head share pages
+        }
+        CHECK(count == 1 + 2 + 2); // a sink's page, those of tokens 73 to 82, two chosen
+        CHECK(seen(h, 0, 0) + seen(h, 0, 9) + seen(h, 0, 10) == 3);
+    }
+    CHECK(seen(0, 0, 3) == 1);
+    auto const run = [&](auto const& score) {
+        ts::tensor<float, 3> out(1, heads, 16);
+        ts::attention(native{}, q, kv, out, score);
+        return out;
+    };
+    auto const some = run(ts::causal | ts::block_mask{seen, kv.end_position(), 8});
+    ts::tensor<float, 3> expected(1, heads, 16);
+    ts::attention(ts::reference{}, q, kv, expected, ts::seen_where{[&](index_t, index_t key, index_t h) noexcept { return seen(h, 0, key / 8) != 0; }});
+    for (index_t i = 0; i < some.size(); ++i) CHECK(std::fabs(some.data()[i] - expected.data()[i]) <= 0x1p-16f);
+    ts::select_pages(q, kv, means, {4, 10, 8}, seen);
+    CHECK(equal_bits(run(ts::causal | ts::block_mask{seen, kv.end_position(), 8}), run(ts::causal)));
+    CHECK_THROWS_AS(ts::select_pages(k, kv, means, {4, 10, 8}, seen), ts::shape_error);
 }

@@ -130,10 +130,10 @@ private:
     static void prefill(Arguments const& a, plan_type const& p, index_t task, index_t worker) noexcept {
         attention_shape const s = a.shape();
         // Blocks of equal size, and the last first: with a causal mask they see most.
-        index_t const all = registers(s);
-        index_t const step = round_up(ceil_div(all, maximum(blocks(s), 1)), tile::vectors);
+        index_t const count = registers(s);
+        index_t const step = round_up(ceil_div(count, maximum(blocks(s), 1)), tile::vectors);
         index_t const first = (blocks(s) - 1 - task / s.kv_heads) * step;
-        index_t const last = minimum(first + step, all);
+        index_t const last = minimum(first + step, count);
         if (first < last) detail::prefill_block<Arch, Arguments>{a, p.prefill[worker], task % s.kv_heads, first, last}.run();
     }
 
