@@ -37,7 +37,7 @@ struct layout_right {
         }
 
     private:
-        TESSERA_NO_UNIQUE_ADDRESS Extents extents_{};
+        Extents extents_{};
     };
 };
 
@@ -66,7 +66,7 @@ struct layout_left {
         }
 
     private:
-        TESSERA_NO_UNIQUE_ADDRESS Extents extents_{};
+        Extents extents_{};
     };
 };
 
@@ -120,7 +120,7 @@ struct layout_stride {
             return Extents{other.extent(R)...};
         }
 
-        TESSERA_NO_UNIQUE_ADDRESS Extents extents_{};
+        Extents extents_{};
         index_t strides_[Extents::rank() + (Extents::rank() == 0)]{};
     };
 };

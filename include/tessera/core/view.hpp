@@ -19,7 +19,7 @@ namespace tessera::inline TESSERA_ABI {
 
 /// A pointer, a mapping from indices to offsets, and an accessor that reads what is there; see the file comment.
 template <class T, class Extents, class Layout = layout_right, class Accessor = default_accessor<T>>
-class view {
+class view : private Accessor { // a base, not [[no_unique_address]]: device code of nvcc 13 lays such members out in another way
 public:
     using element_type = T;
     using value_type = std::remove_cv_t<T>;
@@ -34,7 +34,7 @@ public:
 
     TESSERA_HOST_DEVICE constexpr view(data_handle_type data, mapping_type const& mapping,
                                        Accessor const& accessor = {}) noexcept
-        : data_{data}, mapping_{mapping}, accessor_{accessor} {}
+        : Accessor{accessor}, data_{data}, mapping_{mapping} {}
 
     /// Contiguous data of the given extents: `matrix_view<float>{p, m, k}` is row-major.
     template <class... Index>
@@ -50,14 +50,14 @@ public:
                  OtherExtents::rank() == Extents::rank())
     TESSERA_HOST_DEVICE constexpr explicit(false)
         view(view<U, OtherExtents, OtherLayout, OtherAccessor> const& other) noexcept
-        : data_{other.data_handle()}, mapping_{other.mapping()}, accessor_{other.accessor()} {}
+        : Accessor(other.accessor()), data_{other.data_handle()}, mapping_{other.mapping()} {}
 
     TESSERA_HOST_DEVICE static constexpr std::size_t rank() noexcept { return Extents::rank(); }
     TESSERA_HOST_DEVICE constexpr index_t extent(std::size_t r) const noexcept { return mapping_.extents().extent(r); }
     TESSERA_HOST_DEVICE constexpr index_t stride(std::size_t r) const noexcept { return mapping_.stride(r); }
     TESSERA_HOST_DEVICE constexpr Extents const& extents() const noexcept { return mapping_.extents(); }
     TESSERA_HOST_DEVICE constexpr mapping_type const& mapping() const noexcept { return mapping_; }
-    TESSERA_HOST_DEVICE constexpr Accessor const& accessor() const noexcept { return accessor_; }
+    TESSERA_HOST_DEVICE constexpr Accessor const& accessor() const noexcept { return *this; }
     TESSERA_HOST_DEVICE constexpr data_handle_type data_handle() const noexcept { return data_; }
     TESSERA_HOST_DEVICE constexpr index_t size() const noexcept { return mapping_.extents().size(); }
     TESSERA_HOST_DEVICE constexpr bool empty() const noexcept { return size() == 0; }
@@ -65,14 +65,14 @@ public:
     template <class... Index>
         requires(sizeof...(Index) == Extents::rank() && (std::is_convertible_v<Index, index_t> && ...))
     TESSERA_HOST_DEVICE constexpr reference operator()(Index... index) const noexcept {
-        return accessor_.access(data_, mapping_(static_cast<index_t>(index)...));
+        return this->access(data_, mapping_(static_cast<index_t>(index)...));
     }
 
     /// Rank 1 only: v[i].
     TESSERA_HOST_DEVICE constexpr reference operator[](index_t i) const noexcept
         requires(Extents::rank() == 1)
     {
-        return accessor_.access(data_, mapping_(i));
+        return this->access(data_, mapping_(i));
     }
 
 private:
@@ -84,8 +84,7 @@ private:
     }
 
     data_handle_type data_{};
-    TESSERA_NO_UNIQUE_ADDRESS mapping_type mapping_{};
-    TESSERA_NO_UNIQUE_ADDRESS Accessor accessor_{};
+    mapping_type mapping_{};
 };
 
 /// A strided array of run-time shape and rank `Rank`.

@@ -48,8 +48,8 @@ struct relu {
 /// First, then Second.
 template <epilogue First, epilogue Second>
 struct epilogue_pair {
-    TESSERA_NO_UNIQUE_ADDRESS First first;
-    TESSERA_NO_UNIQUE_ADDRESS Second second;
+    First first;
+    Second second;
     TESSERA_HOST_DEVICE constexpr float operator()(float value, index_t m, index_t n) const noexcept {
         return second(first(value, m, n), m, n);
     }
