@@ -47,7 +47,8 @@ extern ts::matrix<float> log_sum_exp;
 extern std::vector<ts::kv_cache<ts::key<ts::fp16>, ts::value<ts::fp16>>> caches; // (requests)
 extern ts::vector_view<std::int32_t const> offsets;                             // (requests + 1)
 extern std::vector<ts::index_t> lengths;
-extern ts::index_t kv_heads, key_dim, capacity;
+extern ts::index_t kv_heads, key_dim, capacity, prompt;
+extern ts::vector_view<float const> logits; // (heads)
 extern ts::tensor_view<std::uint8_t, 3> seen; // (heads, 1, pages)
 inline constexpr auto score = ts::causal;
 extern float s;

@@ -5,9 +5,9 @@
 /// Masks beside `causal` and `window` (score.hpp). A query sees a key where all masks of a pipeline let it; `either` is where
 /// one of two does:
 ///
-///     ts::either(ts::keys_before{prompt}, ts::causal)            // prefix: the prompt sees itself, the rest is causal
-///     ts::causal | ts::chunked{8192}                             // within chunks only
-///     ts::causal | ts::segments{offsets}                         // sequences packed one after the other
+///     auto const prefix = ts::either(ts::keys_before{prompt}, ts::causal); // the prompt sees itself, the rest is causal
+///     auto const chunks = ts::causal | ts::chunked{8192};                  // within chunks only
+///     auto const packed = ts::causal | ts::segments{offsets};              // sequences one after the other
 ///
 /// All know what tiles hold, so that what nobody sees costs nothing. Positions are those of the whole sequence, the last
 /// query at the last key.

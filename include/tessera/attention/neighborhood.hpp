@@ -7,7 +7,7 @@
 /// dilation d and stride s, position i is number q = i div d of the group i mod d, which has n = ceil((L - i mod d) / d)
 /// positions; with wl = w div 2 and wr = w - 1 - wl it sees the numbers [start, end) of its own group:
 ///
-///     leader = min((q div s) s + s div 2, n - 1)     start = max(leader - wl, 0), end = start + w;
+///     leader = min((q div s) s + s div 2, n - 1)     start = max(leader - wl, 0), end = start + w,
 ///                                                    start = n - w where leader + wr >= n
 ///     causal:  leader = min((q div s) s + s - 1, n - 1)    start = max(leader - wl - wr, 0), end = q + 1
 ///

@@ -4,8 +4,8 @@
 /// @file
 /// What may change the softmax of attention. Both stand in the pipeline of a score, anywhere:
 ///
-///     ts::causal | ts::sinks{logits}
-///     ts::causal | ts::unified_maximum{0.0f, -60.0f, 60.0f}
+///     auto const with_sinks = ts::causal | ts::sinks{logits};
+///     auto const preset = ts::causal | ts::unified_maximum{0.0f, -60.0f, 60.0f};
 ///
 /// **Sinks**: every head has one more score, of no key and with no value (gpt-oss): out = sum_j p_j v_j with
 /// p_j = e^(s_j - L), L = log(e^sink + sum_j e^(s_j)). L is the log-sum-exp that attention returns. A query that sees no key
