@@ -221,6 +221,11 @@ public:
                 index_t const at = view.scale_index(b.n0, b.k0);
                 encode(b, choose_grid(b, at, ranges_.data()[at], super_scale));
             });
+        } else if constexpr (granularity_type::rows == 1) {
+            index_t const chunk = maximum(1, grain / maximum(w_.extent(1), 1));
+            parallel_for(exec_.parallel(), w_.extent(0), chunk, [&](index_t first, index_t last, index_t worker) noexcept {
+                for (index_t n = first; n < last; ++n) quantize_row(n, worker);
+            });
         } else {
             for_each_block([&](block_bounds const& b, index_t worker) noexcept {
                 encode(b, choose_grid(b, view.scale_index(b.n0, b.k0), covered(b, worker), 1.0f));
@@ -232,6 +237,24 @@ public:
     }
 
 private:
+    /// Blocks of one row, some at a time: a block's steps wait for each other, those of its neighbours do not.
+    void quantize_row(index_t n, index_t worker) noexcept {
+        constexpr index_t together = 16;
+        weight_range ranges[together];
+        grid_type grids[together];
+        index_t const blocks = ceil_div(w_.extent(1), block_columns_);
+        for (index_t first = 0; first < blocks; first += together) {
+            index_t const count = minimum(together, blocks - first);
+            auto const bounds = [&](index_t i) noexcept {
+                index_t const k = (first + i) * block_columns_;
+                return block_bounds{n, n + 1, k, minimum(k + block_columns_, w_.extent(1))};
+            };
+            for (index_t i = 0; i < count; ++i) ranges[i] = covered(bounds(i), worker);
+            for (index_t i = 0; i < count; ++i) grids[i] = choose_grid(bounds(i), n * blocks + first + i, ranges[i], 1.0f);
+            for (index_t i = 0; i < count; ++i) encode(bounds(i), grids[i]);
+        }
+    }
+
     /// f(block, worker), rows of blocks in parallel. Blocks of all rows are one task each: their rows are the parallelism.
     template <class F>
     void for_each_block(F const& f) const {
