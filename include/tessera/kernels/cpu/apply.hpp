@@ -194,7 +194,7 @@ private:
     /// panels are so long that prefetching across their ends does not matter.
     static bool pairs(weights const& packed, product_task const& task) noexcept {
         index_t const m = task.m1 - task.m0;
-        if (is_integer_product) return m <= integer_pair_rows && packed.panel_bytes() >= 8 * detail::prefetch_distance;
+        if (is_integer_product) return m <= integer_pair_rows && packed.panel_bytes() >= 4 * detail::prefetch_distance;
         return is_dense || m >= detail::decode_once_rows;
     }
     static std::byte const* stage(operand const& w, weights const& packed, index_t p, std::byte* scratch) noexcept {

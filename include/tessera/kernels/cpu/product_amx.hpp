@@ -2,7 +2,7 @@
 #pragma once
 
 /// @file
-/// Five and more int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and
+/// Five (with groups of 32 nine) and more int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and
 /// therefore its bits are those of product_int8.hpp.
 ///
 /// Up to 16 rows, which memory bounds, meet a panel while it streams by (`stream_panel_amx`). With more of them
@@ -37,8 +37,9 @@ struct amx_shape {
                                       source::group % segment == 0 &&
                                       (source::offset != offset_kind::zero_point || integer_codes<source>::bits <= 7);
     static constexpr index_t codes_bytes = chunk * 16;
-    /// Fewest rows of x that go through tiles, and most of them with which a panel streams by once.
-    static constexpr index_t least_rows = 5;
+    /// Fewest rows of x that go through tiles (with short segments dot products are as fast up to 8), and most of them with which a
+    /// panel streams by once.
+    static constexpr index_t least_rows = segment >= 64 ? 5 : 9;
     static constexpr index_t stream_rows = 16;
 
     /// Segments that are unpacked or on their way through the tiles: a tile load waits long for what was stored just before.
@@ -273,6 +274,10 @@ TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* 
     index_t const g = k / w.group();
     std::byte const* const codes = data + w.record_offset(g) + Weights::header_bytes +
                                    Weights::strip_offset(k - g * w.group());
+    if (k == g * w.group()) { // the group's header
+        simd::prefetch_level_2(codes - Weights::header_bytes + 2 * prefetch_distance);
+        simd::prefetch(codes - Weights::header_bytes + prefetch_distance / 4);
+    }
 #pragma GCC unroll 16
     for (index_t v = 0; v < segment / Weights::strip_columns * Weights::strip_bytes; v += Weights::vector_bytes) {
         simd::prefetch_level_2(codes + v + 2 * prefetch_distance);

@@ -67,6 +67,7 @@ void product_panel_float(Weights const& w, std::byte const* panel, Form const& x
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
         std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
+        simd::prefetch(codes - Weights::header_bytes + prefetch_distance);
         floats sum[MR][sums_a_row<MR>];
         for (auto& row_sums : sum)
             for (floats& s : row_sums) s = floats(0.0f);

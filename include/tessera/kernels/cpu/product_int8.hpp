@@ -158,8 +158,8 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_
 }
 
 /// Adds group g of NP panels, whose records are at `offset`, for rows m0 .. m0 + MR of x; result[m][p] has one lane per row of
-/// panel p.
-template <class Arch, class Weights, class Form, int MR, int NP>
+/// panel p. Whole: it has as many columns as a group can have.
+template <class Arch, class Weights, class Form, bool Whole, int MR, int NP>
 TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t g,
                                          Form const& x, index_t m0, std::int8_t const* const (&row)[MR],
                                          simd::floats<Arch> (*result)[NP]) noexcept {
@@ -167,12 +167,13 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t longest = longest_segment<source, Form>;
-    constexpr bool is_group = source::group == longest && source::group % 32 == 0; // one segment
-    index_t const columns = w.group_columns(g);
+    constexpr bool is_group = source::group == longest && (source::group % 32 == 0 || source::group == 16); // one segment
+    index_t const columns = Whole && source::group != 0 ? source::group : w.group_columns(g);
     std::byte const* codes[NP];
     floats total[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
+        simd::prefetch(panel[p] + offset + prefetch_distance); // codes ask for themselves
         codes[p] = panel[p] + offset + Weights::header_bytes;
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) total[p][m] = floats(0.0f);
@@ -231,11 +232,31 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     std::int8_t const* row[MR];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
-    for (index_t g = first; g < last; ++g, offset += Weights::record_bytes(w.group())) {
+    // Few results stay in registers: each group's addition would wait for the one before to pass through memory.
+    constexpr bool stays = MR * NP <= 8;
+    simd::floats<Arch> local[stays ? MR : 1][NP];
+    if constexpr (stays)
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) local[i][p] = result[i][p];
+    simd::floats<Arch>(*const sums)[NP] = stays ? local : result;
+    index_t const whole = minimum(last, w.cols() / w.group());
+    index_t g = first;
+    for (; g < whole; ++g, offset += Weights::record_bytes(w.group())) {
         if constexpr (Weights::super_groups > 0)
             if (g % Weights::super_groups == 0) offset += Weights::super_bytes;
-        add_group_int8<Arch, Weights, Form, MR, NP>(w, panel, offset, g, x, m, row, result);
+        add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, offset, g, x, m, row, sums);
     }
+    if constexpr (stays)
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) result[i][p] = local[i][p];
+    if (g == last) return;
+    if constexpr (Weights::super_groups > 0)
+        if (g % Weights::super_groups == 0) offset += Weights::super_bytes;
+    add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, offset, g, x, m, row, result);
 }
 
 /// Rows m0 .. m0 + rows of x, at most `int8_rows_together`, by NP panels: result[m][p] has one lane per row of panel p. Two
