@@ -67,7 +67,7 @@ private:
         detail::hadamard_shape s = detail::hadamard_of_order(order);
         if (s.block == 0)
             detail::raise<unsupported_error>("tessera: hadamard: order " + std::to_string(order) +
-                                             " is no power of two times 1, 12, 20, 28, 36 or another order of Paley's up to 256");
+                                             " is no power of two times 1, 12, 20, 28, 36 or another order of kernels/hadamard.hpp");
         s.size = k;
         return s;
     }

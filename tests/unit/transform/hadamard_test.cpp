@@ -101,17 +101,35 @@ TEST_CASE("the blocks are Hadamard matrices") {
         CHECK(good);
     }
     CHECK(found >= 40);
-    for (index_t const order : {12, 20, 28, 36, 44, 52, 60, 76, 100, 108, 140, 148}) CHECK(ts::detail::has_hadamard_block(order));
+    for (index_t const order : {12, 20, 28, 36, 44, 52, 60, 76, 100, 108, 140, 148, 156, 172}) CHECK(ts::detail::has_hadamard_block(order));
     CHECK(ts::hadamard{14336}.shape().power == 512); // 28 * 512
+    CHECK(ts::hadamard{11008}.shape().power == 64);  // 172 * 64
     CHECK_THROWS_AS(ts::hadamard{7}, ts::unsupported_error);
     CHECK_THROWS_AS(ts::hadamard{92}, ts::unsupported_error);
     CHECK_THROWS_AS(ts::hadamard{-1}, ts::shape_error);
 }
 
+TEST_CASE("the rows of QuaRot's tables") {
+    // Rows 1 of get_had12, get_had28, get_had40 and 14 of get_had28 in fake_quant/hadamard_utils.py of spcl/QuaRot.
+    auto const judge = [](index_t order, index_t row, std::string const& signs) {
+        std::vector<float> h(static_cast<std::size_t>(order * order));
+        ts::detail::fill_hadamard_block(order, h.data());
+        std::string mine;
+        for (index_t j = 0; j < order; ++j) mine += h[static_cast<std::size_t>(row * order + j)] > 0 ? '+' : '-';
+        CHECK(mine == signs);
+    };
+    judge(12, 1, "++-+---+++-+");
+    judge(28, 1, "+++-++----++-++-+-++----++-+");
+    judge(28, 14, "-+++++++++++++--------------");
+    judge(40, 1, "++-++----+-+-++++--+++-++----+-+-++++--+");
+    CHECK(ts::hadamard{5120}.shape().block == 40);
+    CHECK(ts::hadamard{20}.shape().block == 20);
+}
+
 TEST_CASE("rotations against the definition") {
     double worst = 0;
     archs_by_width::visit([&]<class Arch>(Arch) {
-        for (index_t const k : {1, 2, 4, 8, 16, 32, 64, 256, 1024, 12, 24, 40, 112, 448}) {
+        for (index_t const k : {1, 2, 4, 8, 16, 32, 64, 256, 1024, 12, 24, 40, 112, 448, 344}) {
             CAPTURE(k);
             worst = std::fmax(worst, check_against_definition<Arch>(ts::hadamard{k}, 3));
             worst = std::fmax(worst, check_against_definition<Arch>(ts::transposed(ts::hadamard{k, 0, ts::random_signs{9}}), 2));

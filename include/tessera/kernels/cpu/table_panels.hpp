@@ -4,7 +4,8 @@
 /// @file
 /// The decoder of look-ups (storage/table_panels.hpp): eight codes of R rows are unpacked at a time, by shifts of words that
 /// hold a lane's codes, and looked up: in the tensor's table by permutation (simd/lookup.hpp), in the rows' own tables by a
-/// gather, a lane each. Codes that stand for several weights are unpacked once for all of them.
+/// gather, a lane each. Codes that stand for several weights are unpacked once for all of them. (Two weights a look-up, by a
+/// table of pairs, does not pay here: a permutation is one instruction, a table of 256 pairs is a gather.)
 
 #include "../../simd/lookup.hpp"
 #include "../../storage/table_panels.hpp"
