@@ -215,17 +215,15 @@ public:
             index_t index = 0;
             detail::for_each_block<typename levels::upper_granularity>(
                 {0, w_.extent(0), 0, w_.extent(1)}, [&](block_bounds const& b) { choose_super_scale(b, index++); });
-            for_each_block([&](block_bounds const& b, index_t) noexcept {
-                float const super_scale =
-                    static_cast<float>(out_.super_scales()[view.super_scale_index(b.n0, b.k0)]);
-                index_t const at = view.scale_index(b.n0, b.k0);
-                encode(b, choose_grid(b, at, ranges_.data()[at], super_scale));
-            });
+            if constexpr (granularity_type::rows == 1)
+                for_each_row();
+            else
+                for_each_block([&](block_bounds const& b, index_t) noexcept {
+                    index_t const at = view.scale_index(b.n0, b.k0);
+                    encode(b, choose_grid(b, at, ranges_.data()[at], super_scale_of(view, b)));
+                });
         } else if constexpr (granularity_type::rows == 1) {
-            index_t const chunk = maximum(1, grain / maximum(w_.extent(1), 1));
-            parallel_for(exec_.parallel(), w_.extent(0), chunk, [&](index_t first, index_t last, index_t worker) noexcept {
-                for (index_t n = first; n < last; ++n) quantize_row(n, worker);
-            });
+            for_each_row();
         } else {
             for_each_block([&](block_bounds const& b, index_t worker) noexcept {
                 encode(b, choose_grid(b, view.scale_index(b.n0, b.k0), covered(b, worker), 1.0f));
@@ -237,20 +235,37 @@ public:
     }
 
 private:
+    void for_each_row() noexcept {
+        index_t const chunk = maximum(1, grain / maximum(w_.extent(1), 1));
+        parallel_for(exec_.parallel(), w_.extent(0), chunk, [&](index_t first, index_t last, index_t worker) noexcept {
+            for (index_t n = first; n < last; ++n) quantize_row(n, worker);
+        });
+    }
+
+    float super_scale_of([[maybe_unused]] view_type const& view, [[maybe_unused]] block_bounds const& b) const noexcept {
+        if constexpr (levels::are_two)
+            return static_cast<float>(view.super_scales()[view.super_scale_index(b.n0, b.k0)]);
+        else
+            return 1.0f;
+    }
+
     /// Blocks of one row, some at a time: a block's steps wait for each other, those of its neighbours do not.
     void quantize_row(index_t n, index_t worker) noexcept {
         constexpr index_t together = 16;
         weight_range ranges[together];
         grid_type grids[together];
         index_t const blocks = ceil_div(w_.extent(1), block_columns_);
+        view_type const view = out_.view();
         for (index_t first = 0; first < blocks; first += together) {
             index_t const count = minimum(together, blocks - first);
             auto const bounds = [&](index_t i) noexcept {
                 index_t const k = (first + i) * block_columns_;
                 return block_bounds{n, n + 1, k, minimum(k + block_columns_, w_.extent(1))};
             };
-            for (index_t i = 0; i < count; ++i) ranges[i] = covered(bounds(i), worker);
-            for (index_t i = 0; i < count; ++i) grids[i] = choose_grid(bounds(i), n * blocks + first + i, ranges[i], 1.0f);
+            index_t const at = n * blocks + first;
+            for (index_t i = 0; i < count; ++i) ranges[i] = levels::are_two ? ranges_.data()[at + i] : covered(bounds(i), worker);
+            for (index_t i = 0; i < count; ++i)
+                grids[i] = choose_grid(bounds(i), at + i, ranges[i], super_scale_of(view, bounds(i)));
             for (index_t i = 0; i < count; ++i) encode(bounds(i), grids[i]);
         }
     }
