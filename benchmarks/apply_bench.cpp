@@ -167,8 +167,20 @@ int const registered = [] {
     add<quantized_weights<ts::int8_per_channel>>("int8_per_channel", "int8_per_token", -1, ts::int8_per_token{}, {1, 8, 512});
     add<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", bench::ggml_q8_0, g32{}, {1, 512});
     add<block_weights<ts::q5_0>>("q5_0", "int8_per_group_32", bench::ggml_q5_0, g32{}, {1});
+    add<block_weights<ts::q2_k>>("q2_k", "int8_per_group_32", -1, g32{}, {1});
+    add<block_weights<ts::q3_k>>("q3_k", "int8_per_group_32", -1, g32{}, {1});
     add<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", bench::ggml_q4_k, g32{}, {1, 16, 512});
+    add<block_weights<ts::q5_k>>("q5_k", "int8_per_group_32", -1, g32{}, {1});
     add<block_weights<ts::q6_k>>("q6_k", "int8_per_group_32", bench::ggml_q6_k, g32{}, {1, 512});
+    add<block_weights<ts::iq4_nl>>("iq4_nl", "int8_per_group_32", -1, g32{}, {1, 512});
+    add<quantized_weights<ts::nf4_g64>>("nf4_g64", "int8_per_token", -1, ts::int8_per_token{}, {1, 8});
+    add<quantized_weights<ts::mx_e2m1>>("mx_e2m1", "int8_per_token", -1, ts::int8_per_token{}, {1, 512});
+    add<quantized_weights<ts::mx_e2m3>>("mx_e2m3", "int8_per_token", -1, ts::int8_per_token{}, {1, 512});
+    add<quantized_weights<ts::mx_e3m2>>("mx_e3m2", "int8_per_token", -1, ts::int8_per_token{}, {1});
+    add<quantized_weights<ts::nv_e2m1>>("nv_e2m1", "int8_per_token", -1, ts::int8_per_token{}, {1});
+    add<block_weights<ts::q2_k>>("q2_k", "as_bf16", -1, ts::as_bf16{}, {512});
+    add<block_weights<ts::q6_k>>("q6_k", "as_bf16", -1, ts::as_bf16{}, {512});
+    add<quantized_weights<ts::nv_e2m1>>("nv_e2m1", "as_bf16", -1, ts::as_bf16{}, {512});
     add<block_weights<ts::q4_1>>("q4_1", "as_bf16", bench::ggml_q4_1, ts::as_bf16{}, {1, 16, 64, 512});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_bf16", -1, ts::as_bf16{}, {512});
     add<quantized_weights<ts::int4_g128>>("int4_g128", "as_bf16", -1, ts::as_bf16{}, {512});
@@ -178,6 +190,7 @@ int const registered = [] {
     add<dense_weights<float>>("fp32", "as_is", -1, ts::as_is{}, {2048}, 2048, 2048);
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_is", -1, ts::as_is{}, {1, 8, 512});
     add<quantized_weights<ts::nf4_g64>>("nf4_g64", "as_is", -1, ts::as_is{}, {1});
+    add<quantized_weights<ts::scheme<ts::e4m3fn, ts::per_channel>>>("e4m3_per_channel", "as_is", -1, ts::as_is{}, {1, 8});
     return 0;
 }();
 
