@@ -44,6 +44,14 @@ template <class Scheme>
 class quantized;
 template <class Scheme>
 class quantized_tensor;
+template <class Scheme>
+class base3;
+template <class Scheme>
+class base3_tensor;
+template <int Bits>
+class bit_planes;
+template <int Bits>
+class bit_plane_tensor;
 template <class T, class Granularity>
 class csr;
 template <class T, class Granularity>
