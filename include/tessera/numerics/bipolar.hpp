@@ -9,7 +9,7 @@
 /// so that a product of two such numbers is a sum of products of signs: xor or and, then popcount. Two's complement q of the
 /// same width is u with its highest bit flipped, and x = 2 q + 1. Source: arXiv:2409.17870 (bipolar-INT).
 ///
-/// Encoding is odd: the code of -x is the complement of that of x, and a zero goes by its sign. Ties (the even numbers) go to
+/// Encoding is odd but for zeros, which become 1: the code of -x is the complement of that of x. Ties (the even numbers) go to
 /// the neighbour whose magnitude is 1 modulo 4 (`nearest_even`: every other one, as with mantissas) or to the larger one
 /// (`half_away`). There is no zero to be had: `toward_zero` ends at 1 and -1, and where a block of weights is zeros, its scale is.
 
@@ -60,7 +60,7 @@ struct bipolar {
             index = static_cast<int>(detail::round_shift(above.significand, -above.exponent, mode, random));
         }
         auto const code = static_cast<std::uint32_t>((1 << (Bits - 1)) + index);
-        return p.negative ? ~code & ((1u << Bits) - 1u) : code;
+        return p.negative && p.significand != 0 ? ~code & ((1u << Bits) - 1u) : code;
     }
 };
 

@@ -150,7 +150,8 @@ struct fixed_point {
     }
 };
 
-/// Fixed point whose magnitudes have at most Ones ones: what `fixed_point` gives, then `k_hot`.
+/// Fixed point whose magnitudes have at most Ones ones. Encoding gives the nearest such number; ties as `k_hot` breaks them, and
+/// to even between neighbours. -2^(Width-1), one one, is in; the largest has its ones on the left.
 template <int Width, int Fraction, int Ones>
 struct k_hot_point : fixed_point<Width, Fraction> {
     static_assert(Ones >= 1, "tessera: k_hot_point<Width, Fraction, Ones>: needs one or more ones");
@@ -159,22 +160,46 @@ struct k_hot_point : fixed_point<Width, Fraction> {
     static constexpr char name_text[] = {'h', 'o', 't', char('0' + Ones), '_', 'f', 'i', 'x', 'e', 'd', char('0' + Width),
                                          base::name_text[6], base::name_text[7], base::name_text[8], '\0'};
     static constexpr char const* name = name_text;
-    /// The largest magnitude that both signs have: Ones ones from the left.
-    static constexpr float symmetric_magnitude = [] {
-        int value = base::integer_format::max_value;
-        while (detail::count_ones(static_cast<std::uint64_t>(value)) > Ones) value &= value - 1;
-        return static_cast<float>(value) * base::unit;
+
+private:
+    static constexpr std::uint32_t largest = [] {
+        std::uint32_t value = (1u << (Width - 1)) - 1u;
+        while (detail::count_ones(value) > Ones) value &= value - 1;
+        return value;
     }();
+
+public:
+    /// The largest magnitude that both signs have.
+    static constexpr float symmetric_magnitude = static_cast<float>(largest) * base::unit;
 
     template <class Real>
     [[nodiscard]] static constexpr std::uint32_t encode(Real x, rounding mode = rounding::nearest_even,
-                                                        overflow beyond = overflow::saturate,
-                                                        std::uint32_t random = 0) noexcept {
-        using integers = typename base::integer_format;
-        constexpr auto largest = static_cast<std::int64_t>(symmetric_magnitude / base::unit);
-        std::int64_t const q = k_hot(integers::integer(base::encode(x, mode, beyond, random)), Ones);
-        std::int64_t const clamped = q > largest ? largest : q;
-        return static_cast<std::uint32_t>(clamped) & ((1u << Width) - 1u);
+                                                        overflow = overflow::saturate, std::uint32_t random = 0) noexcept {
+        if (x != x) return 0;
+        bool const negative = x < 0;
+        std::uint32_t const most = negative ? 1u << (Width - 1) : largest;
+        double const t = (negative ? -static_cast<double>(x) : static_cast<double>(x)) * detail::power_of_two(Fraction);
+        std::uint32_t magnitude = most;
+        if (t < most) {
+            auto below = static_cast<std::uint32_t>(t);
+            while (detail::count_ones(below) > Ones) below &= below - 1;
+            std::uint32_t const above = detail::count_ones(below) == Ones ? below + (below & (~below + 1)) : below + 1;
+            magnitude = is_upper(t - below, above - t, mode, random, (below & (above - below)) != 0) ? above : below;
+        }
+        return (negative ? ~magnitude + 1 : magnitude) & ((1u << Width) - 1u);
+    }
+
+private:
+    /// Distances to both neighbours are exact: fewer than 53 bits.
+    [[nodiscard]] static constexpr bool is_upper(double to_below, double to_above, rounding mode, std::uint32_t random,
+                                                 bool above_is_rounder) noexcept {
+        switch (mode) {
+        case rounding::toward_zero: return false;
+        case rounding::half_away: return to_below >= to_above;
+        case rounding::stochastic: return to_below * 0x1p32 + random * (to_below + to_above) >= (to_below + to_above) * 0x1p32;
+        case rounding::nearest_even: break;
+        }
+        return to_below > to_above || (to_below == to_above && above_is_rounder);
     }
 };
 

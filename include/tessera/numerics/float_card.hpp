@@ -22,7 +22,8 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// A format: a set of codes with a value each. `decode` is exact; `encode` gives the code of a nearest value unless told
-/// otherwise, and has two more defaulted arguments. Storage schemes need no more than this.
+/// otherwise, and has two more defaulted arguments. Storage schemes need no more than this. A format whose `encode` rounds in
+/// another domain than its values' says `static constexpr bool encodes_nearest = false`.
 template <class F>
 concept element_format = requires(std::uint32_t code, float x, rounding r, overflow o) {
     { F::bits } -> std::convertible_to<int>;
@@ -36,6 +37,18 @@ concept element_format = requires(std::uint32_t code, float x, rounding r, overf
     { F::encode(x, r, o, code) }
     noexcept->std::same_as<std::uint32_t>;
 };
+
+namespace detail {
+
+template <class F>
+inline constexpr bool encodes_nearest = [] {
+    if constexpr (requires { F::encodes_nearest; })
+        return bool{F::encodes_nearest};
+    else
+        return true;
+}();
+
+} // namespace detail
 
 /// Which codes of a floating-point format are not finite numbers.
 enum class specials : std::uint8_t {

@@ -68,6 +68,7 @@ struct power_exponent {
     static constexpr float max_magnitude = 1;
     static constexpr float symmetric_magnitude = 1;
     static constexpr bool is_integer = false;
+    static constexpr bool encodes_nearest = false;
 
 private:
     static constexpr int most = integer_format::max_value;

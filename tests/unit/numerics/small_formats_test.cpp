@@ -122,7 +122,7 @@ void check_bipolar() {
         auto const nearest = static_cast<double>(f::decode(f::encode(x)));
         double const bound = std::max(1.0, x - most);
         CHECK(std::fabs(nearest - x) <= bound);
-        CHECK(f::encode(-x) == (~f::encode(x) & ((1u << B) - 1u)));
+        CHECK(f::encode(-x) == (x == 0 ? f::encode(x) : ~f::encode(x) & ((1u << B) - 1u)));
         auto const cut = static_cast<double>(f::decode(f::encode(x, ts::rounding::toward_zero)));
         CHECK((cut <= x || cut == 1));
         CHECK(x - cut < std::max(2.0, x - most + 1));
@@ -260,7 +260,22 @@ TEST_CASE("k-hot codes: the nearest with so many ones") {
             if (std::popcount(static_cast<unsigned>(std::abs(other))) <= ones && other != found)
                 CHECK(std::countr_zero(static_cast<unsigned>(std::abs(found))) > std::countr_zero(static_cast<unsigned>(std::abs(other))));
         }
+    // As a format: one rounding, to the nearest value; ties as above, between whole numbers to even.
     using f = ts::k_hot_point<8, 4, 2>;
+    for (double x = -9; x <= 9; x += 1.0 / 128) {
+        auto const found = static_cast<double>(f::decode(f::encode(x)));
+        double best = 100;
+        for (int q = -128; q <= 96; ++q)
+            if (std::popcount(static_cast<unsigned>(std::abs(q))) <= 2) best = std::min(best, std::fabs(q / 16.0 - x));
+        CAPTURE(x);
+        CHECK(std::fabs(found - x) == best);
+        auto const cut = static_cast<double>(f::decode(f::encode(x, ts::rounding::toward_zero)));
+        CHECK(std::fabs(cut) <= std::fabs(x));
+    }
+    CHECK(f::decode(f::encode(2.5f / 16)) == 2.0f / 16);
+    CHECK(f::decode(f::encode(11.0f / 16)) == 12.0f / 16);
+    CHECK(f::decode(f::encode(11.0f / 16, ts::rounding::stochastic, ts::overflow::saturate, 0x7fffffffu)) == 10.0f / 16);
+    CHECK(f::decode(f::encode(11.0f / 16, ts::rounding::stochastic, ts::overflow::saturate, 0x80000000u)) == 12.0f / 16);
     CHECK(f::symmetric_magnitude == 6.0f); // 96 / 16
     CHECK(f::decode(f::encode(100.0f)) == 6.0f);
     CHECK(f::decode(f::encode(-100.0f)) == -8.0f);

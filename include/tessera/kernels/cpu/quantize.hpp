@@ -122,7 +122,7 @@ TESSERA_FORCE_INLINE coded<Arch> nearest(simd::floats<Arch> const& x) noexcept {
 
 /// True for formats whose weights are rounded a register at a time.
 template <class Format>
-inline constexpr bool rounds_in_registers = has_arithmetic_lanes<Format> || Format::bits <= 4;
+inline constexpr bool rounds_in_registers = has_arithmetic_lanes<Format> || (Format::bits <= 4 && encodes_nearest<Format>);
 
 /// A grid in registers.
 template <class Format, class Arch>
