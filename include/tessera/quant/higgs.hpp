@@ -16,7 +16,8 @@
 ///     scale = ||w|| / sqrt(g), in fp16        z = H D w / ||w||        code = argmax_c 2 <z, c> - ||c||^2, a tie the lowest
 ///
 /// so that W is nearly (scale * points) R with R = H D / sqrt(g). The mean squared error relative to W is that of the grid:
-/// .1176, .0346, .0095 for one dimension of 2, 3, 4 bits, .1076, .0299, .0078 for two.
+/// .1175, .0345, .0095 for one dimension of 2, 3, 4 bits, .1076, .0299, .00778 for two (transformers' grid of 256 points, measured in the
+/// same way: .00776), .0966 for four dimensions of 2 bits.
 ///
 /// A group of zeros has scale 0 and decodes to zeros; a norm beyond fp16 saturates; a group with a NaN or infinity has scale NaN.
 

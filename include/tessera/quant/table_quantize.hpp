@@ -5,7 +5,7 @@
 /// Matrices into codes with tables (storage/table_quantized.hpp):
 ///
 ///     auto const q = quantize_tables<table_quantized<3, per_channel>>(w);                // tables fitted by k-means
-///     auto const f = quantize_with_table<table_quantized<4, per_tensor, fp16, scaled_by<fp16, group<64>>>>(w, table);
+///     auto const f = quantize_with_table<table_quantized<4, per_tensor, fp16, scaled_by<fp16, group<64>>>>(w, normal_float_levels(4));
 ///     apply(exec, linear{q}, x, y);
 ///
 /// `quantize_tables` fits each table to its weights by weighted k-means (SqueezeLLM, arXiv:2306.07629: the weights of the mean

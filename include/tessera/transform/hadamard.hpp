@@ -9,8 +9,8 @@
 /// R is (round_up(k, g), k): a last group that is not full is taken with zeros behind it, so Rᵀ R = 1 always and R Rᵀ = 1 where
 /// g divides k. `transposed(r)` is the inverse. g is 2^p B for the blocks B of kernels/hadamard.hpp: 1, 12, 20, 28, 36, 44, ...
 ///
-///     auto const r = hadamard{k, 1024, random_signs{seed}};
-///     apply(exec, r, x, xr);                                // rotated rows, O(m k log g)
+///     auto const r = hadamard{k, 1024, random_signs{7}};
+///     apply(exec, r, x, y);                                 // rotated rows, O(m k log g)
 ///     apply(exec, linear{q} * r, x, y);                     // weights that were quantised rotated: x is rotated once, in prepare
 ///     apply(exec, a * r * transposed(r), x, y);             // neighbours that undo each other: nothing is rotated
 ///

@@ -6,6 +6,7 @@
 /// of R rows (R = float lanes) is decoded to float32 columns, 256 of them at a time, which stay in the first-level cache, and
 /// multiplied like a dense panel. What a format adds is its decoder:
 ///
+/// @verbatim
 ///     template <class Arch> struct panel_decoder<Arch, your_storage> {
 ///         using weights;                                          // the placed form; the storage itself where placed
 ///         static weights shape(w, data)                           // `weights` of that shape with its bytes at `data`
@@ -16,6 +17,7 @@
 ///         void product<MR>(x, result) const                       // may be left out: few rows of x at once, codes in registers
 ///         static std::string name(w)                              // for `describe`
 ///     };
+/// @endverbatim
 ///
 /// `packing_decoder` below is the base of those that are not placed: they pack a panel when its turn comes, so that placed and
 /// canonical operands give the same bits. Sums of 256 columns are added in order: results depend on the shape alone.
