@@ -282,10 +282,10 @@ void bit_linear_backward(Exec const& exec, linear<Storage, P> const& w,
         using forms = typename detail::forms_of_preparation<P, Exec>::type;
         matrix_view<float> const seen{scope.carve<float>(m, k), m, k};
         auto const prepared = detail::normalize_into<forms>(exec, scope, from, weight, epsilon);
-        for (index_t i = 0; i < m && k > 0; ++i)
-            [&]<class Form>(type_list<Form>) {
-                detail::prepared_values(prepared.inputs.template get<Form>(), i, &seen(i, 0));
-            }(forms{});
+        auto const& form = [&]<class Form>(type_list<Form>) -> Form const& { return prepared.inputs.template get<Form>(); }(forms{});
+        parallel_for(exec.parallel(), k == 0 ? 0 : m, detail::prepare_grain(k), [&](index_t first, index_t last, index_t) noexcept {
+            for (index_t i = first; i < last; ++i) detail::prepared_values(form, i, &seen(i, 0));
+        });
         weight_backward(exec, seen, d, to_w);
         rms_norm_backward(exec, from, weight, epsilon, dh, to_x, to_norm);
     }

@@ -324,6 +324,54 @@ TEST_CASE("transformers' BitLinear, forward, backward and packed") {
     }
 }
 
+TEST_CASE("x in bf16 is its numbers; its gradient passes through bf16") {
+    index_t const m = 3;
+    index_t const n = 7;
+    index_t const k = 45;
+    problem p{m, n, k};
+    auto const t = ts::quantize_absmean(p.w);
+    ts::linear const op{t, ts::int8_per_token{}};
+    guarded<ts::bf16> half{m, k, 1};
+    for (index_t i = 0; i < m; ++i)
+        for (index_t j = 0; j < k; ++j) {
+            half.view()(i, j) = static_cast<ts::bf16>(p.x.view()(i, j));
+            p.x.view()(i, j) = static_cast<float>(half.view()(i, j));
+        }
+    exec_type const exec;
+    auto const x = std::as_const(half).view();
+    guarded<float> y{m, n, 0}, y_half{m, n, 0}, dy{m, n, 0};
+    ts::bit_linear(exec, op, p.input(), p.norm(), epsilon, y.view());
+    ts::bit_linear(exec, op, x, p.norm(), epsilon, y_half.view());
+    CHECK(tessera_test::same_bits<float>(std::as_const(y).view(), std::as_const(y_half).view()));
+    dy.fill(9);
+    guarded<float> dx{m, k, 0}, dw{n, k, 0}, dn{1, k, 0}, dx_half{m, k, 0}, dw_half{n, k, 0}, dn_half{1, k, 0};
+    auto const row = [](guarded<float>& v) { return ts::slice(v.view(), 0, ts::all); };
+    auto const d = std::as_const(dy).view();
+    ts::bit_linear_backward(exec, op, p.input(), p.norm(), epsilon, d, dx.view(), row(dn), dw.view());
+    ts::bit_linear_backward(exec, op, x, p.norm(), epsilon, d, dx_half.view(), row(dn_half), dw_half.view());
+    CHECK(tessera_test::same_bits<float>(std::as_const(dw).view(), std::as_const(dw_half).view()));
+    definition const of{p.input(), p.norm()};
+    for (index_t i = 0; i < m; ++i) {
+        double squares = 0;
+        double mean = 0;
+        std::vector<double> g;
+        for (index_t j = 0; j < k; ++j) {
+            squares += std::pow(double{p.input()(i, j)}, 2);
+            double sum = 0;
+            for (index_t o = 0; o < n; ++o) sum += std::abs(double{d(i, o)} * double{t.view()(o, j)});
+            g.push_back(sum);
+            mean += sum * std::abs(of.h[of.at(i, j)]) / static_cast<double>(k);
+        }
+        double const r = 1 / std::sqrt(squares / static_cast<double>(k) + double{epsilon});
+        for (index_t j = 0; j < k; ++j) {
+            double const bound = r * (g[static_cast<std::size_t>(j)] * std::abs(double{p.norm()[j]}) +
+                                      std::abs(double{p.input()(i, j)} * r) * mean);
+            // The gradient of the norm's output is rounded to bf16.
+            CHECK(std::abs(double{dx.view()(i, j)} - double{dx_half.view()(i, j)}) <= (0x1p-8 + 2 * gamma_of(n + 2 * k + 40)) * bound);
+        }
+    }
+}
+
 TEST_CASE("wrong arguments") {
     problem const p{3, 4, 40};
     auto const t = ts::quantize_absmean(p.w);
