@@ -64,6 +64,19 @@ template <class Format, class Gain>
 class pvq_matrix;
 template <class Format, class Gain>
 class pvq_tensor;
+template <int Bits, granularity Granularity, class Value, class Scale>
+class table_quantized;
+template <int Bits, granularity Granularity, class Value, class Scale>
+class table_quantized_tensor;
+template <int Bits>
+class any_precision;
+class any_precision_tensor;
+template <index_t Dims, int Bits>
+class vector_grid;
+template <index_t Dims, int Bits>
+class vector_grid_tensor;
+class vector_codebooks;
+class vector_codebooks_tensor;
 template <index_t R, index_t D>
 struct panel;
 template <class Layout, class Storage>
@@ -94,6 +107,9 @@ struct residual;
 struct relu;
 
 // families
+class hadamard;
+template <index_t Dims, int Bits>
+class higgs_tensor;
 template <class Weight, class Gate>
 class top_k_router;
 class expert_plan;

@@ -8,6 +8,8 @@
 ///     auto const layer = place(exec, linear{q} + adapter);           // codes moved, never requantised
 ///     apply(exec, layer, x, y);
 ///     apply(exec, transposed(linear{q}), dy, dx);                    // the gradient with respect to x
+///
+/// Panels are packed each time that an operand is placed: files of placed operands (storage/placed_cache.hpp) do not keep them.
 
 #include "../kernels/cpu/table_panels.hpp"
 #include "../kernels/ref/vector.hpp"
