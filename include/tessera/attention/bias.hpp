@@ -60,6 +60,8 @@ struct dense_bias {
         for (std::size_t r = 0; r < 3; ++r)
             check::equal(operation, "an extent of the gradient of dense_bias", gradient.extent(r), bias.extent(r),
                          "that of dense_bias");
+        if (heads > 1) // heads may be the work of several threads
+            check::at_least(operation, "stride over heads of the gradient of dense_bias", gradient.stride(0), 1);
     }
 
 private:

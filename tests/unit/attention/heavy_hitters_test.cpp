@@ -106,7 +106,9 @@ TEST_CASE("heavy_hitters: every head keeps its own, the newest always, the older
     for (index_t h = 0; h < 3; ++h) {
         std::vector<index_t> order(static_cast<std::size_t>(n - 7));
         std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) { return mass(h, a) > mass(h, b); });
+        std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+            return mass(h, a) > mass(h, b) || (mass(h, a) == mass(h, b) && a < b);
+        });
         order.resize(5);
         std::sort(order.begin(), order.end());
         for (index_t t = n - 7; t < n; ++t) order.push_back(t);
