@@ -173,6 +173,7 @@ void bench(timer& t, cudaStream_t stream, char const* name, shape s, std::vector
         auto const const_x = std::as_const(x).view();
         exec.reserve(ts::workspace_bytes(exec, op(0), const_x));
         CHECK(cudaMemset(y.data(), 0xff, static_cast<std::size_t>(m * s.n * 2)));
+        CHECK(cudaDeviceSynchronize());
         ts::apply(exec, op(0), const_x, y.view());
         CHECK(cudaDeviceSynchronize());
         ts::device_buffer<double> error{64};

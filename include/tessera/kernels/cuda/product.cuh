@@ -7,8 +7,8 @@
 ///
 /// The work is a line of units, (tile of 256 rows of W) x (step of 64 or 128 positions), which the blocks of the grid cut into
 /// equal pieces (stream-K). The grid is a constant of the architecture: the order of every sum, and so every bit of y, depends
-/// on the shape of W alone. A block streams its pieces' bytes through a ring in shared memory by asynchronous copies, a lane
-/// its own ones. Sums of a group stay in the matrix units' accumulators and meet their scale in float32. At the end of a tile
+/// on the shape of W alone. A warp streams its rows' bytes through a ring of its own in
+/// shared memory by asynchronous copies and waits for no other; x comes from the first-level cache. Sums of a group stay in the matrix units' accumulators and meet their scale in float32. At the end of a tile
 /// a block leaves its partial sums; the last to come adds all of them in the order of k and finishes y.
 
 #include "decode.cuh"
@@ -50,12 +50,14 @@ struct product_stage {
                                   : positions % maximum(padded, 1) == 0
                                       ? static_cast<int>(positions / maximum(padded, 1))
                                       : static_cast<int>((positions - 1) / maximum(padded, 1) + 2);
-    static constexpr int code_bytes = static_cast<int>(Panels::step_blocks * Panels::block_bytes);
-    static constexpr int x_bytes = static_cast<int>(Panels::step_blocks) * NT * 1024;
-    static constexpr int scale_bytes = groups * 256 * static_cast<int>(sizeof(typename Panels::scale_type));
-    static constexpr int offset_bytes = format::has_offsets ? groups * 256 * 4 : 0;
+    // Of a warp, which reads nothing that another warp has copied: codes of its 32 rows, their scales and offsets, sums of x.
+    static constexpr int block_bytes = static_cast<int>(2 * Panels::panel_block_bytes);
+    static constexpr int code_bytes = static_cast<int>(Panels::step_blocks) * block_bytes;
+    static constexpr int scale_bytes = groups * 32 * static_cast<int>(sizeof(typename Panels::scale_type));
+    static constexpr int offset_bytes = format::has_offsets ? groups * 32 * 4 : 0;
     static constexpr int sum_bytes = format::has_offsets ? groups * 8 * NT * 4 : 0;
-    static constexpr int bytes = code_bytes + x_bytes + scale_bytes + offset_bytes + sum_bytes;
+    static constexpr int warp_bytes = code_bytes + scale_bytes + offset_bytes + sum_bytes;
+    static constexpr int bytes = 8 * warp_bytes;
 
     static constexpr int table_bytes = fragment_decoder<format, Pieces>::table_bytes;
     static constexpr int shared = (Sm == 90 ? 227 : 163) * 1024;
@@ -98,56 +100,63 @@ struct product_arguments {
     decode_table<typename Panels::format> table;
 };
 
-/// Issues the copies of one step into a stage.
+/// Issues the copies of one step into a warp's stage.
 template <int NT, class Stage, class Panels>
 __device__ __forceinline__ void load_step(product_arguments<Panels> const& p, int tile, int step, std::byte* stage) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
     constexpr auto chunk = static_cast<int>(Panels::chunk_bytes);
-    constexpr auto panel = static_cast<int>(Panels::panel_block_bytes);
-    std::byte const* const codes = p.w.data() + static_cast<index_t>(tile * p.steps + step) * SB * Panels::block_bytes;
+    std::byte const* const codes = p.w.data() + static_cast<index_t>(tile * p.steps + step) * SB * Panels::block_bytes +
+                                   warp * Stage::block_bytes + lane * chunk;
 #pragma unroll
     for (int b = 0; b < SB; ++b)
 #pragma unroll
-        for (int i = 0; i < 2 * panel; i += 32 * chunk) {
-            int const at = static_cast<int>(b * Panels::block_bytes) + 2 * warp * panel + i + lane * chunk;
-            ptx::copy_async<chunk>(stage + at, codes + at);
-        }
-    stage += Stage::code_bytes;
-#pragma unroll
-    for (int j = 0; j < SB * NT * 64; j += 256) {
-        int const i = j + static_cast<int>(threadIdx.x);
-        if (SB * NT * 64 - j >= 256 || i < SB * NT * 64) {
-            if (p.rows != nullptr) {
-                int const column = i / 64 % NT * 8 + i % 32 / 4;
-                int const half = i / 32 % 2;
-                int const k = (step * SB + i / (64 * NT)) * 64 +
-                              (Panels::sub_block == 64 ? 16 * (i % 4) + 8 * half : 32 * half + 8 * (i % 4));
-                bool const valid = column < p.m && k < p.w.cols();
-                ptx::copy_async<16>(stage + i * 16, valid ? p.rows + column * p.row_stride + k : p.rows, valid);
-            } else {
-                ptx::copy_async<16>(stage + i * 16, p.x + static_cast<index_t>(step) * Stage::x_bytes + i * 16);
-            }
-        }
-    }
+        for (int i = 0; i < Stage::block_bytes; i += 32 * chunk)
+            ptx::copy_async<chunk>(stage + b * Stage::block_bytes + i + lane * chunk, codes + b * Panels::block_bytes + i);
     if constexpr (Stage::groups > 0) {
-        stage += Stage::x_bytes;
+        stage += Stage::code_bytes;
         int const g0 = step * static_cast<int>(Stage::positions) / static_cast<int>(Stage::padded);
         int const there = p.groups - g0;
         int const count = there < Stage::groups ? (there < 0 ? 0 : there) : Stage::groups;
-        auto const copy = [&](void const* from, int bytes) {
-            for (int i = static_cast<int>(threadIdx.x) * 16; i < bytes; i += 256 * 16)
-                ptx::copy_async<16>(stage + i, static_cast<std::byte const*>(from) + i);
+        index_t const at = (static_cast<index_t>(tile) * p.groups + g0) * 256 + warp * 32;
+        // Of every group the numbers of the warp's 32 rows: `pieces` times 16 bytes.
+        auto const copy = [&](auto const* from) {
+            constexpr int pieces = 2 * static_cast<int>(sizeof(*from));
+#pragma unroll
+            for (int j = 0; j < Stage::groups * pieces; j += 32) {
+                int const i = j + lane;
+                if (i < count * pieces)
+                    ptx::copy_async<16>(stage + i * 16, reinterpret_cast<std::byte const*>(from + i / pieces * 256) + i % pieces * 16);
+            }
         };
-        index_t const at = (static_cast<index_t>(tile) * p.groups + g0) * 256;
-        copy(p.w.scales() + at, count * 256 * static_cast<int>(sizeof(typename Panels::scale_type)));
+        copy(p.w.scales() + at);
         if constexpr (Panels::format::has_offsets) {
             stage += Stage::scale_bytes;
-            copy(p.w.offsets() + at, count * 256 * 4);
+            copy(p.w.offsets() + at);
             stage += Stage::offset_bytes;
-            copy(p.sums + static_cast<index_t>(g0) * 8 * NT, count * 8 * NT * 4);
+            auto const* const sums = reinterpret_cast<std::byte const*>(p.sums + static_cast<index_t>(g0) * 8 * NT);
+            for (int i = lane * 16; i < count * 32 * NT; i += 512) ptx::copy_async<16>(stage + i, sums + i);
         }
+    }
+}
+
+/// The columns' fragments of one block, half `half`, from the first-level cache: every warp of the block reads the same.
+template <int NT, class Panels>
+__device__ __forceinline__ void load_columns(product_arguments<Panels> const& p, int block, int half, ::uint4 (&columns)[NT]) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    if (p.rows != nullptr) {
+        int const k = block * 64 + (Panels::sub_block == 64 ? 16 * (lane % 4) + 8 * half : 32 * half + 8 * (lane % 4));
+#pragma unroll
+        for (int t = 0; t < NT; ++t) {
+            int const column = t * 8 + lane / 4;
+            columns[t] = make_uint4(0, 0, 0, 0);
+            if (column < p.m && k < p.w.cols()) columns[t] = __ldg(reinterpret_cast<::uint4 const*>(p.rows + column * p.row_stride + k));
+        }
+    } else {
+        auto const* const from = reinterpret_cast<::uint4 const*>(p.x) + (static_cast<index_t>(block) * NT * 2 + half) * 32 + lane;
+#pragma unroll
+        for (int t = 0; t < NT; ++t) columns[t] = __ldg(from + t * 64);
     }
 }
 
@@ -165,8 +174,8 @@ struct lane_sums {
 template <int NT, class Stage, class Panels>
 __device__ __forceinline__ void scale_group(std::byte const* stage, int group, bool is_end, lane_sums<NT>& total, lane_sums<NT>& part) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
-    int const row = static_cast<int>(threadIdx.x) / 32 * 32 + lane / 4;
-    auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(stage + Stage::code_bytes + Stage::x_bytes) + group * 256;
+    int const row = lane / 4;
+    auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(stage + Stage::code_bytes) + group * 32;
     auto const to_float = [](auto v) {
         if constexpr (std::is_same_v<decltype(v), fp16>)
             return __half2float(__ushort_as_half(v.to_bits()));
@@ -188,9 +197,9 @@ __device__ __forceinline__ void scale_group(std::byte const* stage, int group, b
             }
         if constexpr (Panels::format::has_offsets) {
             if (!is_end) continue;
-            auto const* const offsets = reinterpret_cast<float const*>(stage + Stage::code_bytes + Stage::x_bytes + Stage::scale_bytes);
+            auto const* const offsets = reinterpret_cast<float const*>(stage + Stage::code_bytes + Stage::scale_bytes);
             auto const* const sums = offsets + Stage::offset_bytes / 4 + group * 8 * NT;
-            float const o = offsets[group * 256 + r];
+            float const o = offsets[group * 32 + r];
 #pragma unroll
             for (int t = 0; t < NT; ++t)
 #pragma unroll
@@ -204,16 +213,18 @@ __device__ __forceinline__ void scale_group(std::byte const* stage, int group, b
 
 /// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise.
 template <int NT, int Pieces, class Stage, class Panels>
-__device__ __forceinline__ void multiply_step(std::byte const* stage, int step, int groups,
+__device__ __forceinline__ void multiply_step(product_arguments<Panels> const& given, std::byte const* stage, int step, ::uint4 const (&first)[NT],
                                               fragment_decoder<typename Panels::format, Pieces> const& decoder,
                                               lane_sums<NT>& total, lane_sums<NT>& part) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
     constexpr int words = Panels::format::width;
     constexpr auto chunk_words = static_cast<int>(Panels::chunk_bytes / 4);
     int const lane = static_cast<int>(threadIdx.x) % 32;
-    int const warp = static_cast<int>(threadIdx.x) / 32;
     constexpr auto padded = static_cast<int>(maximum(Stage::padded, 1));
     int const first_position = step * static_cast<int>(Stage::positions);
+    ::uint4 ahead[NT];
+#pragma unroll
+    for (int t = 0; t < NT; ++t) ahead[t] = first[t];
 #pragma unroll
     for (int b = 0; b < SB; ++b) {
         std::uint32_t code[2][words];
@@ -222,7 +233,7 @@ __device__ __forceinline__ void multiply_step(std::byte const* stage, int step, 
 #pragma unroll
             for (int c = 0; c < words / chunk_words; ++c) {
                 auto const* const from = reinterpret_cast<std::uint32_t const*>(
-                    stage + b * Panels::block_bytes + (2 * warp + p) * Panels::panel_block_bytes + (c * 32 + lane) * Panels::chunk_bytes);
+                    stage + b * Stage::block_bytes + p * Panels::panel_block_bytes + (c * 32 + lane) * Panels::chunk_bytes);
                 if constexpr (chunk_words == 4) {
                     ::uint4 const v = *reinterpret_cast<::uint4 const*>(from);
                     code[p][4 * c] = v.x, code[p][4 * c + 1] = v.y, code[p][4 * c + 2] = v.z, code[p][4 * c + 3] = v.w;
@@ -231,7 +242,6 @@ __device__ __forceinline__ void multiply_step(std::byte const* stage, int step, 
                     for (int i = 0; i < chunk_words; ++i) code[p][chunk_words * c + i] = from[i];
                 }
             }
-        auto const* const x = reinterpret_cast<::uint4 const*>(stage + Stage::code_bytes + b * NT * 1024) + lane;
         auto const fragment = [&]<int Step>(std::integral_constant<int, Step>, ::uint4 const (&columns)[NT]) {
 #pragma unroll
             for (int p = 0; p < 2; ++p) {
@@ -248,19 +258,21 @@ __device__ __forceinline__ void multiply_step(std::byte const* stage, int step, 
             }
             if constexpr (Stage::groups > 0 && (Step + 1) % (Panels::sub_block / 16) == 0) {
                 int const end = first_position + b * 64 + 16 * (Step + 1);
-                if (end % padded == 0 && end / padded <= groups)
+                if (end % padded == 0 && end / padded <= given.groups)
                     scale_group<NT, Stage, Panels>(stage, end / padded - 1 - first_position / padded, true, total, part);
             }
         };
-        ::uint4 columns[NT];
+        ::uint4 second[NT];
+        load_columns<NT>(given, step * SB + b, 1, second);
+        ::uint4 next[NT];
+        if (b + 1 < SB) load_columns<NT>(given, step * SB + b + 1, 0, next);
+        fragment(std::integral_constant<int, 0>{}, ahead);
+        fragment(std::integral_constant<int, 1>{}, ahead);
+        fragment(std::integral_constant<int, 2>{}, second);
+        fragment(std::integral_constant<int, 3>{}, second);
+        if (b + 1 < SB)
 #pragma unroll
-        for (int t = 0; t < NT; ++t) columns[t] = x[t * 64];
-        fragment(std::integral_constant<int, 0>{}, columns);
-        fragment(std::integral_constant<int, 1>{}, columns);
-#pragma unroll
-        for (int t = 0; t < NT; ++t) columns[t] = x[t * 64 + 32];
-        fragment(std::integral_constant<int, 2>{}, columns);
-        fragment(std::integral_constant<int, 3>{}, columns);
+            for (int t = 0; t < NT; ++t) ahead[t] = next[t];
     }
 }
 
@@ -297,17 +309,31 @@ __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& 
     if (n < p.w.rows()) {
         using format = typename Panels::format;
         float const scale = format::has_scales && Panels::group == 0 ? static_cast<float>(p.w.scales()[n]) : 1.0f;
-        for (int m = 0; m < p.m; ++m) {
-            float sum = 0.0f;
-            for (int c = m * p.pieces; c < (m + 1) * p.pieces; ++c) {
-                float const* from = slot(first) + c * 256 + threadIdx.x;
-                sum += __ldcg(from + (cut.first(first) < begin ? second : 0)); // it may have begun in an earlier tile
-#pragma unroll 4
-                for (int block = first + 1; block <= last; ++block) sum += __ldcg(from += 2 * second);
+        index_t const begun = cut.first(first) < begin ? second : 0; // the first may have begun in an earlier tile
+        float sum = 0.0f;
+        for (int c = 0; c < columns; c += NT == 1 ? 1 : 8) {
+            constexpr int J = NT == 1 ? 1 : 8; // columns whose loads are under way together
+            float sums[J];
+            float const* from = slot(first) + c * 256 + threadIdx.x;
+#pragma unroll
+            for (int j = 0; j < J; ++j) sums[j] = c + j < columns ? __ldcg(from + begun + j * 256) : 0.0f;
+#pragma unroll(NT == 1 ? 16 : 4)
+            for (int block = first + 1; block <= last; ++block) {
+                from += 2 * second;
+#pragma unroll
+                for (int j = 0; j < J; ++j) sums[j] += c + j < columns ? __ldcg(from + j * 256) : 0.0f;
             }
-            sum *= scale;
-            if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
-            out(p.m0 + m, n, sum);
+#pragma unroll
+            for (int j = 0; j < J; ++j) {
+                if (c + j >= columns) break;
+                sum += sums[j];
+                if ((c + j + 1) % p.pieces != 0) continue;
+                int const m = (c + j) / p.pieces;
+                sum *= scale;
+                if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
+                out(p.m0 + m, n, sum);
+                sum = 0.0f;
+            }
         }
     }
     __syncthreads(); // the slot may be written again
@@ -318,9 +344,9 @@ __global__ void __launch_bounds__(256, (product_stage<Sm, Panels, Pieces, NT>::i
 product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_constant__ Out const out) {
     using stage_type = product_stage<Sm, Panels, Pieces, NT>;
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
-    extern __shared__ __align__(128) std::byte shared[];
-    std::byte* const ring = shared + stage_type::table_bytes;
     constexpr int S = stage_type::stages;
+    extern __shared__ __align__(128) std::byte shared[];
+    std::byte* const ring = shared + stage_type::table_bytes + threadIdx.x / 32 * S * stage_type::warp_bytes;
     int const steps = p.steps;
     int unit = p.cut.first(static_cast<int>(blockIdx.x));
     int const end = p.cut.first(static_cast<int>(blockIdx.x) + 1);
@@ -331,7 +357,7 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
     int ahead_slot = 0;
     auto const load_next = [&] {
         if (ahead < end) {
-            load_step<NT, stage_type>(p, ahead_tile, ahead_step, ring + ahead_slot * stage_type::bytes);
+            load_step<NT, stage_type>(p, ahead_tile, ahead_step, ring + ahead_slot * stage_type::warp_bytes);
             ++ahead;
             if (++ahead_step == steps) ahead_step = 0, ++ahead_tile;
             if (++ahead_slot == S) ahead_slot = 0;
@@ -348,13 +374,16 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
     lane_sums<NT> part;
     total.clear();
     part.clear();
+    __syncthreads(); // the tables
 #pragma unroll 1
     for (; unit < end; ++unit) {
+        ::uint4 columns[NT];
+        load_columns<NT>(p, step * static_cast<int>(Panels::step_blocks), 0, columns);
         ptx::wait<S - 2>();
-        __syncthreads();
+        __syncwarp(); // the warp's copies are there, and it is done with the stage that comes next
         load_next();
-        std::byte const* const stage = ring + slot * stage_type::bytes;
-        multiply_step<NT, Pieces, stage_type, Panels>(stage, step, p.groups, decoder, total, stage_type::groups > 0 ? part : total);
+        std::byte const* const stage = ring + slot * stage_type::warp_bytes;
+        multiply_step<NT, Pieces, stage_type, Panels>(p, stage, step, columns, decoder, total, stage_type::groups > 0 ? part : total);
         if (++slot == S) slot = 0;
         if (step + 1 == steps || unit + 1 == end) {
             if constexpr (stage_type::groups > 0) {
