@@ -55,7 +55,7 @@ std::int64_t encode_bipolar(float const* x, index_t n, float inverse, std::int8_
 }
 
 /// One chunk of codes in planes.
-template <int Bits>
+template <class Arch, int Bits>
 void write_planes(std::int8_t const* codes, std::uint64_t* planes) noexcept {
     for (index_t j = 0; j < plane_words; ++j) {
         std::uint64_t word[Bits] = {};
@@ -151,7 +151,7 @@ private:
             }
             // Two's complement to unsigned: the highest plane is flipped. Past the end every plane is 0.
             for (index_t i = 0; i < count; ++i) codes[i] = static_cast<std::int8_t>(codes[i] ^ (1 << (Bits - 1)));
-            detail::write_planes<Bits>(codes, words + k / chunk * detail::plane_words * Bits);
+            detail::write_planes<Arch, Bits>(codes, words + k / chunk * detail::plane_words * Bits);
         }
         const_cast<float*>(form.scales)[m] = of.scale;
         const_cast<std::int64_t*>(form.sums)[m] = 2 * sum + form.columns; // x = 2 q + 1

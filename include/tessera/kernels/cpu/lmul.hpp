@@ -20,7 +20,7 @@ namespace tessera::inline TESSERA_ABI {
 namespace detail {
 
 /// n values rounded to `Format`, subnormal ones of it to zero, in place; whether one is not finite.
-template <class Format>
+template <class Arch, class Format>
 bool round_for_l_mul(float* x, index_t n) noexcept {
     bool bad = false;
     constexpr float least = least_normal<Format>;
@@ -79,7 +79,7 @@ struct kernel<op::prepare, cpu<Arch, Parallel>, l_mul_rows<Format>> {
                              // The arrays were carved for this call; const only for the terms that read them.
                              auto* const row = const_cast<float*>(form.row(m));
                              for (index_t k = 0; k < form.columns; ++k) row[k] = static_cast<float>(x(m, k));
-                             bool const bad = detail::round_for_l_mul<Format>(row, form.columns);
+                             bool const bad = detail::round_for_l_mul<Arch, Format>(row, form.columns);
                              const_cast<std::uint8_t*>(form.not_finite)[m] = bad ? 1 : 0;
                          }
                      });
@@ -138,7 +138,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, l_mul<Format>>> {
             decoder::tile(w.storage(), first, last, 0, columns, decoded, columns, scratch + decoded_bytes(w));
             for (index_t n = first; n < last; ++n) {
                 float* const row = decoded + (n - first) * columns;
-                bool const bad = detail::round_for_l_mul<Format>(row, columns);
+                bool const bad = detail::round_for_l_mul<Arch, Format>(row, columns);
                 for (index_t m = task.m0; m < task.m1; ++m) {
                     float const dot = bad || x.not_finite[m] != 0 ? careful_dot(x.row(m), row, columns)
                                                                   : detail::l_mul_dot<Arch, Format>(x.row(m), row, columns);
