@@ -14,6 +14,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <utility>
@@ -61,6 +62,7 @@ TEST_CASE("dequantize gives what every element is") {
     check_decoded<ts::uint4_g128>();
     check_decoded<ts::nv_e2m1>();
     check_decoded<ts::scheme<ts::bipolar<3>, ts::block<2, 24>>>();
+    check_decoded<ts::scheme<ts::power_exponent<4, 1, 2>, ts::per_channel>>();
     auto const w = numbers(3, 1500);
     ts::matrix<float> y{3, 1500};
     ts::dequantize(exec{}, w, y);
@@ -71,6 +73,21 @@ TEST_CASE("dequantize gives what every element is") {
                          "tessera: dequantize: columns of y is 1501, expected 1500 (columns of w)", ts::shape_error);
     CHECK_THROWS_AS(ts::dequantize(exec{}, w, ts::matrix_view<float>{y.data(), 2, 1500}), ts::shape_error);
     CHECK_THROWS_AS(ts::dequantize(exec{}, y, y), ts::shape_error);
+}
+
+TEST_CASE("k-hot weights are shifts and additions") {
+    using hot = ts::k_hot_point<8, 6, 2>;
+    auto const w = numbers(4, 64);
+    auto const q = ts::quantize<ts::scheme<hot, ts::group<32>>>(w);
+    for (index_t n = 0; n < 4; ++n)
+        for (index_t k = 0; k < 64; ++k) {
+            int const integer = hot::integer_format::integer(q.view().code(n, k));
+            CHECK(ts::detail::count_ones(static_cast<std::uint64_t>(std::abs(integer))) <= 2);
+            float const scale = q.view().scale(n, k);
+            CHECK(q.view()(n, k) == scale * (static_cast<float>(integer) / 64));
+            // Half the widest gap, between 64 and 96 in 64ths.
+            CHECK(std::fabs(q.view()(n, k) - w(n, k)) <= scale * 0.25f * (1 + 0x1p-20f) + scale / 128);
+        }
 }
 
 TEST_CASE("error statistics") {

@@ -271,7 +271,7 @@ void check_bad_input() {
 } // namespace
 
 TEST_CASE("bad input, in every kind of scheme") {
-    check_bad_input<ts::scheme<ts::int3, ts::group<32>, ts::fp32>>();
+    check_bad_input<ts::scheme<ts::int3, ts::group<1>, ts::fp32>>();
     check_bad_input<ts::scheme<ts::int8, ts::group<16>, ts::bf16>>();
     check_bad_input<ts::scheme<ts::uint4, ts::group<32>, ts::fp32, ts::affine>>();
     check_bad_input<ts::scheme<ts::uint1, ts::group<5>, ts::fp32, ts::affine>>();
