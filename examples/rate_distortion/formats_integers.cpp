@@ -3,6 +3,7 @@
 #include "format.hpp"
 
 #include <tessera/numerics/bipolar.hpp>
+#include <tessera/numerics/fixed_point.hpp>
 #include <tessera/quant/double_rounding.hpp>
 #include <tessera/quant/ternary.hpp>
 
@@ -42,6 +43,8 @@ void add_integers(std::vector<format>& out) {
     out.push_back(scheme<grouped<ts::bipolar<2>, 128>>("bipolar 2 g128, least error", integer, ts::least_error_range{}));
     out.push_back(scheme<grouped<ts::bipolar<3>, 128>>("bipolar 3 g128, least error", integer, ts::least_error_range{}));
     out.push_back(scheme<grouped<ts::bipolar<4>, 128>>("bipolar 4 g128, least error", integer, ts::least_error_range{}));
+    out.push_back(scheme<grouped<ts::k_hot_point<8, 6, 2>, 32>>("8 bits, two ones, g32", integer));
+    out.push_back(scheme<grouped<ts::k_hot_point<8, 6, 3>, 32>>("8 bits, three ones, g32", integer));
     // Half of the mean magnitude is the border, and the mean the value: 0.2634 (quant/ternary.hpp).
     out.push_back(row("ternary, absmean", integer, [](weight_view const& w) {
         return ts::quantize_absmean<ts::ternary_per_tensor>(w);
