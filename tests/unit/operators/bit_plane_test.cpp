@@ -210,6 +210,8 @@ TEST_CASE("rows of zeros and rows that are not finite; gathered rows") {
         x.view()(3, k) = 1e-38f; // no inverse in float32
     }
     x.view()(1, 11) = std::numeric_limits<float>::infinity();
+    x.view()(2, 5) = -0.0f;
+    x.view()(2, 6) = 0.0f;
     guarded<float> y{4, 3};
     auto const check = [&](auto const& exec) {
         ts::apply(exec, op, x.view(), y.view());
@@ -227,6 +229,13 @@ TEST_CASE("rows of zeros and rows that are not finite; gathered rows") {
     ts::workspace_scope scope{exec.scratch()};
     auto const prepared = ts::prepare(exec, scope, ts::matrix_view<float const>{std::as_const(x).view()}, op);
     form const& from = prepared.inputs.get<form>();
+    std::vector<double> row;
+    std::vector<std::uint8_t> codes(20);
+    for (index_t k = 0; k < 20; ++k) row.push_back(double{x.view()(2, k)});
+    ts::detail::reference_bipolar<3>(row.data(), 20, codes.data());
+    std::int64_t sum = 0;
+    for (std::uint8_t const c : codes) sum += ts::bipolar<3>::integer(c);
+    CHECK(from.sums[2] == sum);
     form const to = gather::plan(from, 2, scope);
     index_t const rows[2] = {2, 0};
     gather::run(exec, from, rows, to);
