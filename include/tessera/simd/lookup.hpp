@@ -29,6 +29,26 @@ TESSERA_FORCE_INLINE floats<Arch> look_up(float const* table, ints<Arch> const& 
     return gather<Arch>(table, code, lanes<Arch>);
 }
 
+/// first = pairs[2 code], second = pairs[2 code + 1].
+template <class Arch>
+TESSERA_FORCE_INLINE void gather_pairs(float const* pairs, ints<Arch> const& code, floats<Arch>& first, floats<Arch>& second) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        __m512i const none = _mm512_setzero_si512();
+        __m512i const bits = code;
+        __m512 const low = _mm512_castsi512_ps(_mm512_mask_i32gather_epi64(none, 0xff, _mm512_castsi512_si256(bits), pairs, 8));
+        __m512 const high = _mm512_castsi512_ps(
+            _mm512_mask_i32gather_epi64(none, 0xff, _mm512_maskz_extracti64x4_epi64(0xff, bits, 1), pairs, 8));
+        __m512i const even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        first = _mm512_permutex2var_ps(low, even, high);
+        second = _mm512_permutex2var_ps(low, _mm512_or_si512(even, _mm512_set1_epi32(1)), high);
+        return;
+    }
+#endif
+    first = gather<Arch>(pairs, code + code, lanes<Arch>);
+    second = gather<Arch>(pairs + 1, code + code, lanes<Arch>);
+}
+
 /// Whether `look_up` looks at no more bits of a code than a table of max(16, Size) entries needs.
 template <class Arch, index_t Size>
 inline constexpr bool ignores_high_bits = Size <= 16 && (lanes<Arch> == 16 || (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>));

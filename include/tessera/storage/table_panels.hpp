@@ -3,7 +3,8 @@
 
 /// @file
 /// Look-up storage (storage/vector_storage.hpp) in panels: `prepacked<lookup<R>, Storage>`. A lane is a row. First, once, the
-/// tensor's table if there is one, by component: dims arrays of max(16, 2^bits) floats, short ones repeated. Then panels of R rows:
+/// tensor's table if there is one, by component: dims arrays of max(16, 2^bits) floats, short ones repeated; or point by
+/// point, where two dimensions have more than 64 points: both numbers come by one gather. Then panels of R rows:
 ///
 ///     tables of the rows: groups x R x 2^bits floats | scales: groups x R | chunks of 32 codes of each row
 ///
@@ -61,6 +62,12 @@ public:
     static constexpr index_t table_size = index_t{1} << code_bits;
     /// Floats of a component of the tensor's table.
     static constexpr index_t padded_size = maximum(table_size, 16);
+    /// Whether the numbers of a point of the tensor's table are neighbours.
+    static constexpr bool is_by_points = dims == 2 && code_bits > 6;
+    /// Where number d of a code is in the tensor's table.
+    static constexpr index_t table_place(std::uint32_t code, index_t d) noexcept {
+        return is_by_points ? static_cast<index_t>(code) * dims + d : d * padded_size + static_cast<index_t>(code);
+    }
     static constexpr index_t chunk_columns = 32 * dims;
     static constexpr index_t chunk_bytes = 4 * R * code_bits;
 
@@ -110,7 +117,7 @@ public:
         for (index_t i = 0; i < count; ++i) codes[i] = static_cast<std::uint16_t>(code(n, first + i));
     }
     float table_value(index_t n, index_t g, std::uint32_t code, int d) const noexcept {
-        if (tables == detail::table_kind::tensor) return reinterpret_cast<float const*>(data_)[d * padded_size + code];
+        if (tables == detail::table_kind::tensor) return reinterpret_cast<float const*>(data_)[table_place(code, d)];
         index_t const table = (tables == detail::table_kind::row ? 0 : g) * R + n % R;
         return reinterpret_cast<float const*>(panel_data(n / R))[table * table_size + code];
     }
@@ -161,7 +168,7 @@ void pack_shared(Storage const& w, prepacked<lookup<R>, Storage> const& packed, 
     auto* const to = reinterpret_cast<float*>(out);
     for (index_t d = 0; d < target::dims; ++d)
         for (index_t c = 0; c < target::padded_size; ++c)
-            to[d * target::padded_size + c] =
+            to[target::table_place(static_cast<std::uint32_t>(c), d)] =
                 w.table_value(0, 0, static_cast<std::uint32_t>(c % target::table_size), static_cast<int>(d));
 }
 

@@ -108,28 +108,28 @@ struct panel_decoder<Arch, prepacked<lookup<R>, Storage>> {
                 floats sum[MR];
 #pragma GCC unroll 8
                 for (int i = 0; i < 8; ++i) {
-                    ints const code = codes.template code<is_exact>(i);
+                    floats v[dims];
+                    values(codes.template code<is_exact>(i), g, v);
 #pragma GCC unroll 8
-                    for (int d = 0; d < dims; ++d) {
-                        floats const v = value(code, d, g);
+                    for (int d = 0; d < dims; ++d)
 #pragma GCC unroll 4
                         for (int m = 0; m < MR; ++m) {
                             floats const a(x[m][k + i * dims + d]);
-                            sum[m] = i + d == 0 ? v * a : simd::fma(v, a, sum[m]);
+                            sum[m] = i + d == 0 ? v[d] * a : simd::fma(v[d], a, sum[m]);
                         }
-                    }
                 }
                 for (int m = 0; m < MR; ++m)
                     result[m] = weights::has_scale ? simd::fma(sum[m], group_scale(g), result[m]) : result[m] + sum[m];
             } else { // a group, or the row, ends in here
-                for (int i = 0; i < 8; ++i)
-                    for (int d = 0; d < dims && k + i * dims + d < w_.cols(); ++d) {
-                        index_t const column = k + i * dims + d;
-                        index_t const here = column / w_.group();
-                        floats const v = value(codes.template code<is_exact>(i), d, here);
+                for (int i = 0; i < 8 && k + i * dims < w_.cols(); ++i) {
+                    index_t const column = k + i * dims;
+                    index_t const here = column / w_.group();
+                    floats v[dims];
+                    values(codes.template code<is_exact>(i), here, v);
+                    for (int d = 0; d < dims && column + d < w_.cols(); ++d)
                         for (int m = 0; m < MR; ++m)
-                            result[m] = simd::fma(weights::has_scale ? v * group_scale(here) : v, floats(x[m][column]), result[m]);
-                    }
+                            result[m] = simd::fma(weights::has_scale ? v[d] * group_scale(here) : v[d], floats(x[m][column + d]), result[m]);
+                }
             }
         }
     }
@@ -153,22 +153,28 @@ private:
         else
             return static_cast<void>(g), floats(1.0f);
     }
-    /// Number d of a code, before its scale.
-    TESSERA_FORCE_INLINE floats value(ints const& code, int d, index_t g) const noexcept {
-        if constexpr (weights::tables == table_kind::tensor) {
-            auto const* const table = reinterpret_cast<float const*>(w_.data()) + d * weights::padded_size;
-            return simd::look_up<Arch, weights::table_size>(table, code);
+    /// The numbers of a code, before their scale.
+    TESSERA_FORCE_INLINE void values(ints const& code, index_t g, floats (&v)[dims]) const noexcept {
+        if constexpr (weights::tables == table_kind::tensor && weights::is_by_points) {
+            simd::gather_pairs<Arch>(reinterpret_cast<float const*>(w_.data()), code, v[0], v[1]);
         } else {
-            index_t const at = weights::tables == table_kind::row ? 0 : g * R * weights::table_size;
-            return simd::gather<Arch>(reinterpret_cast<float const*>(panel_) + at, code + lane_, R);
+#pragma GCC unroll 8
+            for (int d = 0; d < dims; ++d) {
+                if constexpr (weights::tables == table_kind::tensor) {
+                    auto const* const table = reinterpret_cast<float const*>(w_.data()) + d * weights::padded_size;
+                    v[d] = simd::look_up<Arch, weights::table_size>(table, code);
+                } else {
+                    index_t const at = weights::tables == table_kind::row ? 0 : g * R * weights::table_size;
+                    v[d] = simd::gather<Arch>(reinterpret_cast<float const*>(panel_) + at, code + lane_, R);
+                }
+            }
         }
     }
     TESSERA_FORCE_INLINE void store(ints const& code, index_t g, floats const& scale, float* out) const noexcept {
+        floats v[dims];
+        values(code, g, v);
 #pragma GCC unroll 8
-        for (int d = 0; d < dims; ++d) {
-            floats const v = value(code, d, g);
-            simd::store<Arch>(out + d * R, weights::has_scale ? v * scale : v);
-        }
+        for (int d = 0; d < dims; ++d) simd::store<Arch>(out + d * R, weights::has_scale ? v[d] * scale : v[d]);
     }
 
     weights w_;
