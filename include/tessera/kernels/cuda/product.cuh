@@ -12,6 +12,7 @@
 /// a block leaves its partial sums; the last to come adds all of them in the order of k and finishes y.
 
 #include "decode.cuh"
+#include "ptx/atomic.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/mma.cuh"
 
@@ -141,24 +142,51 @@ __device__ __forceinline__ void load_step(product_arguments<Panels> const& p, in
     }
 }
 
-/// The columns' fragments of one block, half `half`, from the first-level cache: every warp of the block reads the same.
-template <int NT, class Panels>
-__device__ __forceinline__ void load_columns(product_arguments<Panels> const& p, int block, int half, ::uint4 (&columns)[NT]) {
-    int const lane = static_cast<int>(threadIdx.x) % 32;
-    if (p.rows != nullptr) {
-        int const k = block * 64 + (Panels::sub_block == 64 ? 16 * (lane % 4) + 8 * half : 32 * half + 8 * (lane % 4));
+/// Where a lane finds its 16 bytes of every 8 columns' fragment, of rows of bf16 or of written fragments alike; they come through the
+/// first-level cache, because every warp of the block reads the same.
+template <int NT>
+struct column_reader {
+    std::byte const* base;
+    int block_bytes; ///< from a block to the next
+    int half_bytes;  ///< and to its second half
+    index_t fragment_bytes;
+    int valid; ///< positions of the first half before this one are there
+    int valid_step;
+    int columns; ///< fragments' columns of this lane that are there
+
+    template <class Panels>
+    __device__ explicit column_reader(product_arguments<Panels> const& p) {
+        int const lane = static_cast<int>(threadIdx.x) % 32;
+        if (p.rows != nullptr) {
+            constexpr bool is_whole = Panels::sub_block == 64;
+            int const k = (is_whole ? 16 : 8) * (lane % 4);
+            base = reinterpret_cast<std::byte const*>(p.rows + lane / 4 * p.row_stride + k);
+            block_bytes = 128;
+            half_bytes = is_whole ? 16 : 64;
+            fragment_bytes = 16 * p.row_stride;
+            valid = static_cast<int>(p.w.cols()) - k;
+            valid_step = is_whole ? 8 : 32;
+            columns = p.m - lane / 4;
+        } else {
+            base = p.x + lane * 16;
+            block_bytes = NT * 1024;
+            half_bytes = 512;
+            fragment_bytes = 1024;
+            valid = 0x7fffffff;
+            valid_step = 0;
+            columns = 8 * NT;
+        }
+    }
+    __device__ __forceinline__ void load(int block, int half, ::uint4 (&to)[NT]) const {
+        bool const is_there = block * 64 + half * valid_step < valid;
+        std::byte const* const from = base + static_cast<index_t>(block) * block_bytes + half * half_bytes;
 #pragma unroll
         for (int t = 0; t < NT; ++t) {
-            int const column = t * 8 + lane / 4;
-            columns[t] = make_uint4(0, 0, 0, 0);
-            if (column < p.m && k < p.w.cols()) columns[t] = __ldg(reinterpret_cast<::uint4 const*>(p.rows + column * p.row_stride + k));
+            to[t] = make_uint4(0, 0, 0, 0);
+            if (is_there && 8 * t < columns) to[t] = __ldg(reinterpret_cast<::uint4 const*>(from + t * fragment_bytes));
         }
-    } else {
-        auto const* const from = reinterpret_cast<::uint4 const*>(p.x) + (static_cast<index_t>(block) * NT * 2 + half) * 32 + lane;
-#pragma unroll
-        for (int t = 0; t < NT; ++t) columns[t] = __ldg(from + t * 64);
     }
-}
+};
 
 /// The sums of a lane: of two panels of 16 rows, NT fragments of 8 columns.
 template <int NT>
@@ -213,7 +241,7 @@ __device__ __forceinline__ void scale_group(std::byte const* stage, int group, b
 
 /// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise.
 template <int NT, int Pieces, class Stage, class Panels>
-__device__ __forceinline__ void multiply_step(product_arguments<Panels> const& given, std::byte const* stage, int step, ::uint4 const (&first)[NT],
+__device__ __forceinline__ void multiply_step(column_reader<NT> const& x, std::byte const* stage, int step, int groups, ::uint4 const (&first)[NT],
                                               fragment_decoder<typename Panels::format, Pieces> const& decoder,
                                               lane_sums<NT>& total, lane_sums<NT>& part) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
@@ -258,14 +286,14 @@ __device__ __forceinline__ void multiply_step(product_arguments<Panels> const& g
             }
             if constexpr (Stage::groups > 0 && (Step + 1) % (Panels::sub_block / 16) == 0) {
                 int const end = first_position + b * 64 + 16 * (Step + 1);
-                if (end % padded == 0 && end / padded <= given.groups)
+                if (end % padded == 0 && end / padded <= groups)
                     scale_group<NT, Stage, Panels>(stage, end / padded - 1 - first_position / padded, true, total, part);
             }
         };
         ::uint4 second[NT];
-        load_columns<NT>(given, step * SB + b, 1, second);
+        x.load(step * SB + b, 1, second);
         ::uint4 next[NT];
-        if (b + 1 < SB) load_columns<NT>(given, step * SB + b + 1, 0, next);
+        if (b + 1 < SB) x.load(step * SB + b + 1, 0, next);
         fragment(std::integral_constant<int, 0>{}, ahead);
         fragment(std::integral_constant<int, 1>{}, ahead);
         fragment(std::integral_constant<int, 2>{}, second);
@@ -297,13 +325,12 @@ __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& 
     }
     int const first = cut.owner(begin);
     int const last = cut.owner(begin + steps - 1);
-    __threadfence();
+    // The barriers make what the block has written, and what the counter's other blocks have, known to all of its threads.
     __syncthreads();
     if (threadIdx.x == 0)
-        is_last = first == last || atomicAdd(p.counters + tile, 1u) == static_cast<unsigned>(last - first);
+        is_last = first == last || ptx::add_acquire_release(p.counters + tile, 1u) == static_cast<unsigned>(last - first);
     __syncthreads();
     if (!is_last) return;
-    __threadfence();
     index_t const n = static_cast<index_t>(tile) * 256 + threadIdx.x;
     if (threadIdx.x == 0 && first != last) p.counters[tile] = 0;
     if (n < p.w.rows()) {
@@ -370,6 +397,7 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
     int tile = unit / steps;
     int step = unit % steps;
+    column_reader<NT> const x{p};
     lane_sums<NT> total;
     lane_sums<NT> part;
     total.clear();
@@ -378,12 +406,12 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
 #pragma unroll 1
     for (; unit < end; ++unit) {
         ::uint4 columns[NT];
-        load_columns<NT>(p, step * static_cast<int>(Panels::step_blocks), 0, columns);
+        x.load(step * static_cast<int>(Panels::step_blocks), 0, columns);
         ptx::wait<S - 2>();
         __syncwarp(); // the warp's copies are there, and it is done with the stage that comes next
         load_next();
         std::byte const* const stage = ring + slot * stage_type::warp_bytes;
-        multiply_step<NT, Pieces, stage_type, Panels>(p, stage, step, columns, decoder, total, stage_type::groups > 0 ? part : total);
+        multiply_step<NT, Pieces, stage_type, Panels>(x, stage, step, p.groups, columns, decoder, total, stage_type::groups > 0 ? part : total);
         if (++slot == S) slot = 0;
         if (step + 1 == steps || unit + 1 == end) {
             if constexpr (stage_type::groups > 0) {
