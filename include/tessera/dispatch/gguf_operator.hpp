@@ -20,8 +20,8 @@
 
 namespace tessera::inline TESSERA_ABI::gguf {
 
-/// The formats of tensors that a program multiplies, by the type in the file. Weights with integer codes take x in the form of
-/// `Preparation`, those with tables and dense ones as it is.
+/// The formats of tensors that a program multiplies, by the type in the file. Coded weights take x in the form of
+/// `Preparation`, dense ones as it is.
 template <execution_policy Exec, preparation Preparation = int8_per_group<32>>
 class operator_formats {
 public:
@@ -39,8 +39,7 @@ public:
     template <block_format Format, class Arch = native_arch>
     operator_formats& add() {
         return insert(detail::type_for<Format>, [](boundary const& exec, tensor_entry const& t) {
-            using form = std::conditional_t<code_source<blocked<Format>>::is_integer, Preparation, as_is>;
-            return make<Arch>(exec, linear<blocked<Format>, form>{as_blocked<Format>(t)});
+            return make<Arch>(exec, linear<blocked<Format>, Preparation>{as_blocked<Format>(t)});
         });
     }
     /// The block formats of a list.

@@ -25,7 +25,6 @@ namespace {
 
 using exec_type = ts::cpu<ts::native_arch, ts::serial>;
 using g32 = ts::int8_per_group<32>;
-using table_form = ts::as_is;
 
 static_assert(ts::linear_operator<ts::any_view<exec_type>> && ts::operator_owner<ts::any_operator<exec_type>>);
 static_assert(std::is_nothrow_move_constructible_v<ts::any_operator<exec_type>> && sizeof(ts::any_operator<exec_type>) <= 32);
@@ -167,9 +166,9 @@ TEST_CASE("tensors of files by their type") {
     auto const x = random_matrix<float>(2, 256, 1);
     check_same(exec, ts::place(exec, ts::linear{w.view(), g32{}}), formats.place(exec, w.tensor()), x);
     check_same(exec, itself{ts::linear{v.view(), g32{}}}, formats.place(exec, v.tensor()), random_matrix<float>(2, 96, 1));
-    formats.add<ts::iq4_xs>(); // a table: x as it is
+    formats.add<ts::iq4_xs>(); // a table of small integers
     blocks_of<ts::iq4_xs> const t{12, 256};
-    check_same(exec, itself{ts::linear{t.view(), table_form{}}}, formats.place(exec, t.tensor()), x);
+    check_same(exec, itself{ts::linear{t.view(), g32{}}}, formats.place(exec, t.tensor()), x);
     CHECK(formats.has(ts::gguf::tensor_type::f16));
     CHECK(!formats.has(ts::gguf::tensor_type::q6_k));
     CHECK_THROWS_WITH_AS(formats.place(exec, u.tensor()),
