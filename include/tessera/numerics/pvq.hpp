@@ -4,7 +4,7 @@
 /// @file
 /// Pyramid vector quantisation: groups of N integers whose magnitudes add up to K, numbered without gaps.
 ///
-///     P(N, K) = { p in Z^N : |p_0| + ... + |p_(N-1)| = K }
+///     P(N, K) = { p in Z^N : |p_0| + ... + |p_(N-1)| = K }                                                     the pyramid
 ///     V(n, 0) = 1    V(0, k > 0) = 0    V(n, k) = V(n - 1, k) + V(n - 1, k - 1) + V(n, k - 1)      points of P(n, k)
 ///
 /// **Index** (Fischer's enumeration): coordinates from left to right, the values of each in the order 0, +1, -1, +2, -2, ...
