@@ -338,17 +338,25 @@ __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& 
         float const scale = format::has_scales && Panels::group == 0 ? static_cast<float>(p.w.scales()[n]) : 1.0f;
         index_t const begun = cut.first(first) < begin ? second : 0; // the first may have begun in an earlier tile
         float sum = 0.0f;
-        for (int c = 0; c < columns; c += NT == 1 ? 1 : 8) {
-            constexpr int J = NT == 1 ? 1 : 8; // columns whose loads are under way together
-            float sums[J];
-            float const* from = slot(first) + c * 256 + threadIdx.x;
+        constexpr int J = NT == 1 ? 1 : 8;  // columns, and
+        constexpr int U = NT == 1 ? 16 : 4; // blocks whose loads are under way together; what is not there adds 0
+        for (int c = 0; c < columns; c += J) {
+            float sums[J] = {};
+            for (int block = first; block <= last; block += U) {
+                float const* const from = slot(block) + c * 256 + threadIdx.x + (block == first ? begun : 0);
+                float v[U][J];
 #pragma unroll
-            for (int j = 0; j < J; ++j) sums[j] = c + j < columns ? __ldcg(from + begun + j * 256) : 0.0f;
-#pragma unroll(NT == 1 ? 16 : 4)
-            for (int block = first + 1; block <= last; ++block) {
-                from += 2 * second;
+                for (int u = 0; u < U; ++u)
 #pragma unroll
-                for (int j = 0; j < J; ++j) sums[j] += c + j < columns ? __ldcg(from + j * 256) : 0.0f;
+                    for (int j = 0; j < J; ++j) {
+                        v[u][j] = 0.0f;
+                        if (block + u <= last && c + j < columns)
+                            v[u][j] = __ldcg(from + (2 * u * second - (u > 0 && block == first ? begun : 0)) + j * 256);
+                    }
+#pragma unroll
+                for (int u = 0; u < U; ++u)
+#pragma unroll
+                    for (int j = 0; j < J; ++j) sums[j] += v[u][j];
             }
 #pragma unroll
             for (int j = 0; j < J; ++j) {
