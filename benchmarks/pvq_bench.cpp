@@ -93,7 +93,7 @@ std::vector<Entry> all_vectors() {
         std::int8_t p[8];
         Format::vector(i, p);
         Entry entry = 0;
-        for (int c = 0; c < 8; ++c) entry |= Entry(std::uint8_t(p[c]) & (sizeof(Entry) == 8 ? 255u : 15u)) << (sizeof(Entry) * c);
+        for (int c = 0; c < 8; ++c) entry |= Entry(std::uint8_t(p[c]) & (sizeof(Entry) == 8 ? 255u : 15u)) << (static_cast<int>(sizeof(Entry)) * c);
         table[i] = entry;
     }
     return table;
@@ -135,7 +135,6 @@ void gather(benchmark::State& state) {
         std::uint32_t const* const from = table.data();
         std::uint32_t const* const at = index.data();
         std::uint32_t* const to = out.data();
-#pragma GCC ivdep
         for (index_t g = 0; g < vectors; ++g) to[g] = from[at[g]];
         benchmark::DoNotOptimize(out.data());
         benchmark::ClobberMemory();

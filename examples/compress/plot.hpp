@@ -252,10 +252,10 @@ inline std::string draw(panel const& whole, double top) {
            escaped(title(p.y)) + "</text>\n";
 
     labels place{area};
-    for (curve const& c : p.curves) {
+    for (curve const& drawn : p.curves) {
         std::string line;
         double end_x = 0, end_y = 0;
-        for (auto const& [at_x, at_y] : c.points) {
+        for (auto const& [at_x, at_y] : drawn.points) {
             if (!shows(p.x, at_x) || !shows(p.y, at_y)) continue;
             double const to_x = x(at_x), to_y = y(at_y);
             if (to_x < area.x0 || to_x > area.x1 || to_y < area.y0 || to_y > area.y1) continue;
@@ -263,7 +263,7 @@ inline std::string draw(panel const& whole, double top) {
         }
         if (line.empty()) continue;
         out += "<path d=\"" + line + "\" fill=\"none\" stroke=\"#555\" stroke-width=\"1.2\"/>\n";
-        out += text_at(end_x - 8, end_y - 2, c.label, "text-anchor=\"end\" font-style=\"italic\" fill=\"#555\"");
+        out += text_at(end_x - 8, end_y - 2, drawn.label, "text-anchor=\"end\" font-style=\"italic\" fill=\"#555\"");
     }
     for (point const& q : p.points) place.avoid({x(q.x) - 5, y(q.y) - 5, x(q.x) + 5, y(q.y) + 5});
     std::vector<std::size_t> const front = pareto_front(p);

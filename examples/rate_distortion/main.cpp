@@ -196,8 +196,9 @@ int run(options const& o) {
         if (f.name.find(o.only) != std::string::npos && (f.is_quick || !o.quick)) results.push_back({&f, {}, {}, {}});
     if (results.empty()) throw usage_error{"--only: no format has '" + o.only + "' in its name"};
     measure_all(results, normal, real);
-    std::stable_sort(results.begin(), results.end(),
-                     [](result const& a, result const& b) { return a.of->kind < b.of->kind; });
+    std::sort(results.begin(), results.end(), [](result const& a, result const& b) { // by kind, then as they are listed
+        return a.of->kind != b.of->kind ? a.of->kind < b.of->kind : a.of < b.of;
+    });
 
     std::string const text = "# Rate and distortion\n\n" + std::to_string(normal.size()) + " numbers of N(0, 1), " +
                              std::to_string(real.count()) + " weights.\n\n" + table(results, real.title);
