@@ -48,20 +48,29 @@ struct integer_table {
 
 constexpr float magnitude(float v) noexcept { return v < 0 ? -v : v; }
 
-/// The unit of which all values are at most `most` times a whole number; 0: there is none.
+/// Whether all values are at most `most` times a whole number of units.
 template <class Source>
-constexpr float unit_of_values(float most) noexcept {
-    float unit = 0.0f;
-    for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
-        float const a = magnitude(Source::value(c));
-        if (a > 0 && (unit == 0 || a < unit)) unit = a;
-    }
-    if (unit < 1e-30f) return 0.0f;
+constexpr bool are_whole(float unit, float most) noexcept {
     for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
         float const multiple = magnitude(Source::value(c)) / unit;
-        if (multiple > most || static_cast<float>(static_cast<int>(multiple)) * unit != magnitude(Source::value(c))) return 0.0f;
+        if (multiple > most || static_cast<float>(static_cast<int>(multiple)) * unit != magnitude(Source::value(c))) return false;
     }
-    return unit;
+    return true;
+}
+
+/// The unit of which all values are at most `most` times a whole number, the smallest of them or a half, a quarter, an eighth of
+/// it; 0: there is none.
+template <class Source>
+constexpr float unit_of_values(float most) noexcept {
+    float smallest = 0.0f;
+    for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
+        float const a = magnitude(Source::value(c));
+        if (a > 0 && (smallest == 0 || a < smallest)) smallest = a;
+    }
+    if (smallest < 1e-29f) return 0.0f;
+    for (float part = 1.0f; part <= 8.0f; part *= 2.0f)
+        if (are_whole<Source>(smallest / part, most)) return smallest / part;
+    return 0.0f;
 }
 
 /// value / unit, rounded half away from zero.
