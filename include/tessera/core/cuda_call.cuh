@@ -40,6 +40,7 @@ struct launch_shape {
     dim3 grid{1};
     dim3 block{256};
     index_t shared_bytes = 0;
+    bool overlaps = false; ///< begins before the kernel ahead of it ends, and waits for it by itself
 };
 
 /// Launches a kernel asynchronously.
@@ -56,6 +57,11 @@ void launch(char const* operation, cudaStream_t stream, launch_shape const& shap
     config.blockDim = shape.block;
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = shape.overlaps ? 1 : 0;
     check_cuda(operation, "cudaLaunchKernelEx", cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 

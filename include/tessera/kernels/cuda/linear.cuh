@@ -46,7 +46,7 @@ template <int Sm, class Panels, int Pieces, int NT, class Out>
 void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out const& out) {
     using stage = product_stage<Sm, Panels, Pieces, NT>;
     index_t const blocks = minimum(p.w.tiles() * p.steps, product_blocks<Sm>);
-    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::shared_bytes},
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::shared_bytes, Sm >= 90},
            &product_kernel<Sm, Panels, Pieces, NT, Out>, p, out);
 }
 

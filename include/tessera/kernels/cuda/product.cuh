@@ -14,6 +14,7 @@
 #include "decode.cuh"
 #include "ptx/atomic.cuh"
 #include "ptx/cp_async.cuh"
+#include "ptx/grid_dependency.cuh"
 #include "ptx/mma.cuh"
 
 #include <utility>
@@ -239,6 +240,16 @@ __device__ __forceinline__ void scale_group(std::byte const* stage, int group, b
     }
 }
 
+/// The same for a group that goes on beyond the block's last step, which another block ends.
+template <int NT, class Stage, class Panels>
+__device__ __forceinline__ void scale_open_group(std::byte const* stage, int step, int groups, lane_sums<NT>& total, lane_sums<NT>& part) {
+    constexpr auto padded = static_cast<int>(Stage::padded);
+    constexpr auto positions = static_cast<int>(Stage::positions);
+    int const last = (step + 1) * positions;
+    int const group = (last - 1) / padded;
+    if (last % padded != 0 && group < groups) scale_group<NT, Stage, Panels>(stage, group - step * positions / padded, false, total, part);
+}
+
 /// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise.
 template <int NT, int Pieces, class Stage, class Panels>
 __device__ __forceinline__ void multiply_step(column_reader<NT> const& x, std::byte const* stage, int step, int groups, ::uint4 const (&first)[NT],
@@ -304,6 +315,51 @@ __device__ __forceinline__ void multiply_step(column_reader<NT> const& x, std::b
     }
 }
 
+/// The sum of the parts of a tile by the blocks `first` to `last`, one row of W a thread, to y.
+template <int NT, class Panels, class Out>
+__device__ __forceinline__ void add_parts(product_arguments<Panels> const& p, Out const& out, int tile, int begin, int first, int last) {
+    stream_cut const cut = p.cut;
+    int const columns = p.m * p.pieces;
+    index_t const second = static_cast<index_t>(columns) * 256;
+    index_t const n = static_cast<index_t>(tile) * 256 + threadIdx.x;
+    using format = typename Panels::format;
+    float const scale = format::has_scales && Panels::group == 0 ? static_cast<float>(p.w.scales()[n]) : 1.0f;
+    index_t const begun = cut.first(first) < begin ? second : 0; // the first may have begun in an earlier tile
+    float sum = 0.0f;
+    constexpr int J = NT == 1 ? 1 : 8;  // columns, and
+    constexpr int U = NT == 1 ? 16 : 4; // blocks whose loads are under way together; what is not there adds 0
+    for (int c = 0; c < columns; c += J) {
+        float sums[J] = {};
+        for (int block = first; block <= last; block += U) {
+            float const* const from = p.partial + 2 * block * second + c * 256 + threadIdx.x + (block == first ? begun : 0);
+            float v[U][J];
+#pragma unroll
+            for (int u = 0; u < U; ++u)
+#pragma unroll
+                for (int j = 0; j < J; ++j) {
+                    v[u][j] = 0.0f;
+                    if (block + u <= last && c + j < columns)
+                        v[u][j] = __ldcg(from + (2 * u * second - (u > 0 && block == first ? begun : 0)) + j * 256);
+                }
+#pragma unroll
+            for (int u = 0; u < U; ++u)
+#pragma unroll
+                for (int j = 0; j < J; ++j) sums[j] += v[u][j];
+        }
+#pragma unroll
+        for (int j = 0; j < J; ++j) {
+            if (c + j >= columns) break;
+            sum += sums[j];
+            if ((c + j + 1) % p.pieces != 0) continue;
+            int const m = (c + j) / p.pieces;
+            sum *= scale;
+            if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
+            out(p.m0 + m, n, sum);
+            sum = 0.0f;
+        }
+    }
+}
+
 /// The end of a block's part of a tile: its sums to memory, and, of the last block to come, the sum of all to y.
 template <int NT, class Panels, class Out>
 __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& p, Out const& out, int tile, int steps,
@@ -331,46 +387,8 @@ __device__ __forceinline__ void finish_tile_of(product_arguments<Panels> const& 
         is_last = first == last || ptx::add_acquire_release(p.counters + tile, 1u) == static_cast<unsigned>(last - first);
     __syncthreads();
     if (!is_last) return;
-    index_t const n = static_cast<index_t>(tile) * 256 + threadIdx.x;
     if (threadIdx.x == 0 && first != last) p.counters[tile] = 0;
-    if (n < p.w.rows()) {
-        using format = typename Panels::format;
-        float const scale = format::has_scales && Panels::group == 0 ? static_cast<float>(p.w.scales()[n]) : 1.0f;
-        index_t const begun = cut.first(first) < begin ? second : 0; // the first may have begun in an earlier tile
-        float sum = 0.0f;
-        constexpr int J = NT == 1 ? 1 : 8;  // columns, and
-        constexpr int U = NT == 1 ? 16 : 4; // blocks whose loads are under way together; what is not there adds 0
-        for (int c = 0; c < columns; c += J) {
-            float sums[J] = {};
-            for (int block = first; block <= last; block += U) {
-                float const* const from = slot(block) + c * 256 + threadIdx.x + (block == first ? begun : 0);
-                float v[U][J];
-#pragma unroll
-                for (int u = 0; u < U; ++u)
-#pragma unroll
-                    for (int j = 0; j < J; ++j) {
-                        v[u][j] = 0.0f;
-                        if (block + u <= last && c + j < columns)
-                            v[u][j] = __ldcg(from + (2 * u * second - (u > 0 && block == first ? begun : 0)) + j * 256);
-                    }
-#pragma unroll
-                for (int u = 0; u < U; ++u)
-#pragma unroll
-                    for (int j = 0; j < J; ++j) sums[j] += v[u][j];
-            }
-#pragma unroll
-            for (int j = 0; j < J; ++j) {
-                if (c + j >= columns) break;
-                sum += sums[j];
-                if ((c + j + 1) % p.pieces != 0) continue;
-                int const m = (c + j) / p.pieces;
-                sum *= scale;
-                if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
-                out(p.m0 + m, n, sum);
-                sum = 0.0f;
-            }
-        }
-    }
+    if (static_cast<index_t>(tile) * 256 + threadIdx.x < p.w.rows()) add_parts<NT>(p, out, tile, begin, first, last);
     __syncthreads(); // the slot may be written again
 }
 
@@ -399,8 +417,13 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
         }
         ptx::commit();
     };
+    // The next product in the stream may begin to load its weights; this one waits for what the previous kernels write
+    // (x, its sums, the workspace) only when its own are on their way.
+    if constexpr (Sm >= 90) ptx::launch_dependents();
+    if constexpr (Sm >= 90 && Panels::format::has_offsets) ptx::wait_for_prerequisites();
 #pragma unroll 1
     for (int s = 0; s < S - 1; ++s) load_next();
+    if constexpr (Sm >= 90 && !Panels::format::has_offsets) ptx::wait_for_prerequisites();
     decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
     int tile = unit / steps;
@@ -422,14 +445,7 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_const
         multiply_step<NT, Pieces, stage_type, Panels>(x, stage, step, p.groups, columns, decoder, total, stage_type::groups > 0 ? part : total);
         if (++slot == S) slot = 0;
         if (step + 1 == steps || unit + 1 == end) {
-            if constexpr (stage_type::groups > 0) {
-                constexpr auto padded = static_cast<int>(stage_type::padded);
-                constexpr auto positions = static_cast<int>(stage_type::positions);
-                int const last = (step + 1) * positions;
-                int const group = (last - 1) / padded;
-                if (last % padded != 0 && group < p.groups)
-                    scale_group<NT, stage_type, Panels>(stage, group - step * positions / padded, false, total, part);
-            }
+            if constexpr (stage_type::groups > 0) scale_open_group<NT, stage_type, Panels>(stage, step, p.groups, total, part);
             finish_tile_of<NT>(p, out, tile, steps, total);
             total.clear();
         }
