@@ -189,6 +189,8 @@ public:
     /// Pages for n tokens more, which may be written; throws where the pool has none left.
     void reserve(index_t n) {
         index_t const size = pool_->page_size();
+        // An `append` that failed after it had reserved left pages behind.
+        forget(ceil_div(tokens_, size), static_cast<index_t>(pages_.size()));
         index_t const held = static_cast<index_t>(pages_.size());
         index_t const more = ceil_div(tokens_ + n, size) - held;
         bool const writes_last = n > 0 && tokens_ % size != 0;
