@@ -202,7 +202,8 @@ private:
                 s_.delta[t * tile::queries + row] = delta;
                 s_.shift[t * tile::queries + row] = lse == minus_infinity ? std::numeric_limits<float>::infinity() : lse;
                 if constexpr (has_sink<score_type>)
-                    if (i < r.count) accumulate_sink(a_.score, r.head, -double{std::exp(sink_of(a_.score, r.head) - lse)} * double{delta});
+                    if (i < r.count && lse != minus_infinity) // else the sink is -inf too: -inf - (-inf) would be NaN
+                        accumulate_sink(a_.score, r.head, -double{std::exp(sink_of(a_.score, r.head) - lse)} * double{delta});
             }
         }
         transpose_rows(q, key_dim_, of(s_.qt, t, key_dim_));
