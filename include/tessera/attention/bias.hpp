@@ -76,14 +76,13 @@ enum class key_side { both, before };
 /// The buckets of `relative_bias`.
 class distance_buckets {
 public:
-    static constexpr index_t most = 128; ///< buckets a direction
+    static constexpr index_t most = 128; ///< buckets of all directions
 
     distance_buckets(index_t buckets, index_t far, key_side side) : buckets_{buckets}, side_{side} {
         check::within("distance_buckets", "number of buckets", buckets, 2, most);
         if (side == key_side::both) check::multiple("distance_buckets", "number of buckets", buckets, 4);
         index_t const direction = side == key_side::both ? buckets / 2 : buckets;
         index_t const exact = direction / 2;
-        check::at_least("distance_buckets", "far", far, exact + 1);
         check::within("distance_buckets", "far", far, exact + 1, index_t{1} << 30);
         count_ = direction;
         for (index_t b = 0; b < direction; ++b) {
@@ -154,6 +153,8 @@ struct relative_bias {
         if (gradient.data_handle() == nullptr) return;
         check::equal(operation, "rows of the gradient of relative_bias", gradient.extent(0), buckets.count(), "number of buckets");
         check::equal(operation, "columns of the gradient of relative_bias", gradient.extent(1), heads, "heads of q");
+        if (heads > 1) // heads may be the work of several threads
+            check::at_least(operation, "stride over heads of the gradient of relative_bias", gradient.stride(1), 1);
     }
 };
 
