@@ -10,7 +10,8 @@
 ///     auto const packed = ts::causal | ts::segments{offsets};              // sequences one after the other
 ///
 /// All know what tiles hold, so that what nobody sees costs nothing. Positions are those of the whole sequence, the last
-/// query at the last key.
+/// query at the last key; with more queries than keys the first ones are at positions below 0, and no chunk, sequence or block
+/// has them.
 
 #include "../core/error.hpp"
 #include "../core/view.hpp"
@@ -63,7 +64,8 @@ struct band {
         return nearest >= -after && farthest <= before ? tessera::visibility::full : tessera::visibility::partial;
     }
     constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
-        return {first_query - before, last_query + after};
+        constexpr index_t far = index_t{1} << 60; // so that any number stands for no limit
+        return {first_query - minimum(before, far), last_query + minimum(after, far)};
     }
     void check(char const* operation, index_t) const {
         check::at_least(operation, "before of band", before, 0);
@@ -96,14 +98,14 @@ struct chunked {
     V operator()(V s, coord<V> at) const noexcept {
         return detail::keep_where(s, at, [this](index_t query, index_t key) noexcept {
             index_t const first = query - query % size;
-            return key >= first && key < first + size;
+            return query >= 0 && key >= first && key < first + size;
         });
     }
     constexpr tessera::visibility visibility(score_tile t) const noexcept {
         index_t const first = t.first_query / size;
         index_t const last = (t.last_query - 1) / size;
         if ((t.last_key - 1) / size < first || t.first_key / size > last) return tessera::visibility::none;
-        return first == last && t.first_key / size == first && (t.last_key - 1) / size == first
+        return t.first_query >= 0 && first == last && t.first_key / size == first && (t.last_key - 1) / size == first
                    ? tessera::visibility::full
                    : tessera::visibility::partial;
     }
@@ -124,7 +126,7 @@ struct segments {
         index_t i = of(at.first_query);
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept {
             while (i < count() && query >= offsets[i + 1]) ++i;
-            return i < count() && key >= offsets[i] && key < offsets[i + 1];
+            return query >= 0 && i < count() && key >= offsets[i] && key < offsets[i + 1];
         });
     }
     constexpr tessera::visibility visibility(score_tile t) const noexcept {
@@ -132,7 +134,7 @@ struct segments {
         index_t const last = of(t.last_query - 1);
         if (first == count() || t.last_key <= offsets[first] || t.first_key >= offsets[minimum(last + 1, count())])
             return tessera::visibility::none;
-        return first == last && t.first_key >= offsets[first] && t.last_key <= offsets[first + 1]
+        return t.first_query >= 0 && first == last && t.first_key >= offsets[first] && t.last_key <= offsets[first + 1]
                    ? tessera::visibility::full
                    : tessera::visibility::partial;
     }
@@ -243,8 +245,9 @@ struct block_mask {
     template <class V>
     V operator()(V s, coord<V> at) const noexcept {
         index_t const head = seen.extent(0) == 1 ? 0 : at.head;
-        return detail::keep_where(
-            s, at, [&](index_t query, index_t key) noexcept { return sees(head, query / query_block, key / key_block); });
+        return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept {
+            return query >= 0 && sees(head, query / query_block, key / key_block);
+        });
     }
     tessera::visibility visibility(score_tile t) const noexcept {
         bool any = false;
@@ -256,6 +259,7 @@ struct block_mask {
                 any = any || here;
                 every = every && here;
             }
+        every = every && t.first_query >= 0;
         return every ? tessera::visibility::full : any ? tessera::visibility::partial : tessera::visibility::none;
     }
     void check(char const* operation, index_t heads) const {

@@ -122,7 +122,7 @@ struct window {
         return nearest >= 0 && farthest < size ? tessera::visibility::full : tessera::visibility::partial;
     }
     constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
-        return {first_query - size + 1, last_query};
+        return {first_query - minimum(size, index_t{1} << 60) + 1, last_query}; // any number may stand for no limit
     }
     void check(char const* operation, index_t) const { check::at_least(operation, "size of window", size, 1); }
 };

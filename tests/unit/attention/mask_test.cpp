@@ -8,6 +8,7 @@
 #include <tessera/attention/neighborhood.hpp>
 #include <tessera/simd/memory.hpp>
 
+#include <limits>
 #include <vector>
 
 namespace {
@@ -149,6 +150,23 @@ TEST_CASE("masks given as bytes: dense, blocks, a user's rule") {
             CHECK(sees(dense, q, k) == sees(rule, q, k));
             CHECK(sees(block, q, k) == (blocks[static_cast<std::size_t>(q / 10 * 5 + k / 8)] != 0));
         }
+}
+
+TEST_CASE("masks: positions below 0 are in no chunk, sequence or block; bands may be endless") {
+    std::uint8_t const all[] = {1};
+    std::int32_t const offsets[] = {0, 8};
+    ts::score_tile const tile{-1, 2, 0, 2, 0};
+    auto const check = [&](auto const& mask) {
+        CHECK(sees(mask, 0, 0));
+        CHECK(!sees(mask, -1, 0));
+        CHECK(mask.visibility(tile) == ts::visibility::partial);
+    };
+    check(ts::chunked{8});
+    check(ts::segments{ts::vector_view<std::int32_t const>{offsets, 2}});
+    check(ts::block_mask{ts::tensor_view<std::uint8_t const, 3>{all, 1, 1, 1}, 8, 8});
+    index_t const most = std::numeric_limits<index_t>::max();
+    CHECK(ts::band{most, most}.keys_of(-3, 9).first < 0);
+    CHECK(ts::band{most, most}.keys_of(-3, 9).last > 9);
 }
 
 TEST_CASE("distance_buckets are T5's") {
