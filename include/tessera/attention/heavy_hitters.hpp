@@ -43,7 +43,10 @@ void attention_mass(Exec const& exec,
     matrix_view<float const> const lse = detail::input(log_sum_exp);
     matrix_view<float> const sums = detail::output(mass);
     check::equal(name, "head_dim of q", queries.extent(2), view.key_dim, "head_dim of the keys");
-    check::multiple(name, "heads of q", queries.extent(1), maximum(view.kv_heads, 1));
+    if (view.kv_heads == 0)
+        check::equal(name, "heads of q", queries.extent(1), 0, "there are no KV heads");
+    else
+        check::multiple(name, "heads of q", queries.extent(1), view.kv_heads);
     check::equal(name, "rows of log_sum_exp", lse.extent(0), queries.extent(1), "heads of q");
     check::equal(name, "columns of log_sum_exp", lse.extent(1), queries.extent(0), "tokens of q");
     check::equal(name, "rows of mass", sums.extent(0), view.kv_heads, "KV heads");
@@ -51,8 +54,10 @@ void attention_mass(Exec const& exec,
     check::elements(name, "q", queries);
     check::elements(name, "log_sum_exp", lse);
     check::elements(name, "mass", sums);
+    check::not_null(name, "keys", view.keys.data, dynamic_extents<3>{view.tokens, view.kv_heads, view.key_dim}.size());
     check::no_overlap(name, "q", footprint_of(queries), "mass", footprint_of(sums));
     check::no_overlap(name, "log_sum_exp", footprint_of(lse), "mass", footprint_of(sums));
+    check::no_overlap(name, "keys", detail::kv_footprint(view.keys, view, view.key_dim), "mass", footprint_of(sums));
     detail::check_score(name, score, queries.extent(1));
     auto const resolved = detail::resolved_score(score, view.key_dim);
     using view_type = std::remove_const_t<decltype(view)>;
@@ -93,6 +98,7 @@ public:
     /// Forgets tokens of a contiguous cache until heavy + recent are left.
     template <execution_policy Exec, class KeyFormat, class ValueFormat>
     void evict(Exec const&, kv_cache<key<KeyFormat>, value<ValueFormat>, contiguous>& kv) {
+        check::equal("heavy_hitters", "KV heads of the cache", kv.kv_heads(), mass_.extent(0), "those at construction");
         check::equal("heavy_hitters", "tokens of the cache", kv.tokens(), tokens_, "tokens with a score");
         if (tokens_ <= heavy_ + recent_) return;
         auto const keys = kv.key_rows();
@@ -116,8 +122,12 @@ private:
         index_t const old = tokens_ - recent_;
         auto const begin = order_.begin();
         for (index_t t = 0; t < tokens_; ++t) order_[static_cast<std::size_t>(t)] = t;
+        auto const score = [&](index_t t) noexcept { // a NaN is the least: it would have no place in an order
+            float const x = mass_(h, t);
+            return x == x ? x : minus_infinity;
+        };
         std::nth_element(begin, begin + heavy_, begin + old, [&](index_t a, index_t b) {
-            return mass_(h, a) > mass_(h, b) || (mass_(h, a) == mass_(h, b) && a < b);
+            return score(a) > score(b) || (score(a) == score(b) && a < b);
         });
         std::sort(begin, begin + heavy_);
         std::copy(begin + old, begin + tokens_, begin + heavy_);

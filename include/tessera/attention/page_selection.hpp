@@ -8,7 +8,7 @@
 /// whole pages of the rest with the largest scores, of equal ones the first. Where there are no more pages than that, it sees all.
 ///
 ///     ts::page_means means{kv_heads, key_dim, 16};
-///     means.update(kv);                                                        // after every append
+///     means.update(kv);                                                        // after every append and truncation
 ///     ts::select_pages(q, kv, means, ts::page_budget{4, 64, 64}, seen);        // one query token
 ///     ts::attention(exec, q, kv, out, ts::causal | ts::block_mask{seen, kv.end_position(), 16});
 ///
@@ -43,6 +43,7 @@ public:
 
     index_t page() const noexcept { return page_; }
     index_t kv_heads() const noexcept { return kv_heads_; }
+    index_t key_dim() const noexcept { return key_dim_; }
     /// Whole pages.
     index_t pages() const noexcept { return pages_; }
     /// (key_dim) numbers.
@@ -50,7 +51,8 @@ public:
         return means_.data() + (page * kv_heads_ + kv_head) * key_dim_;
     }
 
-    /// Adds the pages that have become whole. The cache keeps its first tokens.
+    /// Adds the pages that have become whole, and forgets those that no longer are. The cache keeps its first tokens; other keys
+    /// may have come into a page only where this was called after they had been truncated.
     template <class Cache>
     void update(Cache const& kv) {
         auto const v = kv.view();
@@ -88,11 +90,18 @@ void select_pages(array3_argument auto const& q, // (1, heads, key_dim)
     index_t const page = means.page();
     index_t const pages = ceil_div(v.tokens, page);
     check::equal(name, "tokens of q", queries.extent(0), 1, "one step of decoding");
-    check::multiple(name, "heads of q", queries.extent(1), maximum(means.kv_heads(), 1));
+    check::equal(name, "KV heads of the means", means.kv_heads(), v.kv_heads, "KV heads of the cache");
+    check::equal(name, "key_dim of the means", means.key_dim(), v.key_dim, "key_dim of the cache");
+    if (v.kv_heads == 0)
+        check::equal(name, "heads of q", queries.extent(1), 0, "there are no KV heads");
+    else
+        check::multiple(name, "heads of q", queries.extent(1), v.kv_heads);
     check::equal(name, "head_dim of q", queries.extent(2), v.key_dim, "head_dim of the keys");
+    check::elements(name, "q", queries);
     check::equal(name, "rows of seen", seen.extent(0), queries.extent(1), "heads of q");
     check::equal(name, "rows of a head of seen", seen.extent(1), 1, "one query");
     check::equal(name, "columns of seen", seen.extent(2), pages, "pages of the cache");
+    check::not_null(name, "seen", seen.data_handle(), seen.size());
     check::equal(name, "whole pages", means.pages(), v.tokens / page, "those of the cache");
     check::at_least(name, "sinks", budget.sinks, 0);
     check::at_least(name, "window", budget.window, 0);

@@ -150,11 +150,17 @@ TEST_CASE("select_pages: sinks, a window and the best of the rest; enough pages 
         ts::attention(native{}, q, kv, out, score);
         return out;
     };
-    auto const some = run(ts::causal | ts::block_mask{seen, kv.end_position(), 8});
-    ts::tensor<float, 3> expected(1, heads, 16);
-    ts::attention(ts::reference{}, q, kv, expected, ts::seen_where{[&](index_t, index_t key, index_t h) noexcept { return seen(h, 0, key / 8) != 0; }});
-    for (index_t i = 0; i < some.size(); ++i) CHECK(std::fabs(some.data()[i] - expected.data()[i]) <= 0x1p-16f);
+    ts::tensor<float, 3> some(1, heads, 16), expected(1, heads, 16);
+    ts::matrix<float> lse(heads, 1), expected_lse(heads, 1);
+    ts::seen_where const rule{[&](index_t, index_t key, index_t h) noexcept { return seen(h, 0, key / 8) != 0; }};
+    ts::attention(native{}, q, kv, some, ts::causal | ts::block_mask{seen, kv.end_position(), 8}, lse);
+    ts::attention(ts::reference{}, q, kv, expected, rule, expected_lse);
+    CHECK(worst_ratio<float>(q.view(), kv.view(), std::as_const(some).view(), std::as_const(expected).view(),
+                             std::as_const(lse).view(), std::as_const(expected_lse).view(), rule) <= 1);
     ts::select_pages(q, kv, means, {4, 10, 8}, seen);
     CHECK(equal_bits(run(ts::causal | ts::block_mask{seen, kv.end_position(), 8}), run(ts::causal)));
     CHECK_THROWS_AS(ts::select_pages(k, kv, means, {4, 10, 8}, seen), ts::shape_error);
+    ts::page_means const others{1, 16, 8};
+    CHECK_THROWS_WITH_AS(ts::select_pages(q, kv, others, {4, 10, 8}, seen),
+                         "tessera: select_pages: KV heads of the means is 1, expected 2 (KV heads of the cache)", ts::shape_error);
 }
