@@ -31,12 +31,16 @@ void run_attention_batch(Exec const& exec, tensor_view<Q const, 3> const& q, vec
     auto const n = static_cast<index_t>(caches.size());
     check::equal(name, "number of offsets", offsets.extent(0), n + 1, "number of requests plus one");
     check::equal(name, "tokens of out", out.extent(0), q.extent(0), "tokens of q");
+    check::not_null(name, "offsets", offsets.data_handle(), offsets.extent(0));
     check::equal(name, "first offset", offsets[0], 0, "where the first request begins");
     check::equal(name, "last offset", offsets[n], q.extent(0), "tokens of q");
     if (lse.data_handle() != nullptr) {
         check::equal(name, "rows of log_sum_exp", lse.extent(0), q.extent(1), "heads of q");
         check::equal(name, "columns of log_sum_exp", lse.extent(1), q.extent(0), "tokens of q");
     }
+    check::no_overlap(name, "q", footprint_of(q), "out", footprint_of(out));
+    check::no_overlap(name, "q", footprint_of(q), "log_sum_exp", footprint_of(lse));
+    check::no_overlap(name, "out", footprint_of(out), "log_sum_exp", footprint_of(lse));
     check_score(name, score, q.extent(1));
 
     using view_type = std::remove_const_t<decltype(kv_of(caches[0]))>;
@@ -59,6 +63,8 @@ void run_attention_batch(Exec const& exec, tensor_view<Q const, 3> const& q, vec
         check_attention(name, a->q, kv, a->out, a->log_sum_exp);
         check::no_overlap(name, "keys", kv_footprint(kv.keys, kv, kv.key_dim), "out", footprint_of(out));
         check::no_overlap(name, "values", kv_footprint(kv.values, kv, kv.value_dim), "out", footprint_of(out));
+        check::no_overlap(name, "keys", kv_footprint(kv.keys, kv, kv.key_dim), "log_sum_exp", footprint_of(lse));
+        check::no_overlap(name, "values", kv_footprint(kv.values, kv, kv.value_dim), "log_sum_exp", footprint_of(lse));
         shapes[b] = a->shape();
     }
     attention_kernel::run(exec, arguments, n, attention_kernel::plan(exec, shapes, n, scope));

@@ -59,7 +59,11 @@ void merge_attention(Exec const& exec, attention_part const& a, attention_part c
         for (std::size_t r = 0; r < 3; ++r) check::equal(name, rows[r], part->out.extent(r), out.extent(r), "those of out");
         check::equal(name, "rows of a log_sum_exp", part->log_sum_exp.extent(0), out.extent(1), "heads of out");
         check::equal(name, "columns of a log_sum_exp", part->log_sum_exp.extent(1), out.extent(0), "tokens of out");
+        check::elements(name, "out of a part", part->out);
+        check::elements(name, "log_sum_exp of a part", part->log_sum_exp);
     }
+    check::elements(name, "out", out);
+    check::elements(name, "log_sum_exp", log_sum_exp);
     check::equal(name, "rows of log_sum_exp", log_sum_exp.extent(0), out.extent(1), "heads of out");
     check::equal(name, "columns of log_sum_exp", log_sum_exp.extent(1), out.extent(0), "tokens of out");
     index_t const grain = maximum(8192 / maximum(out.extent(1) * out.extent(2), 1), 1);
