@@ -54,6 +54,8 @@ ts::tensor<T, 3> random_tensor(index_t a, index_t b, index_t c, std::uint64_t se
 /// and as sum of w_j (v_j - o) is 0, their quotient is off by at most
 ///
 ///     sum of w_j (eta_j |v_j - o| + (1 + eta_j) (nu_j |v_j| + mu_j |o|))  over  sum of w_j (1 - eta_j) (1 - mu_j)
+///
+/// A sink is one more key, of an exact score and the value 0; its joining rescales the others once more.
 struct bound {
     std::vector<double> out; ///< for every column
     double log_sum_exp = 0;
@@ -69,9 +71,12 @@ bound bound_of(ts::tensor_view<float const, 3> const& q, ts::kv_view<Key, Value>
     };
     index_t const head = h / (q.extent(1) / kv.kv_heads);
     auto const resolved = ts::detail::resolved_score(score, kv.key_dim);
+    constexpr bool has_sink = ts::detail::has_sink<Score>;
     bool const has_scales = kv.keys.scales != nullptr; // of int8: the definition rounds every element, kernels the sum
     std::vector<seen_key> keys;
     double largest = ts::minus_infinity;
+    if constexpr (has_sink) largest = ts::detail::sink_of(score, h);
+    double const sink = largest;
     double worst = 0;
     for (index_t t = 0; t < kv.tokens; ++t) {
         double raw = 0;
@@ -90,14 +95,18 @@ bound bound_of(ts::tensor_view<float const, 3> const& q, ts::kv_view<Key, Value>
         largest = std::max(largest, s);
         worst = std::max(worst, error);
     }
-    index_t const parts = ts::ceil_div(kv.tokens, 1024);
+    index_t const parts = ts::ceil_div(kv.tokens, 1024) + (has_sink ? 1 : 0);
+    if (sink != ts::minus_infinity) keys.push_back({kv.tokens, 0.0, sink});
+    auto const value = [&](seen_key const& k, index_t d) {
+        return k.token == kv.tokens ? 0.0 : double{kv.values(head, kv.slot(k.token), d)};
+    };
     double sum = 0;
     double least_sum = 0;
     double sum_error = 0;
     auto left = static_cast<index_t>(keys.size());
     for (seen_key& k : keys) {
         double const x = largest - k.score + k.error + worst;
-        index_t const rescaled = (kv.tokens - 1) / 64 - k.token / 64 + parts;
+        index_t const rescaled = k.token == kv.tokens ? parts : (kv.tokens - 1) / 64 - k.token / 64 + parts;
         k.weight = std::exp(k.score - largest);
         k.eta = x > 86 ? 1 : std::expm1(k.error + 2 * u * x + ts::gamma(4 * (1 + rescaled), u)); // beyond: 0
         index_t const roundings = left-- + rescaled + 2 * parts + 1;
@@ -113,9 +122,9 @@ bound bound_of(ts::tensor_view<float const, 3> const& q, ts::kv_view<Key, Value>
     for (index_t d = 0; d < kv.value_dim; ++d) {
         double o = 0;
         double error = 0;
-        for (seen_key const& k : keys) o += k.weight * double{kv.values(head, kv.slot(k.token), d)} / sum;
+        for (seen_key const& k : keys) o += k.weight * value(k, d) / sum;
         for (seen_key const& k : keys) {
-            double const v = kv.values(head, kv.slot(k.token), d);
+            double const v = value(k, d);
             error += k.weight * (k.eta * std::fabs(v - o) + (1 + k.eta) * (k.nu * std::fabs(v) + k.mu * std::fabs(o)));
         }
         // 1 / sum and the product with it are rounded.

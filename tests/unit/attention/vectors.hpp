@@ -77,13 +77,14 @@ private:
 ///     d_weight  gamma(Dv + 1) sum |g v|;   delta: gamma(Dv + 2) sum |g o| + sum |g| e_o,  e_o = (2 eta + gamma(n + 20)) max |v|
 ///     ds        p eta (|dp| + |delta|) + p (their errors) (1 + eta) + 2 u |..|;  dr: |derivative| times it, plus
 ///               (gamma(f) + 2 e) |ds|
+///     sink      p_sink = e^(sink - L), off by eta with e = 0; its gradient -sum p_sink delta is rounded at every query
 ///
 /// and sums of n terms add gamma(n) of their magnitudes. Where the definition is judged, these bounds hold more than ever.
 struct exact_gradients {
     std::vector<double> d_q, d_k, d_v;                ///< as their arrays, contiguous
     std::vector<double> d_q_error, d_k_error, d_v_error;
-    std::vector<double> d_score, d_score_error;       ///< (heads, queries, keys), of the score's result
-    double worst_value = 0;
+    std::vector<double> d_raw, d_raw_error;           ///< (heads, queries, keys), of scale q . k
+    std::vector<double> d_sink, d_sink_error;         ///< (heads)
 
     template <class Score>
     exact_gradients(ts::tensor_view<float const, 3> q, ts::tensor_view<float const, 3> k, ts::tensor_view<float const, 3> v,
@@ -94,7 +95,8 @@ struct exact_gradients {
         for (auto* x : {&d_q, &d_q_error}) sized(*x, S * H * D);
         for (auto* x : {&d_k, &d_k_error}) sized(*x, n * Hk * D);
         for (auto* x : {&d_v, &d_v_error}) sized(*x, n * Hk * Dv);
-        for (auto* x : {&d_score, &d_score_error}) sized(*x, H * S * n);
+        for (auto* x : {&d_raw, &d_raw_error}) sized(*x, H * S * n);
+        for (auto* x : {&d_sink, &d_sink_error}) sized(*x, H);
         auto const resolved = ts::detail::resolved_score(score, D);
         double const scale = resolved.factor;
         auto const N = static_cast<std::size_t>(n);
@@ -145,6 +147,13 @@ struct exact_gradients {
                 }
                 double const o_error = (2 * std::expm1(2 * (worst + e_L) + 16 * u) + ts::gamma(n + 20, u)) * v_size;
                 double const delta_error = ts::gamma(Dv + 2, u) * delta_size + g_size * o_error;
+                if (sink != ts::minus_infinity) {
+                    auto const head = static_cast<std::size_t>(h);
+                    double const weight = std::exp(sink - L), relative = std::expm1(e_L + 2 * u * std::fabs(sink - L) + 8 * u);
+                    double const error = weight * (relative * std::fabs(delta) + (1 + relative) * delta_error);
+                    d_sink[head] -= weight * delta;
+                    d_sink_error[head] += error + ts::gamma(S + 1, u) * (weight * std::fabs(delta) + error);
+                }
                 for (index_t t = 0; t < n; ++t) {
                     auto const T = static_cast<std::size_t>(t);
                     if (s[T] == ts::minus_infinity) continue;
@@ -162,12 +171,11 @@ struct exact_gradients {
                                             p(t) * (1 + eta(t)) * (ts::gamma(Dv + 1, u) * dp_size + delta_error) +
                                             2 * u * p(t) * (std::fabs(dp) + std::fabs(delta));
                     auto const c = static_cast<std::size_t>((h * S + i) * n + t);
-                    d_score[c] = ds;
-                    d_score_error[c] = ds_error;
                     double const slope = without_accumulation(resolved.rest, raw[T], at(t));
-                    double const dr = ds * slope * scale;
-                    double const dr_error =
-                        (ds_error * std::fabs(slope) + std::fabs(ds) * (ts::gamma(f, u) + (f == 0 ? 0 : 2 * e[T]))) * scale;
+                    d_raw[c] = ds * slope;
+                    d_raw_error[c] = ds_error * std::fabs(slope) + std::fabs(ds) * (ts::gamma(f, u) + (f == 0 ? 0 : 2 * e[T]));
+                    double const dr = d_raw[c] * scale;
+                    double const dr_error = d_raw_error[c] * scale;
                     for (index_t d = 0; d < D; ++d) {
                         auto const a = static_cast<std::size_t>((i * H + h) * D + d);
                         auto const b = static_cast<std::size_t>((t * Hk + kh) * D + d);
@@ -220,10 +228,8 @@ double judge(Exec const& exec, vectors const& c, Score const& score, index_t fun
     ts::tensor<float, 3> out(c.queries(), c.heads(), c.value_dim());
     ts::matrix<float> lse(c.heads(), c.queries());
     ts::attention(exec, c.q(), kv, out, score, lse);
-    double worst = 0;
-    if constexpr (!ts::detail::has_sink<Score>)
-        worst = worst_ratio<float>(c.q(), kv, std::as_const(out).view(), c.out(), std::as_const(lse).view(), c.log_sum_exp(),
-                                   score, functor_roundings + 1);
+    double worst = worst_ratio<float>(c.q(), kv, std::as_const(out).view(), c.out(), std::as_const(lse).view(), c.log_sum_exp(),
+                                      score, functor_roundings + 1);
     ts::tensor<float, 3> d_q(c.queries(), c.heads(), c.dim()), d_k(c.keys(), c.kv_heads(), c.dim()),
         d_v(c.keys(), c.kv_heads(), c.value_dim());
     ts::attention_gradient(exec, c.q(), kv, out, lse, c.d_out(), d_q, d_k, d_v, score);
