@@ -42,7 +42,7 @@ std::vector<float> values(ts::quantized_tensor<Scheme> const& q) {
     return v;
 }
 
-/// A block of `algorithms` goldens: its weights, the byte of its scale, its values.
+/// A block worked out by hand: its weights, the byte of its scale, its values.
 struct golden {
     std::vector<float> weights;
     int scale;

@@ -67,7 +67,7 @@ ts::matrix<float> random_matrix(index_t n, index_t k, std::uint64_t seed) {
 
 } // namespace
 
-TEST_CASE("natural order, not normalised: the vector of the notes") {
+TEST_CASE("natural order, not normalised: a vector by hand") {
     float const from[] = {1, 2, 3, 4, -1, 0, 2, -3};
     float const to[] = {8, 2, -4, -6, 12, -6, -4, 6};
     ts::matrix<float> x{1, 8};

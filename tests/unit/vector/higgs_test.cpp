@@ -97,7 +97,7 @@ TEST_CASE("one dimension: Lloyd-Max, exact") {
 }
 
 TEST_CASE("two dimensions: at most the published errors, and what the header says") {
-    // algorithms: .1076, .0299, .0080, to 0.5 %; better is better.
+    // Published: .1076, .0299, .0080, to 0.5 %; better is better.
     CHECK(ts::gaussian_grid_error<2, 4> <= .1076 * 1.005);
     CHECK(ts::gaussian_grid_error<2, 6> <= .0299 * 1.005);
     CHECK(ts::gaussian_grid_error<2, 8> <= .0080 * 1.005);
@@ -111,7 +111,7 @@ TEST_CASE("two dimensions: at most the published errors, and what the header say
     CHECK(ts::gaussian_grid_error<4, 8> > 0.0625);
 }
 
-TEST_CASE("rotations make any rows normal: relative errors of the notes") {
+TEST_CASE("rotations make any rows normal: relative errors of grids for the normal distribution") {
     ts::matrix<float> const normal = normal_matrix(24, 1024);
     ts::matrix<float> laplace{24, 1024};
     ts::matrix<float> student{24, 1024};
@@ -131,7 +131,7 @@ TEST_CASE("rotations make any rows normal: relative errors of the notes") {
     CHECK(std::abs(relative_error<1, 4>(laplace) / .0094 - 1) <= .03);
     CHECK(std::abs(relative_error<1, 4>(student) / .0093 - 1) <= .06);
     CHECK(std::abs(relative_error<1, 4>(uniform) / .0094 - 1) <= .03);
-    // The third party's test: relative error of the norm below .15 for 256 points in the plane; expected sqrt(.0078).
+    // An implementation elsewhere asks for a relative error of the norm below .15 for 256 points in the plane; expected sqrt(.0078).
     CHECK(std::sqrt(relative_error<2, 8>(normal)) <= .0915);
     CHECK(relative_error<2, 8>(laplace, {256, 42}) <= .0083);
 }

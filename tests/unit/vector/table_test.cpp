@@ -65,7 +65,7 @@ TEST_CASE("NormalFloat levels") {
 }
 
 TEST_CASE("the published error of NF4 by groups on a Gaussian") {
-    // algorithms: block 32 .00762, 64 .00847, 128 .00914, all to 1 %; 256 Ki weights add 0.3 % of their own, twice.
+    // Published: block 32 .00762, 64 .00847, 128 .00914, all to 1 %; 256 Ki weights add 0.3 % of their own, twice.
     ts::matrix<float> const w = normal_matrix(128, 2048);
     auto const error = [&]<class G>(G) {
         using storage = ts::table_quantized<4, ts::per_tensor, float, ts::scaled_by<float, G>>;
