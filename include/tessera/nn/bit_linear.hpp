@@ -145,7 +145,7 @@ void bit_linear(Exec const& exec, Op const& w,
     using operator_type = std::remove_const_t<decltype(operand)>;
     check::equal("bit_linear", "columns of x", from.extent(1), operand.cols(), "columns of the operator");
     detail::check_normalized("bit_linear", from, weight, epsilon);
-    auto const out = detail::results(detail::output(y), from.extent(0), operand.rows());
+    auto const out = detail::results(detail::output(y), from.extent(0), operand.rows(), "bit_linear");
     check::no_overlap("bit_linear", "x", footprint_of(from), "y", footprint_of(out));
     detail::check_apart("bit_linear", "norm_weight", weight, "y", out);
     detail::check_reads("bit_linear", operand, finish, out);

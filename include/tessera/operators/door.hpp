@@ -41,13 +41,14 @@ matrix_view<std::remove_cv_t<T> const> activations(char const* operation, view<T
     return x;
 }
 
+/// y as the kernels take it.
 template <class T, class E, class L, class A>
-matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n) {
+matrix_view<T> results(view<T, E, L, A> const& y, index_t m, index_t n, char const* operation = "apply") {
     static_assert(E::rank() == 2 && is_activation<T>, "tessera: x and y are matrices of float, fp16 or bf16");
-    check::equal("apply", "rows of y", y.extent(0), m, "rows of x");
-    check::equal("apply", "columns of y", y.extent(1), n, "rows of the operator");
-    check::elements("apply", "y", y);
-    check::distinct_elements("apply", "y", matrix_view<T>{y});
+    check::equal(operation, "rows of y", y.extent(0), m, "rows of x");
+    check::equal(operation, "columns of y", y.extent(1), n, "rows of the operator");
+    check::elements(operation, "y", y);
+    check::distinct_elements(operation, "y", matrix_view<T>{y});
     return y;
 }
 

@@ -378,7 +378,7 @@ TEST_CASE("wrong arguments") {
     ts::linear const op{t, ts::int8_per_token{}};
     guarded<float> y{3, 5, 0};
     CHECK(message_of([&] { ts::bit_linear(exec_type{}, op, p.input(), p.norm(), epsilon, y.view()); })
-              .find("columns of y is 5") != std::string::npos);
+              .find("bit_linear: columns of y is 5") != std::string::npos);
     CHECK(message_of([&] { ts::bit_linear(exec_type{}, op, p.input(), p.norm(), -1.0f, y.view()); })
               .find("bit_linear: epsilon") != std::string::npos);
     guarded<float> dx{3, 40, 0}, dw{4, 39, 0}, dn{1, 40, 0}, dy{3, 4, 0};
