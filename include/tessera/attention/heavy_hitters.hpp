@@ -122,12 +122,12 @@ private:
         index_t const old = tokens_ - recent_;
         auto const begin = order_.begin();
         for (index_t t = 0; t < tokens_; ++t) order_[static_cast<std::size_t>(t)] = t;
-        auto const score = [&](index_t t) noexcept { // a NaN is the least: it would have no place in an order
+        auto const rank = [&](index_t t) noexcept { // a NaN is the least: it would have no place in an order
             float const x = mass_(h, t);
             return x == x ? x : minus_infinity;
         };
         std::nth_element(begin, begin + heavy_, begin + old, [&](index_t a, index_t b) {
-            return score(a) > score(b) || (score(a) == score(b) && a < b);
+            return rank(a) > rank(b) || (rank(a) == rank(b) && a < b);
         });
         std::sort(begin, begin + heavy_);
         std::copy(begin + old, begin + tokens_, begin + heavy_);
