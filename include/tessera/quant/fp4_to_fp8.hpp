@@ -39,12 +39,12 @@ namespace detail {
 /// Scale and codes of every row; the scales of q are bytes of e8m0.
 template <class Scheme>
 void fp8_codes(quantized<Scheme> const& q, quantized_tensor<scheme<e4m3fn, per_channel>>& out) {
-    for (index_t n = 0; n < q.rows(); ++n) {
+    for (index_t n = 0; n < q.rows() && q.cols() > 0; ++n) { // rows without columns have no scale
         int widest = 0;
         int narrowest = 254;
-        for (index_t g = 0; g < q.scale_columns(); ++g) {
-            int const byte = q.scales()[n * q.scale_columns() + g].to_bits();
-            if (byte == 255) continue; // NaN
+        for (index_t k = 0; k < q.cols(); ++k) {
+            int const byte = q.scales()[q.scale_index(n, k)].to_bits();
+            if (byte == 255 || (q.code(n, k) & 7u) == 0) continue; // NaN and 0 are that under any scale
             widest = byte > widest ? byte : widest;
             narrowest = byte < narrowest ? byte : narrowest;
         }
@@ -67,8 +67,8 @@ void fp8_codes(quantized<Scheme> const& q, quantized_tensor<scheme<e4m3fn, per_c
 
 } // namespace detail
 
-/// Every weight of q as e4m3fn under one scale a row. Throws unsupported_error where the scales of a row span more than 14
-/// octaves: then it could not be exact.
+/// Every weight of q as e4m3fn under one scale a row. Throws unsupported_error where the scales of a row's weights that are not 0
+/// span more than 14 octaves: then it could not be exact.
 template <index_t N>
 quantized_tensor<scheme<e4m3fn, per_channel>> to_fp8(quantized<scheme<e2m1, group<N>, e8m0>> const& q) {
     quantized_tensor<scheme<e4m3fn, per_channel>> out{q.rows(), q.cols()};

@@ -13,6 +13,7 @@
 /// tried and the best one's neighbourhood is searched by golden section. With clipped ranges instead of max |w|, exponents
 /// below 0.7 are worse than uniform codes on weights that are normal.
 
+#include "../core/error.hpp"
 #include "../core/exec.hpp"
 #include "../core/overlap.hpp"
 #include "../core/view.hpp"
@@ -23,6 +24,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
@@ -54,6 +56,12 @@ struct power_table {
     }
 };
 
+inline void check_power_exponent(char const* operation, double exponent) {
+    if (!(exponent > 0 && exponent <= 1))
+        raise<shape_error>("tessera: " + std::string{operation} + ": the exponent is " + std::to_string(exponent) +
+                           ", expected above 0 and at most 1");
+}
+
 inline float row_magnitude(matrix_view<float const> const& w, index_t n) noexcept {
     float most = 0;
     for (index_t k = 0; k < w.extent(1); ++k) {
@@ -67,10 +75,12 @@ inline float row_magnitude(matrix_view<float const> const& w, index_t n) noexcep
 } // namespace detail
 
 /// Sum of the squared errors of w in power-exponent codes of `bits` bits, 2 to 8. Rows with a NaN or an infinity are left out.
+/// @throws shape_error for other bits, or an exponent that is not in (0, 1]
 template <execution_policy Exec>
 double power_error(Exec const& exec, matrix_view<float const> const& w, int bits, double exponent) {
     check::within("power_error", "bits", bits, 2, 8);
     check::elements("power_error", "w", w);
+    detail::check_power_exponent("power_error", exponent);
     detail::power_table const table{bits, exponent};
     std::vector<double> errors(static_cast<std::size_t>(w.extent(0)));
     parallel_for(exec.parallel(), w.extent(0), 16, [&](index_t first, index_t last, index_t) noexcept {
@@ -138,16 +148,18 @@ double find_power_exponent(Exec const& exec, matrix_view<float const> const& w, 
 }
 
 /// w in power-exponent codes, a scale max |w| a row. A row with a NaN or an infinity has a NaN scale, a row of zeros scale 0.
+/// @throws shape_error for an exponent that is not in (0, 1]
 template <int Bits>
 table_quantized_tensor<Bits, per_tensor, float, scaled_by<float, per_channel>> quantize_power(matrix_view<float const> const& w, // (n, k)
                                                                                           double exponent) {
     static_assert(Bits >= 2 && Bits <= 8, "tessera: quantize_power<Bits>: needs 2 to 8 bits");
     check::elements("quantize_power", "w", w);
+    detail::check_power_exponent("quantize_power", exponent);
     table_quantized_tensor<Bits, per_tensor, float, scaled_by<float, per_channel>> result{w.extent(0), w.extent(1)};
     using integers = small_integer<Bits, signedness::is_signed>;
     for (std::uint32_t code = 0; code < 1u << Bits; ++code)
         result.values()[code] = static_cast<float>(power_decode(integers::integer(code), Bits, exponent));
-    for (index_t n = 0; n < w.extent(0); ++n) {
+    for (index_t n = 0; n < w.extent(0) && w.extent(1) > 0; ++n) { // rows without columns have no scale
         float const most = detail::row_magnitude(w, n);
         result.scales()[n] = most;
         for (index_t k = 0; k < w.extent(1); ++k) {

@@ -203,6 +203,10 @@ TEST_CASE("FP4 to FP8 is a shift, and exact") {
     check(ts::quantize<ts::scheme<ts::e2m1, ts::group<8>, ts::two_level<ts::e8m0, ts::per_channel>>>(w));
     check(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(numbers(3, 100)));
     CHECK_THROWS_AS(ts::to_fp8(ts::quantize<ts::scheme<ts::e2m1, ts::group<5>, ts::e8m0>>(w)), ts::unsupported_error);
+    auto zeros = numbers(3, 100);
+    for (index_t k = 32; k < 64; ++k) zeros(1, k) = 0; // the smallest scale there is, of no weight
+    check(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(zeros));
+    CHECK(ts::to_fp8(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(ts::matrix<float>{3, 0})).rows() == 3);
     w(0, 3) = std::numeric_limits<float>::quiet_NaN();
     auto const bad = ts::to_fp8(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::two_level<ts::e8m0, ts::per_channel>>>(w));
     CHECK(std::isnan(bad.view()(0, 31)));
@@ -230,5 +234,8 @@ TEST_CASE("power exponents: codes of a matrix, the exponent that is found") {
     CHECK(std::isnan(bad.view()(0, 7)));
     CHECK(bad.view()(1, 7) == 0.0f);
     CHECK(ts::quantize_power<8>(ts::matrix_view<float const>{nullptr, 0, 3}, 0.5).rows() == 0);
+    CHECK(ts::quantize_power<8>(ts::matrix_view<float const>{nullptr, 3, 0}, 0.5).rows() == 3);
     CHECK_THROWS_AS(ts::power_error(serial, w.view(), 9, 0.5), ts::shape_error);
+    CHECK_THROWS_AS(ts::power_error(serial, w.view(), 4, 1.5), ts::shape_error);
+    CHECK_THROWS_AS(ts::quantize_power<4>(w.view(), 0.0), ts::shape_error);
 }
