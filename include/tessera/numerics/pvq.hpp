@@ -51,6 +51,7 @@ template <int Words>
         low = high;
         high *= 2;
     }
+    high = minimum(high, 4097);
     while (high - low > 1) {
         index_t const middle = low + (high - low) / 2;
         (fits(middle) ? low : high) = middle;

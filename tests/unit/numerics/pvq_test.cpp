@@ -180,6 +180,7 @@ TEST_CASE("pulses of a rate") {
     CHECK(ts::pvq_pulses(24, 64) == 30);
     CHECK(ts::pvq_pulses(128, 64) == 11);
     CHECK(ts::pvq_pulses(5, 0) == 0);
+    CHECK(ts::pvq_pulses(2, 16) == 4096); // of the 16384 that fit
     static_assert(ts::pvq<32, 22>::index_bits == 64 && ts::pvq<32, 34>::index_bits == 80 && ts::pvq<128, 386>::index_bits == 512);
     static_assert(ts::pvq<8, 8>::index_bits == 18 && ts::pvq<8, 8, 8, 4>::word_bits == 70);
     CHECK(std::ceil(4 * log2_of(ts::pvq_count<2>(8, 8))) == 70);
