@@ -96,6 +96,8 @@ private:
     static constexpr float limit = [] {
         if constexpr (is_affine)
             return static_cast<float>((1 << bits) - 1);
+        else if constexpr (requires { format::symmetric_magnitude; })
+            return format::symmetric_magnitude;
         else if constexpr (format::is_integer)
             return static_cast<float>(format::max_value);
         else
