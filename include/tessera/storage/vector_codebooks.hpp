@@ -81,7 +81,8 @@ inline void check_codebooks(vector_codebooks_shape const& s) {
         check::within("vector_codebooks", "bits of an index", p.index_bits, 1, 16);
         check::within("vector_codebooks", "bits of a residual index", p.residual_bits, 0, 16);
     }
-    check::within("vector_codebooks", "columns", s.cols(), 0, (index_t{1} << 31) - 1);
+    // A placed column takes at most 64 bytes of a panel (storage/vector_panels.hpp), whose offsets have 32 bits.
+    check::within("vector_codebooks", "columns", s.cols(), 0, (index_t{1} << 26) - 1);
 }
 
 } // namespace detail
