@@ -46,14 +46,13 @@ struct integer_table {
     alignas(64) std::uint8_t high[1 << most_looked_up_bits] = {};
 };
 
-constexpr float magnitude(float v) noexcept { return v < 0 ? -v : v; }
-
 /// Whether all values are at most `most` times a whole number of units.
 template <class Source>
 constexpr bool are_whole(float unit, float most) noexcept {
     for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
-        float const multiple = magnitude(Source::value(c)) / unit;
-        if (multiple > most || static_cast<float>(static_cast<int>(multiple)) * unit != magnitude(Source::value(c))) return false;
+        float const a = magnitude_of(Source::value(c));
+        if (a > most * unit) return false; // before it is divided: the quotient may be no float
+        if (static_cast<float>(static_cast<int>(a / unit)) * unit != a) return false;
     }
     return true;
 }
@@ -64,7 +63,7 @@ template <class Source>
 constexpr float unit_of_values(float most) noexcept {
     float smallest = 0.0f;
     for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
-        float const a = magnitude(Source::value(c));
+        float const a = magnitude_of(Source::value(c));
         if (a > 0 && (smallest == 0 || a < smallest)) smallest = a;
     }
     if (smallest < 1e-29f) return 0.0f;
@@ -118,7 +117,7 @@ constexpr integer_table integer_table_of() noexcept {
     } else if constexpr (Source::bits <= most_looked_up_bits) {
         float largest = 0.0f;
         for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
-            float const a = magnitude(Source::value(c));
+            float const a = magnitude_of(Source::value(c));
             if (a != a || a > 1e30f) return t; // a NaN or an infinity is no integer
             largest = a > largest ? a : largest;
         }
