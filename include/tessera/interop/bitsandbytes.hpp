@@ -26,6 +26,7 @@
 #include "safetensors.hpp"
 
 #include <cmath>
+#include <limits>
 
 namespace tessera::inline TESSERA_ABI::bitsandbytes {
 
@@ -75,8 +76,12 @@ inline void read_state(safetensors::tensor_entry const& t, layer& l, tessera::de
             l.block = integer();
         else if (key == "nested_blocksize")
             l.nested_block = integer();
-        else if (key == "nested_offset")
-            l.nested_offset = static_cast<float>(in.number());
+        else if (key == "nested_offset") {
+            auto const at = in.offset();
+            double const value = in.number();
+            if (!(std::fabs(value) <= static_cast<double>(std::numeric_limits<float>::max()))) in.fail(at, "is beyond float32");
+            l.nested_offset = static_cast<float>(value);
+        }
         else if (key == "shape")
             in.array([&] { (rank == 0 ? l.n : l.k) = integer(), ++rank; });
         else
