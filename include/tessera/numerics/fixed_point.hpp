@@ -154,7 +154,7 @@ struct fixed_point {
 /// to even between neighbours. -2^(Width-1), one one, is in; the largest has its ones on the left.
 template <int Width, int Fraction, int Ones>
 struct k_hot_point : fixed_point<Width, Fraction> {
-    static_assert(Ones >= 1, "tessera: k_hot_point<Width, Fraction, Ones>: needs one or more ones");
+    static_assert(Ones >= 1 && Ones <= Width, "tessera: k_hot_point<Width, Fraction, Ones>: needs 1 to Width ones");
     using base = fixed_point<Width, Fraction>;
 
     static constexpr char name_text[] = {'h', 'o', 't', char('0' + Ones), '_', 'f', 'i', 'x', 'e', 'd', char('0' + Width),

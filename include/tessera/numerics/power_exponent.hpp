@@ -37,7 +37,7 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// x^(1 / n) for 0 <= x <= 2, by Newton's method from above, as a constant expression.
+/// x^(1 / n) for 0 <= x <= 2^20, by Newton's method from above, as a constant expression.
 [[nodiscard]] constexpr double root(double x, int n) noexcept {
     if (x == 0 || n == 1) return x;
     double y = x > 1 ? x : 1;
