@@ -118,7 +118,6 @@ higgs_tensor<Dims, Bits> quantize_higgs(matrix_view<float const> const& w, float
     matrix<float> z{1, rotation.rows()};
     matrix<float> padded{1, rotation.rows()};
     for (index_t n = 0; n < w.extent(0); ++n) {
-        for (index_t c = 0; c < k; ++c) padded(0, c) = w(n, c);
         std::vector<double> norm(static_cast<std::size_t>(groups), 0.0);
         for (index_t b = 0; b < groups; ++b) {
             double sum = 0;
