@@ -33,7 +33,8 @@ void check_table(Table const& table, index_t n, Value const& value) {
     for_each_cpu<Archs>(all);
 }
 
-template <class Format>
+/// One format of a kind is judged on all instruction sets.
+template <class Format, class Archs = tessera_test::best_arch>
 void check_blocks(index_t n) {
     CAPTURE(Format::name);
     guarded<float> w(vocabulary, n, 0);
@@ -43,10 +44,10 @@ void check_blocks(index_t n) {
         ts::encode_row<Format>(&w.view()(i, 0), n, blocks.data() + i * n / Format::block_size);
     ts::blocked<Format> const table{blocks.data(), vocabulary, n};
     auto const value = [&](index_t i, index_t k) { return table(i, k); };
-    check_table(table, n, value);
+    check_table<Archs>(table, n, value);
     // A placed table, as the output head of a model with tied embeddings has it.
     std::int32_t const ids[] = {22, 0, 7, 16, 15};
-    for_each_cpu([&](auto const& exec) {
+    for_each_cpu<Archs>([&](auto const& exec) {
         CAPTURE(name_of(exec));
         auto const placed = ts::place(exec, ts::linear{table});
         guarded<float> y(5, n, 2);
@@ -58,7 +59,7 @@ void check_blocks(index_t n) {
 }
 
 /// Quantised tables of n columns, as owner and as view, and placed; values from the arrays by definition.
-template <class Scheme>
+template <class Scheme, class Archs = tessera_test::best_arch>
 void check_quantized(index_t n) {
     using format = typename Scheme::format;
     CAPTURE(format::name);
@@ -77,9 +78,9 @@ void check_quantized(index_t n) {
         return static_cast<float>(q.scales()[at]) * (format::decode(code) - zero);
     };
     check_table<tessera_test::best_arch>(q, n, value);
-    check_table(q.view(), n, value);
+    check_table<Archs>(q.view(), n, value);
     std::int32_t const ids[] = {22, 0, 7, 16, 15};
-    for_each_cpu([&](auto const& exec) {
+    for_each_cpu<Archs>([&](auto const& exec) {
         CAPTURE(name_of(exec));
         auto const placed = ts::place(exec, ts::linear{q});
         guarded<float> y(5, n, 2);
@@ -94,11 +95,11 @@ void check_quantized(index_t n) {
 
 TEST_CASE("rows of quantised tables") {
     for (index_t const n : {1, 37, 64, 130}) {
-        check_quantized<ts::int4_g32>(n);
+        check_quantized<ts::int4_g32, tessera_test::archs_by_width>(n);
         check_quantized<ts::uint4_g32>(n);
         check_quantized<ts::int8_per_channel>(n);
         check_quantized<ts::scheme<ts::int8, ts::group<32>, ts::fp16>>(n);
-        check_quantized<ts::nf4_g64>(n);
+        check_quantized<ts::nf4_g64, tessera_test::archs_by_width>(n);
     }
 }
 
@@ -146,7 +147,7 @@ TEST_CASE("rows of dense tables of every element type") {
 }
 
 TEST_CASE("rows of block formats") {
-    check_blocks<ts::q4_0>(64);
+    check_blocks<ts::q4_0, tessera_test::archs_by_width>(64);
     check_blocks<ts::q4_1>(96);
     check_blocks<ts::q8_0>(32);
 }

@@ -222,7 +222,7 @@ TEST_CASE("base and outliers in one pass") {
         guarded<float> y{m, n};
         x.fill(3);
         apply_case<std::remove_const_t<decltype(op)>> const expected{op, x.view()};
-        for_each_arch([&]<class Arch>(Arch) { check_on<Arch>(op, x, expected, {m, n, k}, y); });
+        archs_by_width::visit([&]<class Arch>(Arch) { check_on<Arch>(op, x, expected, {m, n, k}, y); });
         auto const cut = ts::columns(ts::rows(ts::linear{outliers} + ts::linear{pruned}, 3, 61), 5, 90);
         guarded<float> x2{m, 85};
         guarded<float> y2{m, 58};
