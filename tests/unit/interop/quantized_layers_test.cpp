@@ -194,6 +194,7 @@ TEST_CASE("bitsandbytes: weights of NF4 and FP4, scales of one level and two") {
     bad_state("{\"blocksize\": 64, \"shape\": [40, 96], \"nested_blocksize\": 256}", "blocks reach into the next row");
     bad_state("{\"blocksize\": -1}", "expected digits alone");
     bad_state("{\"blocksize\": 18446744073709551615}", "is too large");
+    bad_state("{\"nested_offset\": -1e300}", "is beyond float32");
     bad_state("{\"shape\": [20, 192]", "");
     refused("nf4_nested.weight", element_type::i8, {1920}, std::vector<std::byte>(1920), "is I8, expected U8");
     refused("nf4_nested.weight.absmax", element_type::u8, {59}, std::vector<std::byte>(59), "size of absmax is 59, expected 60");
