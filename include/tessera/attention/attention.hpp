@@ -22,6 +22,8 @@
 /// u = 2^-24, a score has an error of at most gamma(d + 2) |scale| sum |q k| =: e, and out one of at most
 /// (2 e + gamma(n + 20)) max |v|, before it is rounded to its element type.
 ///
+/// Shapes that do not fit, null pointers and outputs that overlap an input are a shape_error; nothing is written then.
+///
 /// Calls are deterministic: keys are read in tiles, and decoding in parts of 1024 that merge in order, whatever the
 /// number of threads.
 

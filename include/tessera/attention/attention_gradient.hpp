@@ -14,7 +14,8 @@
 ///
 /// d_k and d_v are of the values that a cache stands for, whatever its format.
 ///
-/// The same bits for any number of threads; a KV head is the work of one.
+/// The same bits for any number of threads; a KV head is the work of one. Errors are those of `attention`. About 2.5 times the
+/// operations of `attention`.
 
 #include "../kernels/cpu/attention_gradient.hpp"
 #include "../kernels/ref/attention_gradient.hpp"

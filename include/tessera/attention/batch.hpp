@@ -9,7 +9,7 @@
 ///
 /// Every request's results are those of `attention` with its queries and its keys, to the bit, whatever else is in the batch;
 /// score functors find the request's number in `coord::batch`. A request may have no queries or no keys. The work of all
-/// requests is one parallel loop.
+/// requests is one parallel loop. Errors are those of `attention`, and a shape_error where offsets do not fit.
 
 #include "attention.hpp"
 

@@ -16,6 +16,9 @@
 /// ones. Kept tokens move together in their order and every head keeps its own, so that the cache counts positions from 0
 /// again: keys keep the rotations that they were given, a new token must be given those of its place in the text, and scores of
 /// distance (ALiBi, windows) have lost their meaning. `causal` has not: all that is left comes before the next token.
+///
+/// `observe` multiplies queries and keys once more; `evict` is linear in tokens, and one thread's. What does not fit is a
+/// shape_error.
 
 #include "../kernels/cpu/attention_mass.hpp"
 #include "../kernels/ref/attention_mass.hpp"
@@ -27,7 +30,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// Adds to mass the attention that keys receive; log_sum_exp: what `attention` wrote with the same q, kv and score.
+/// Adds to mass the attention that keys receive, O(queries keys heads key_dim); log_sum_exp: what `attention` wrote with the same q, kv and score.
 template <execution_policy Exec, kv_argument KV, score_functor Score>
 void attention_mass(Exec const& exec,
                     array3_argument auto const& q,           // (tokens, heads, key_dim)

@@ -10,7 +10,8 @@
 /// Prompts that sequences share, caches in several memories, machines that hold a part of the keys each: every part is
 /// attended to on its own. Masks that count positions must know where a part begins (`kv_view::first_position`).
 ///
-/// A part that saw no key (log-sum-exp of minus infinity) is neutral, whatever its out holds.
+/// A part that saw no key (log-sum-exp of minus infinity) is neutral, whatever its out holds. Shapes that do not fit and null
+/// pointers are a shape_error.
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"

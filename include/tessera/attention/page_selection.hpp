@@ -13,7 +13,8 @@
 ///     ts::attention(exec, q, kv, out, ts::causal | ts::block_mask{seen, kv.end_position(), 16});
 ///
 /// The mask's one row is that of every query up to the end: a step of decoding has one. Pages that are not seen are not read. A page
-/// with a sink or a token of the window is seen whole.
+/// with a sink or a token of the window is seen whole. Choosing takes O(pages heads key_dim), on one thread; what does not fit is
+/// a shape_error.
 
 #include "../core/error.hpp"
 #include "../nn/arguments.hpp"

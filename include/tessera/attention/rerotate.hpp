@@ -7,7 +7,8 @@
 /// `shift` positions and is the key of p + shift; values stay. Keys in codes are decoded, turned and encoded again.
 ///
 /// What the model would have computed for the suffix from the edited text is not what is there: the method is an approximation,
-/// and this function only its rotation.
+/// and this function only its rotation. What does not fit is a shape_error, and so are shared pages that the pool has no room to
+/// copy; nothing is written then.
 
 #include "../nn/rope.hpp"
 #include "append.hpp"

@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// The exponential that attention's inner loop needs: e^x for x <= 0, without the cases that cannot occur there. Results
-/// that would be subnormal are 0, because a product with a subnormal number takes a hundred times as long.
+/// The exponential that attention's inner loop needs: e^x for x <= 80 (<= 0 but for a preset maximum and roundings), without the
+/// cases that cannot occur there. Results that would be subnormal are 0, because a product with a subnormal number takes a hundred times as long.
 ///
 ///     e^x = 2^n p(f),   t = x log2(e) rounded,   n = round(t),   f = t - n
 ///

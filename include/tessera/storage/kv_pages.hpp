@@ -14,7 +14,8 @@
 ///
 /// The pool owns the memory, [kv_head][page][token of the page][row] in the formats of kv_cache.hpp, and counts how many
 /// sequences hold each page. A sequence is its list of pages; it gives them back when it ends, and its pool must live
-/// longer. Neither locks: sequences of one pool are changed by one thread at a time.
+/// longer. Neither locks: sequences of one pool are changed by one thread at a time. A pool that has no page left is a
+/// shape_error, and the sequence stays as it was.
 
 #include "kv_cache.hpp"
 
