@@ -10,8 +10,8 @@
 ///
 /// The table of decoded codes belongs to the matrix, so every kernel of `table_quantized` multiplies it. Source: PowerQuant
 /// (arXiv:2301.09858), whose error is that of the layers' weights and locally convex in a: here 17 exponents from 0.2 to 1 are
-/// tried and the best one's neighbourhood is searched by golden section. With clipped ranges instead of max |w|, exponents
-/// below 0.7 are worse than uniform codes on weights that are normal.
+/// tried and the best one's neighbourhood is searched by golden section. With the best clipped ranges instead of max |w|,
+/// exponents of 0.6 and less are worse than uniform codes on weights that are normal (3 and 4 bits).
 
 #include "../core/error.hpp"
 #include "../core/exec.hpp"
