@@ -8,7 +8,7 @@
 ///     w(n, k) = scale(n) * v + offset(n)        v = sum over i of 2^i (2 b_i - 1), b_i bit i of the code
 ///
 /// `bipolar<Bits>` weights need no offset. An integer q in two's complement is v = 2 q + 1 with half the scale and an offset, so
-/// that every row-scaled integer format is bit planes without loss.
+/// that every row-scaled integer format is bit planes, without loss but for the offset's rounding to float32.
 ///
 /// A row is a sequence of chunks of 512 columns, a chunk its Bits planes, lowest first, a plane 8 words of 64 bits: bit b of word
 /// j is column 64 j + b. Columns past the end are 0 in every plane, here as in x, so that they never differ. No backend wants
