@@ -137,9 +137,9 @@ public:
     /// Another sequence of the same tokens, in the same pages.
     paged_sequence fork() const {
         paged_sequence result{*pool_};
-        result.pages_ = pages_;
+        result.pages_.assign(pages_.begin(), pages_.begin() + ceil_div(tokens_, pool_->page_size())); // see `reserve`
         result.tokens_ = tokens_;
-        for (std::int32_t const p : pages_) pool_->share(p);
+        for (std::int32_t const p : result.pages_) pool_->share(p);
         return result;
     }
 

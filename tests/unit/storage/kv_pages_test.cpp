@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -90,6 +91,35 @@ TEST_CASE("paged sequences: prefixes are shared, copied when written, given back
     plain.truncate(8);
     CHECK(pool.free_pages() == 18);
     CHECK(same_attention(a, plain, 4));
+}
+
+namespace {
+
+/// Wants more scratch than there is.
+struct crowd {
+    static constexpr index_t concurrency() noexcept { return index_t{1} << 60; }
+    template <class F>
+    void run(index_t, F const&) const noexcept {}
+};
+
+} // namespace
+
+TEST_CASE("paged sequences: an append that fails leaves a sequence that goes on") {
+    half_pool pool{5, 4, 1, 8, 8};
+    ts::paged_sequence a{pool};
+    auto const k = random_tensor(15, 1, 8, 1);
+    auto const part = [&](index_t first, index_t last) { return ts::slice(k.view(), ts::range{first, last}, ts::all, ts::all); };
+    ts::append(native{}, a, part(0, 2), part(0, 2));
+    CHECK_THROWS_AS(ts::append(ts::cpu<ts::native_arch, crowd>{}, a, k, k), std::bad_alloc);
+    CHECK(a.tokens() == 2);
+    auto const b = a.fork();
+    ts::append(native{}, a, part(2, 6), part(2, 6)); // its first page copied, one more
+    CHECK(a.tokens() == 6);
+    CHECK(a.pages().size() == 2);
+    for (index_t d = 0; d < 8; ++d) {
+        CHECK(a.view().keys(0, a.view().slot(5), d) == k(5, 0, d));
+        CHECK(b.view().keys(0, b.view().slot(1), d) == k(1, 0, d));
+    }
 }
 
 TEST_CASE("paged sequences: sinks and a window") {
