@@ -8,11 +8,11 @@
 ///     auto const planes = pack_bit_planes(q);
 ///     apply(exec, linear{planes, bipolar_per_token<4>{}}, x, y);               // x in 4 bits a number, one scale a token
 ///
-/// Integers with one scale a row (int4, uint4 with zero points, ternary) are bit planes too, but for one rounding a row. The operator goes anywhere
-/// in the algebra; `transposed` decodes. Work grows with the product of the two widths, bytes with that of the weights, so bit
-/// planes pay with few rows of x and few bits. Speed over the int8 product, 4096 x 4096 from DRAM, one thread, AVX512-VPOPCNTDQ
-/// (benchmarks/bit_plane_bench.cpp), for x by weights of 1 x 1, 4 x 1, 2 x 2, 8 x 2, 4 x 4 bits: with one row 7.7, 6.5, 2.1, 2.7, 1.2
-/// (8 x 8: 0.6); with 64 rows 1.3, 0.50, 0.48, 0.16, 0.18.
+/// Integers with one scale a row (int4, uint4 with zero points, ternary) are bit planes too, but for one rounding a row. The
+/// operator goes anywhere in the algebra; `transposed` decodes. Work grows with the product of the two widths, bytes with that of
+/// the weights, so bit planes pay with few rows of x and few bits. Speed over the int8 product, 4096 x 4096 from DRAM, one
+/// thread, AVX512-VPOPCNTDQ (benchmarks/bit_plane_bench.cpp), for x by weights of 1 x 1, 4 x 1, 2 x 2, 8 x 2, 4 x 4 bits: with
+/// one row 7.7, 6.5, 2.1, 2.7, 1.2 (8 x 8: 0.6); with 64 rows 1.3, 0.50, 0.48, 0.16, 0.18.
 
 #include "../kernels/cpu/bit_planes.hpp"
 #include "../kernels/ref/bit_planes.hpp"
