@@ -53,14 +53,14 @@ quantized_tensor<Scheme> read(layer const& l) {
     fail.equal("columns of qzeros", l.qzeros.extent(1), words, "columns of qweight");
     tessera::detail::float_array const scales{l.scales, fail};
     fail.equal("size of scales", scales.size(), groups * n, "groups times rows");
-    auto const nibble = [](std::int32_t const* row, index_t i) noexcept {
+    auto const nibble = [](matrix_view<std::int32_t const> const& words_of, index_t row, index_t i) noexcept {
         constexpr int shifts[8] = {0, 16, 4, 20, 8, 24, 12, 28}; // of rows 0 to 7
-        return static_cast<std::uint32_t>(row[i / 8]) >> shifts[i % 8] & 15u;
+        return static_cast<std::uint32_t>(words_of(row, i / 8)) >> shifts[i % 8] & 15u;
     };
     return tessera::detail::relay<Scheme>(
-        n, k, [&](index_t i, index_t j) { return nibble(l.qweight.data_handle() + j * words, i); },
+        n, k, [&](index_t i, index_t j) { return nibble(l.qweight, j, i); },
         [&](index_t i, index_t g) { return scales(g * n + i); },
-        [&](index_t i, index_t g) { return static_cast<int>(nibble(l.qzeros.data_handle() + g * words, i)); }, fail);
+        [&](index_t i, index_t g) { return static_cast<int>(nibble(l.qzeros, g, i)); }, fail);
 }
 
 } // namespace tessera::inline TESSERA_ABI::awq

@@ -129,11 +129,12 @@ weights<Scheme> read(layer const& l, zero_points stored) {
     result.codes = tessera::detail::relay<Scheme>(
         n, k,
         [&](index_t i, index_t j) {
-            return detail::code_in_words<bits>(l.qweight.data_handle() + i, n, columns == nullptr ? j : columns[j]);
+            return detail::code_in_words<bits>(l.qweight.data_handle() + i * l.qweight.stride(1), l.qweight.stride(0),
+                                               columns == nullptr ? j : columns[j]);
         },
         [&](index_t i, index_t g) { return scales(g * n + i); },
         [&](index_t i, index_t g) {
-            auto const z = detail::code_in_words<bits>(l.qzeros.data_handle() + g * l.qzeros.extent(1), 1, i);
+            auto const z = detail::code_in_words<bits>(l.qzeros.data_handle() + g * l.qzeros.stride(0), l.qzeros.stride(1), i);
             return static_cast<int>(stored == zero_points::minus_one ? (z + 1) & ((1u << bits) - 1u) : z);
         },
         fail);

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <tessera/core/slice.hpp>
 #include <tessera/interop/awq.hpp>
 #include <tessera/interop/bitsandbytes.hpp>
 #include <tessera/interop/gptq.hpp>
@@ -148,6 +149,18 @@ TEST_CASE("awq: weights of AutoAWQ") {
     archive const a{"awq.safetensors"};
     auto const w = ts::awq::read<affine<ts::uint4, 64>>(ts::awq::find(a.file(), "layer"));
     CHECK(different(w, a.file(), "layer") == 0);
+    // Columns of a wider array, as a shard has them: all but the last 8 rows of W.
+    ts::awq::layer part = ts::awq::find(a.file(), "layer");
+    ts::matrix<float> fewer{2, 24};
+    auto const scales = ts::safetensors::as_dense<ts::fp16>(a.file().tensor("layer.scales"));
+    for (index_t g = 0; g < 2; ++g)
+        for (index_t n = 0; n < 24; ++n) fewer(g, n) = static_cast<float>(scales(g, n));
+    part.qweight = ts::columns(part.qweight, 0, 3);
+    part.qzeros = ts::columns(part.qzeros, 0, 3);
+    part.scales = {element_type::f32, ts::array_order::right, 2, {2, 24}, {reinterpret_cast<std::byte const*>(fewer.data()), 192}};
+    auto const shard = ts::awq::read<affine<ts::uint4, 64, ts::fp32>>(part);
+    for (index_t n = 0; n < 24; ++n)
+        for (index_t k = 0; k < 128; ++k) CHECK(shard.view()(n, k) == w.view()(n, k));
     auto const refused = [&](std::string const& name, element_type type, std::vector<index_t> const& dims, std::size_t bytes, char const* sentence) {
         CAPTURE(name);
         a.with(name, type, dims, std::vector<std::byte>(bytes), [&](ts::safetensors::file const& f) {
