@@ -41,15 +41,18 @@ double element_magnitude(Storage const& w, index_t n, index_t k, bool together) 
     }
 }
 
-/// Roundings to float32 that what integer products make of a table's values is worth; 0 where they are exact.
+/// Roundings to float32 that what integer products make of a table's values is worth; 0 where they are exact, and where a value is
+/// farther away than storage/integer_codes.hpp says: half of largest / 8191.
 template <class Source>
 index_t const table_roundings = [] {
-    double worst = 0;
+    double worst = 0, largest = 0;
+    for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) largest = std::max(largest, std::abs(double{Source::value(c)}));
     if constexpr (ts::integer_codes<Source>::kind == ts::integer_codes_kind::pair)
         for (std::uint32_t c = 0; c < 1u << Source::bits; ++c) {
             using codes = ts::integer_codes<Source>;
             double const value = double{Source::value(c)};
             double const kept = double{codes::unit} * (128 * (codes::high_bytes[c] - codes::zero) + codes::bytes[c]);
+            if (std::abs(kept - value) > largest / 8191 * (0.5 + 0x1p-10)) return index_t{0}; // the quotient is a float
             if (value != 0) worst = std::max(worst, std::abs(kept - value) / std::abs(value));
         }
     return static_cast<index_t>(std::ceil(worst / ts::unit_roundoff<float>));
