@@ -33,6 +33,8 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
@@ -106,6 +108,7 @@ template <index_t Dims, int Bits>
 higgs_tensor<Dims, Bits> quantize_higgs(matrix_view<float const> const& w, float const* grid, higgs_options const& options = {}) {
     check::elements("quantize_higgs", "w", w);
     check::within("quantize_higgs", "group", options.group, 0, index_t{1} << 30);
+    using exec = std::conditional_t<std::is_same_v<native_arch, generic_arch>, reference, cpu<native_arch, serial>>;
     index_t const k = w.extent(1);
     index_t const whole = static_cast<index_t>(std::bit_ceil(static_cast<std::uint64_t>(maximum(k, Dims))));
     index_t const g = options.group > 0 ? options.group : minimum(1024, whole);
@@ -129,7 +132,7 @@ higgs_tensor<Dims, Bits> quantize_higgs(matrix_view<float const> const& w, float
                 padded(0, c) = sum > 0 && std::isfinite(sum) ? static_cast<float>(unit) * rotation.shape().sign(c) : 0.0f;
             }
         }
-        walsh_hadamard(cpu<native_arch, serial>{}, padded, z, g);
+        walsh_hadamard(exec{}, padded, z, g);
         for (index_t b = 0; b < groups; ++b) {
             double const scale = norm[static_cast<std::size_t>(b)] / std::sqrt(static_cast<double>(g));
             codes.scales()[n * groups + b] = fp16::from_bits(static_cast<std::uint16_t>(
