@@ -39,7 +39,8 @@ namespace detail {
 template <class Storage>
 struct device_format {
     using source = code_source<Storage>;
-    static_assert(source::is_coded, "tessera: place: cuda<Sm> places dense matrices and formats with codes");
+    static_assert(source::is_coded && requires(Storage const& w) { source::code(w, index_t{}, index_t{}); },
+                  "tessera: place: cuda<Sm> places dense matrices and formats with a code for every weight");
     static constexpr bool is_dense = false;
     static constexpr bool is_integer = source::is_integer;
     static constexpr int bits = source::bits;
