@@ -8,8 +8,9 @@
 ///     ts::attention_batch(exec, q, offsets, caches, out, ts::causal);      // request b: queries [offsets[b], offsets[b + 1])
 ///
 /// Every request's results are those of `attention` with its queries and its keys, to the bit, whatever else is in the batch;
-/// score functors find the request's number in `coord::batch`, and own no memory (they are copied into the workspace). A request may have no queries or no keys. The work of all
-/// requests is one parallel loop. Errors are those of `attention`, and a shape_error where offsets do not fit.
+/// score functors find the request's number in `coord::batch`, and own no memory (they are copied into the workspace). A request
+/// may have no queries or no keys. The work of all requests is one parallel loop. Errors are those of `attention`, and a
+/// shape_error where offsets do not fit.
 
 #include "attention.hpp"
 
