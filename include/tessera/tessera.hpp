@@ -39,7 +39,6 @@
 #include "operators/backward.hpp"
 #include "operators/describe.hpp"
 #include "operators/place.hpp"
-#include "planned.hpp"
 #include "quant/any_precision.hpp"
 #include "quant/bit_planes.hpp"
 #include "quant/codec.hpp"

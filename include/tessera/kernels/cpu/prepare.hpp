@@ -48,7 +48,7 @@ float const* float_span(matrix_view<T const> const& x, index_t m, index_t first,
     return copy;
 }
 
-/// max |x|; NaN or infinity where there is one.
+/// max |x|; NaN where an element is NaN or infinite.
 template <class Arch>
 float magnitude(float const* x, index_t n) noexcept {
     using batch = simd::floats<Arch>;
