@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A cache stores what `append` can write and `attention` can read.
-// expect: tessera: kv_cache stores float, fp16, bf16 or int8_per_token keys and values
+// expect: tessera: kv_cache stores float, fp16, bf16, int8_per_token or scheme<...> keys and values
 #include <tessera/attention/attention.hpp>
 
 namespace ts = tessera;

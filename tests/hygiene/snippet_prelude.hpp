@@ -67,6 +67,9 @@ extern Eigen::Index n, k;
 extern std::vector<float> scores;
 extern ts::dlpack::managed_tensor_versioned* pointer;
 extern ts::tensor<float, 2> tensor;
+extern ts::mapped_file bytes;
+extern std::span<std::byte const> b, zero_points;
+extern ts::array_entry scales;
 
 } // namespace snippets::in_interop
 

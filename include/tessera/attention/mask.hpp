@@ -319,6 +319,7 @@ struct either_mask {
         detail::check_score(operation, second, heads);
     }
 };
+/// A query sees what either mask lets it see.
 template <score_mask First, score_mask Second>
 constexpr either_mask<First, Second> either(First first, Second second) noexcept {
     return {first, second};

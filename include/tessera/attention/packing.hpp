@@ -34,8 +34,8 @@ inline std::vector<sequence_packs> pack_histogram(std::span<index_t const> count
     std::vector<std::vector<sequence_packs>> open(counts.size() + 1); // by free space
     std::vector<sequence_packs> closed;
     auto const place = [&](sequence_packs pack, index_t free) {
-        bool const full = free == 0 || static_cast<index_t>(pack.lengths.size()) == most;
-        (full ? closed : open[static_cast<std::size_t>(free)]).push_back(std::move(pack));
+        bool const is_full = free == 0 || static_cast<index_t>(pack.lengths.size()) == most;
+        (is_full ? closed : open[static_cast<std::size_t>(free)]).push_back(std::move(pack));
     };
     for (index_t l = length; l > 0; --l) {
         index_t left = counts[static_cast<std::size_t>(l - 1)];

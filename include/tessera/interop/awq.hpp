@@ -6,7 +6,7 @@
 ///
 ///     auto const file = ts::safetensors::parse(bytes.bytes(), path);
 ///     auto const w    = ts::awq::read<ts::uint4_g128>(ts::awq::find(file, "model.layers.0.mlp.up_proj"));
-///     ts::apply(exec, ts::linear{w}, x, y);
+///     auto const operand = ts::linear{w};                             // for `apply` and `place`
 ///
 /// | tensor  | shape               | holds                                                            |
 /// |---------|---------------------|------------------------------------------------------------------|

@@ -6,7 +6,7 @@
 ///
 ///     auto const file = ts::safetensors::parse(bytes.bytes(), path);
 ///     auto const w    = ts::bitsandbytes::read<ts::nf4_g64>(ts::bitsandbytes::find(file, "model.layers.0.mlp.up_proj.weight"));
-///     ts::apply(exec, ts::linear{w}, x, y);
+///     auto const operand = ts::linear{w};                             // for `apply` and `place`
 ///
 /// | tensor                     | holds                                                                              |
 /// |----------------------------|------------------------------------------------------------------------------------|

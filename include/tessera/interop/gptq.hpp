@@ -7,7 +7,7 @@
 ///     auto const file  = ts::safetensors::parse(bytes.bytes(), path);
 ///     auto const layer = ts::gptq::find(file, "model.layers.0.mlp.up_proj");
 ///     auto const w     = ts::gptq::read<ts::uint4_g128>(layer, ts::gptq::zero_points::minus_one);
-///     ts::apply(exec, ts::linear{w.codes}, x, y);                     // with x's columns as w.columns says
+///     auto const operand = ts::linear{w.codes};                       // for x whose columns are as w.columns says
 ///
 /// | tensor  | shape               | holds                                                                           |
 /// |---------|---------------------|---------------------------------------------------------------------------------|

@@ -4,9 +4,9 @@
 /// @file
 /// The weights of onnxruntime's MatMulNBits (com.microsoft), as `quantized_tensor`s with the same codes:
 ///
-///     ts::onnxruntime::layer const l{"up_proj", n, k, 32, b, scales, zero_points};
+///     ts::onnxruntime::layer const l{"up_proj", 4096, 4096, 32, b, scales, zero_points};
 ///     auto const w = ts::onnxruntime::read<ts::scheme<ts::uint4, ts::group<32>, ts::fp32, ts::affine>>(l);
-///     ts::apply(exec, ts::linear{w}, x, y);
+///     auto const operand = ts::linear{w};                             // for `apply` and `place`
 ///
 /// | input       | shape                          | holds                                                          |
 /// |-------------|--------------------------------|----------------------------------------------------------------|

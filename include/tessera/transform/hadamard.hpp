@@ -75,6 +75,7 @@ private:
     detail::hadamard_shape shape_{};
 };
 
+/// The inverse rotation.
 constexpr hadamard transposed(hadamard const& r) noexcept { return r.inverse(); }
 /// Whether `first` undoes `second`: first * second = 1.
 constexpr bool cancels(hadamard const& first, hadamard const& second) noexcept {
@@ -100,8 +101,10 @@ private:
     hadamard b_;
 };
 
+/// The inverse: of the second, then of the first.
 inline hadamard_pair transposed(hadamard_pair const& p) { return {transposed(p.second()), transposed(p.first())}; }
 
+/// Two rotations one after the other: nothing is left to do where one undoes the other.
 inline hadamard_pair operator*(hadamard const& a, hadamard const& b) { return {a, b}; }
 /// Neighbours meet wherever the parentheses are.
 template <linear_operator A>
@@ -127,6 +130,7 @@ public:
         return Seed < 0 ? hadamard{K, G} : hadamard{K, G, random_signs{static_cast<std::uint64_t>(Seed)}};
     }
 };
+/// The inverse of `fixed_hadamard<K, G, Seed>`.
 template <index_t K, index_t G, std::int64_t Seed>
 class fixed_hadamard_transposed {
 public:
@@ -135,10 +139,12 @@ public:
     static constexpr index_t cols() noexcept { return round_up(K, G); }
     static hadamard value() { return transposed(fixed_hadamard<K, G, Seed>::value()); }
 };
+/// The inverse rotation.
 template <index_t K, index_t G, std::int64_t Seed>
 constexpr fixed_hadamard_transposed<K, G, Seed> transposed(fixed_hadamard<K, G, Seed> const&) noexcept {
     return {};
 }
+/// The rotation itself again.
 template <index_t K, index_t G, std::int64_t Seed>
 constexpr fixed_hadamard<K, G, Seed> transposed(fixed_hadamard_transposed<K, G, Seed> const&) noexcept {
     return {};
