@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # On a machine with a CUDA device: builds the device's tests and benchmarks, runs both, and writes build/report/cuda.md.
-#     sh benchmarks/cuda.sh [--quick]        needs nvcc, CMake, doctest (tests alone)
+#     sh benchmarks/cuda.sh [--quick] [--dirty]    needs nvcc, CMake, doctest (tests alone)
 #     sh benchmarks/cuda.sh --built FOLDER   programs that were built elsewhere (cuda_tests, cuda_bench)
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -9,9 +9,9 @@ quick=''
 folder=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --quick) quick=--quick ;;
+    --quick | --dirty) quick="$quick $1" ;;
     --built) folder=$2; shift ;;
-    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--built FOLDER]" >&2; exit 2 ;;
+    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--dirty] [--built FOLDER]" >&2; exit 2 ;;
     esac
     shift
 done

@@ -48,7 +48,7 @@ template <class... Parameters, class... Arguments>
 void launch(char const* operation, cudaStream_t stream, launch_shape const& shape, void (*kernel)(Parameters...),
             Arguments const&... arguments) {
     auto const bytes = static_cast<std::size_t>(shape.shared_bytes);
-    if (bytes > 48 * 1024)
+    if (bytes > 40 * 1024) // the kernel's static memory counts too
         check_cuda(operation, "cudaFuncSetAttribute",
                    cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         static_cast<int>(bytes)));

@@ -8,6 +8,7 @@
 /// that bf16 does not have are the sum of 2 or 3 pieces that it has.
 
 #include "../../storage/device_panel.hpp"
+#include "ptx/bits.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -109,7 +110,7 @@ private:
             std::uint32_t const word = words[Step / steps];
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
-                std::uint32_t const code = (word >> (width * (r + 4 * (Step % steps))) & mask) | 0x43004300u;
+                std::uint32_t const code = ptx::and_or(word >> (width * (r + 4 * (Step % steps))), mask, 0x43004300u);
                 // code * 1 - (128 + zero): fma on every architecture, exact
                 __nv_bfloat162 const v = __hfma2(as_pair(code), as_pair(0x3f803f80u), __hneg2(as_pair(shift_of_zero)));
                 a[r] = *reinterpret_cast<std::uint32_t const*>(&v);

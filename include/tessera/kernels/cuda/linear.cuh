@@ -43,11 +43,15 @@ void finish_nothing(cuda<Sm> const& exec, index_t m, index_t n, Out const& out) 
 
 /// One pass over W for at most 64 columns.
 template <int Sm, class Panels, int Pieces, int NT, class Out>
-void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out const& out) {
+void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> p, Out const& out) {
     using stage = product_stage<Sm, Panels, Pieces, NT>;
     index_t const blocks = minimum(p.w.tiles() * p.steps, product_blocks<Sm>);
-    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::shared_bytes, Sm >= 90},
-           &product_kernel<Sm, Panels, Pieces, NT, Out>, p, out);
+    int const most = p.cut.each + (p.cut.larger > 0 ? 1 : 0); // units of a block: a ring for so few leaves room for the next kernel
+    p.slots = most < stage::stages ? most : stage::stages;
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::table_bytes + p.slots * stage::bytes, Sm >= 90},
+           &product_kernel<Sm, Panels, Pieces, NT>, p);
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(p.w.tiles()), static_cast<unsigned>(p.m)), dim3(256), 0, Sm >= 90},
+           &add_parts_kernel<Sm, Panels, Out>, p, out);
 }
 
 /// Whether rows of bf16 can be copied as they are.
@@ -55,12 +59,12 @@ template <class Panels, class X>
 bool is_direct(matrix_view<X const> const& x) noexcept {
     return std::is_same_v<X, bf16> && !Panels::format::has_offsets && Panels::sub_block >= 32 && Panels::group == Panels::group_positions &&
            has_unit_stride(x) && (x.extent(0) == 1 || x.stride(0) % 8 == 0) && x.extent(1) % 8 == 0 &&
-           reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
+           x.extent(0) * x.stride(0) < (index_t{1} << 30) && reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
 }
 
-/// Fragments, sums and the product for the rows of x that one pass takes.
+/// Columns, sums and the product for the rows of x that one pass takes.
 template <int Sm, class Panels, class Preparation, int NT, class X, class Out>
-void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_view<X const> const& x, std::byte* fragments, float* sums,
+void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_view<X const> const& x, bf16* columns, float* sums,
                       Out const& out) {
     constexpr int pieces = x_pieces<X, Preparation>;
     constexpr bool rounds = std::is_same_v<Preparation, as_bf16>;
@@ -68,13 +72,17 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
     p.m = static_cast<int>(x.extent(0));
     p.pieces = pieces;
     if (is_direct<Panels>(x)) {
-        if constexpr (std::is_same_v<X, bf16>) p.rows = x.data_handle();
-        p.row_stride = x.stride(0);
+        if constexpr (std::is_same_v<X, bf16>) p.columns = x.data_handle();
+        p.column_bytes = static_cast<unsigned>(2 * x.stride(0));
+        p.column_positions = static_cast<int>(x.extent(1));
     } else {
-        index_t const count = p.w.blocks() * NT * 64;
-        launch("apply", stream_of(exec), {grid_of(count)}, &fragment_kernel<Panels, pieces, X>, x, NT, count,
-               reinterpret_cast<::uint4*>(fragments));
-        p.x = fragments;
+        index_t const chunks = p.w.blocks() * 8;
+        index_t const count = p.m * pieces * chunks;
+        launch("apply", stream_of(exec), {grid_of(count)}, &column_kernel<Panels, pieces, X>, x, chunks, count,
+               reinterpret_cast<::uint4*>(columns));
+        p.columns = columns;
+        p.column_bytes = static_cast<unsigned>(16 * chunks);
+        p.column_positions = static_cast<int>(8 * chunks);
     }
     if constexpr (Panels::format::has_offsets) {
         launch("apply", stream_of(exec), {grid_of(p.w.groups() * 8 * NT, 8)}, &sum_kernel<Panels, pieces, rounds, X>, x, 8 * NT,
@@ -91,30 +99,31 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
     constexpr index_t rows_of_pass = 64 / pieces;
     index_t const rows = minimum(x.extent(0), rows_of_pass);
     index_t const fragments = rows * pieces <= 8 ? 1 : rows * pieces <= 16 ? 2 : rows * pieces <= 32 ? 4 : 8;
-    auto* const fragment_bytes = arena.template carve<std::byte>(w.blocks(), fragments, 1024);
+    auto* const prepared = arena.template carve<bf16>(rows * pieces, w.blocks(), 64);
     float* const sums = Panels::format::has_offsets ? arena.template carve<float>(w.groups(), 8 * fragments) : nullptr;
-    float* const partial = arena.template carve<float>(2 * product_blocks<Sm>, rows * pieces, 256);
+    float* const parts = arena.template carve<float>(product_blocks<Sm> + w.tiles(), rows * pieces, 256);
     if constexpr (launches<Arena>) {
         index_t const steps = w.blocks() / Panels::step_blocks;
         check::within("apply", "rows of W", w.rows(), 0, 256 * device_workspace::counter_count);
         check::within("apply", "steps of W", w.tiles() * steps, 0, index_t{1} << 30);
+        check::within("apply", "scales of W", w.scale_count(), 0, index_t{1} << 32);
+        check::within("apply", "columns of W", w.cols(), 0, index_t{1} << 24);
         product_arguments<Panels> p{w, stream_cut{w.tiles() * steps, minimum(w.tiles() * steps, product_blocks<Sm>)},
                                     static_cast<int>(steps), static_cast<int>(w.groups())};
-        p.partial = partial;
-        p.counters = arena.counters();
+        p.parts = parts;
         p.table = make_decode_table<typename Panels::format>();
         for (p.m0 = 0; p.m0 < x.extent(0); p.m0 += rows_of_pass) {
             index_t const count = minimum(x.extent(0) - p.m0, rows_of_pass);
             matrix_view<X const> const part = tessera::rows(x, p.m0, p.m0 + count);
             index_t const columns = count * pieces;
             if (columns <= 8)
-                run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, fragment_bytes, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, prepared, sums, out);
             else if (columns <= 16)
-                run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, fragment_bytes, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, prepared, sums, out);
             else if (columns <= 32)
-                run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, fragment_bytes, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, prepared, sums, out);
             else
-                run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, fragment_bytes, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, prepared, sums, out);
         }
     }
 }

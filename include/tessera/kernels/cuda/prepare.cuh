@@ -3,8 +3,8 @@
 
 /// @file
 /// x for products with device panels. A number is cut into bf16 pieces whose sum it is (float32: 3, fp16: 2, bf16: itself;
-/// `as_bf16`: rounded), each a column of its own, so that products stay exact. Columns are written as the matrix units'
-/// fragments, 8 columns x 64 positions at a time.
+/// `as_bf16`: rounded), each a column of its own, so that products stay exact. Columns are written as rows of
+/// positions.
 
 #include "../kernel.hpp"
 #include "decode.cuh"
@@ -34,27 +34,21 @@ __device__ __forceinline__ float block_reduce(float v, float neutral, Combine co
     return v;
 }
 
-/// Fragments of rows of x: 16 bytes a thread; its index is (block, fragment, half, lane).
+/// Columns of the matrix units of rows of x, (columns, positions): 16 bytes a thread, which a lane of the product reads at once.
 template <class Panels, int Pieces, class X>
-__global__ void fragment_kernel(__grid_constant__ matrix_view<X const> const x, int fragments, index_t count, ::uint4* out) {
+__global__ void column_kernel(__grid_constant__ matrix_view<X const> const x, index_t chunks, index_t count, ::uint4* out) {
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
     if (i >= count) return;
-    constexpr auto q = static_cast<int>(Panels::sub_block);
-    auto const lane = static_cast<int>(i % 32);
-    auto const half = static_cast<int>(i / 32 % 2);
-    index_t const block = i / 64 / fragments;
-    auto const column = static_cast<int>(i / 64 % fragments) * 8 + lane / 4;
-    index_t const m = column / Pieces;
+    auto const column = static_cast<int>(i / chunks);
+    index_t const chunk = i % chunks;
     std::uint32_t word[4] = {0, 0, 0, 0};
-    if (m < x.extent(0)) {
 #pragma unroll
-        for (int v = 0; v < 8; ++v) {
-            int const step = 2 * half + v / 4;
-            index_t const position = block * 64 + step * 16 / q * q + q / 4 * (lane % 4) + step % (q / 16) * 4 + v % 4;
-            index_t const k = Panels::column(position);
-            if (k < 0 || k >= x.extent(1)) continue;
-            word[v / 2] |= piece_of<Pieces>(static_cast<float>(x(m, k)), column % Pieces) << (v % 2 * 16);
-        }
+    for (int v = 0; v < 8; ++v) {
+        // Sub-blocks of 16: a lane's 4 positions of two of them side by side.
+        index_t const position = Panels::sub_block == 16 ? chunk / 4 * 32 + v / 4 * 16 + chunk % 4 * 4 + v % 4 : chunk * 8 + v;
+        index_t const k = Panels::column(position);
+        if (k < 0 || k >= x.extent(1)) continue;
+        word[v / 2] |= piece_of<Pieces>(static_cast<float>(x(column / Pieces, k)), column % Pieces) << (v % 2 * 16);
     }
     out[i] = make_uint4(word[0], word[1], word[2], word[3]);
 }

@@ -16,15 +16,13 @@ __device__ __forceinline__ std::uint32_t shared_address(void const* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// cp.async: Bytes = 4, 8 or 16, aligned; 16 pass the first-level cache by. `valid` false writes zeros and reads nothing.
+/// cp.async: Bytes = 4, 8 or 16, aligned; 16 pass the first-level cache by.
 template <int Bytes>
-__device__ __forceinline__ void copy_async(void* to, void const* from, bool valid = true) {
-    int const size = valid ? Bytes : 0;
+__device__ __forceinline__ void copy_async(std::uint32_t to, void const* from) {
     if constexpr (Bytes == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(size) : "memory");
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
     else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(Bytes), "r"(size)
-                     : "memory");
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(Bytes) : "memory");
 }
 
 /// cp.async.commit_group.
