@@ -156,16 +156,18 @@ __device__ __forceinline__ void multiply_step(column_reader<NT, Panels> const& x
     constexpr int Q = column_queue<NT, Panels>::size;
     constexpr auto padded = static_cast<int>(maximum(Stage::padded, 1));
     int const first_position = step * static_cast<int>(Stage::positions);
-    column_batch<NT> next;
+    column_batch<NT> now;
     code_words<Panels> code;
     auto const fragment = [&]<int F>(std::integral_constant<int, F>) {
         constexpr int batch = F / (2 * H);
         constexpr int half = (batch + Q) * H; // of the batch that is loaded now
         if constexpr (F % 4 == 0) code.load(stage + F / 4 * Stage::block_bytes);
-        if constexpr (F % (2 * H) == 0)
-            x.load(half < 2 * SB ? step * SB + half / 2 : next_step * SB + (half - 2 * SB) / 2, half % 2, next);
+        if constexpr (F % (2 * H) == 0) {
+            now = columns.batch[batch % Q];
+            x.load(half < 2 * SB ? step * SB + half / 2 : next_step * SB + (half - 2 * SB) / 2, half % 2, columns.batch[batch % Q]);
+        }
         constexpr bool is_first = Stage::has_whole_groups && F * 16 % padded == 0;
-        multiply_fragment<F % 4, is_first, Pieces>(decoder, code, columns.batch[batch % Q].v[F / 2 % H], part);
+        multiply_fragment<F % 4, is_first, Pieces>(decoder, code, now.v[F / 2 % H], part);
         if constexpr (Stage::has_whole_groups) {
             constexpr int group = (F + 1) * 16 / padded - 1;
             if constexpr ((F + 1) * 16 % padded == 0)
@@ -175,7 +177,6 @@ __device__ __forceinline__ void multiply_step(column_reader<NT, Panels> const& x
             if (end % padded == 0 && end / padded <= groups)
                 scale_group<NT, Stage, Panels>(stage, end / padded - 1 - first_position / padded, true, total, part);
         }
-        if constexpr ((F + 1) % (2 * H) == 0) columns.batch[batch % Q] = next;
     };
     [&]<int... F>(std::integer_sequence<int, F...>) { (fragment(std::integral_constant<int, F>{}), ...); }
     (std::make_integer_sequence<int, 4 * SB>{});
