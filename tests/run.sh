@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Builds and runs the tests, and prints the minutes of each phase.
 #     sh tests/run.sh         what a user runs: the suite for this machine, hygiene, compile-fail (12 minutes on 2 cores)
-#     sh tests/run.sh --ci    and: every test and example, sanitizers, a second compiler, SSE2 only, AVX2 only, consumers, fuzzing (33 minutes)
+#     sh tests/run.sh --ci    and: every test and example, sanitizers, a second compiler, SSE2 only, AVX2 only, consumers, fuzzing (35 minutes)
 #     sh tests/run.sh --all   and: the cases marked slow, long fuzzing, AArch64 under qemu, the benchmarks' own checks
 # TESSERA_NO_INSTALL=1 installs nothing and names what is missing.
 set -eu
