@@ -322,6 +322,8 @@ struct either_mask {
 /// A query sees what either mask lets it see.
 template <score_mask First, score_mask Second>
 constexpr either_mask<First, Second> either(First first, Second second) noexcept {
+    static_assert(!detail::has_sink<First> && !detail::has_sink<Second>,
+                  "tessera: either takes masks alone; sinks follow it in the pipeline");
     return {first, second};
 }
 

@@ -13,8 +13,8 @@
 ///
 /// **Unified maximum** (FlashDecoding++, arXiv:2311.01282): exponentials are of s - maximum for a preset maximum, so that sums
 /// are never rescaled. A score that a query sees must have low < s - maximum < high; where one does not, the keys of that
-/// query's block and part are computed again with their true maximum: the result is right whatever the preset. low is at
-/// least -80 and high at most 80, less the logarithm of the number of keys.
+/// query's block and part are computed again with their true maximum: the result is right whatever the preset, as long as no
+/// value's magnitude passes 3.4e38 e^-high. low is at least -80 and high at most 80, less the logarithm of the number of keys.
 
 #include "../core/error.hpp"
 #include "../core/view.hpp"
