@@ -76,11 +76,6 @@ void add_source(content_hash& hash, Storage const& w, content_check check) {
             for (index_t k = 0; k < columns; ++k) hash.add(&w(n, k), size);
     } else if constexpr (requires { w.for_each_array(add); }) {
         w.for_each_array(add);
-    } else if constexpr (requires { w.zero_points(); }) {
-        index_t const scales = w.scale_rows() * w.scale_columns();
-        add(w.codes(), w.rows() * w.row_bytes());
-        add(w.scales(), scales * static_cast<index_t>(sizeof(*w.scales())));
-        if constexpr (Storage::scheme_type::is_affine) add(w.zero_points(), scales);
     } else if constexpr (requires { w.row_stride(); }) {
         index_t const row = w.blocks_per_row() * static_cast<index_t>(sizeof(typename Storage::block));
         if (w.row_stride() == w.blocks_per_row()) return add(w.data(), w.rows() * row);
