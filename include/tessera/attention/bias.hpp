@@ -37,7 +37,7 @@ struct dense_bias {
         : bias{b}, gradient{g}, first_query{first} {}
 
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         return s + detail::per_lane(at, [&](index_t query, index_t key) noexcept {
                    return has(query, key) ? bias(at.head, query - first_query, key) : 0.0f;
                });
@@ -65,7 +65,7 @@ struct dense_bias {
     }
 
 private:
-    bool has(index_t query, index_t key) const noexcept {
+    TESSERA_HOST_DEVICE bool has(index_t query, index_t key) const noexcept {
         return query >= first_query && query - first_query < bias.extent(1) && key < bias.extent(2);
     }
 };
@@ -94,10 +94,10 @@ public:
                 static_cast<std::int32_t>(b < exact ? b : static_cast<index_t>(std::ceil(from * (1 - 1e-12))));
         }
     }
-    constexpr index_t count() const noexcept { return buckets_; }
+    TESSERA_HOST_DEVICE constexpr index_t count() const noexcept { return buckets_; }
 
     /// The bucket of a key `distance` positions before the query.
-    constexpr index_t operator()(index_t distance) const noexcept {
+    TESSERA_HOST_DEVICE constexpr index_t operator()(index_t distance) const noexcept {
         index_t const offset = side_ == key_side::both && distance < 0 ? count_ : 0;
         index_t const n = distance >= 0 ? distance : side_ == key_side::both ? -distance : 0;
         index_t low = 0;
@@ -130,7 +130,7 @@ struct relative_bias {
         : bias{b}, buckets{n}, gradient{g} {}
 
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         return s + detail::per_lane(at, [&](index_t query, index_t key) noexcept {
                    return bias(buckets(query - key), at.head);
                });

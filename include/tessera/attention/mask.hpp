@@ -28,16 +28,16 @@ struct shifted_causal {
 
     constexpr explicit shifted_causal(index_t o) noexcept : offset{o} {}
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         V const d = detail::position_as<V>(at.first_query + offset - at.first_key) + (at.query_lane - at.key_lane);
         return select(d < V(0.0f), V(minus_infinity), s);
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         t.first_query += offset;
         t.last_query += offset;
         return causal.visibility(t);
     }
-    constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query + offset}; }
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query + offset}; }
 };
 
 /// Query i of `queries` sees keys 0 to i of `keys`, as if both began at the same position.
@@ -52,18 +52,18 @@ struct band {
 
     constexpr band(index_t b, index_t a) noexcept : before{b}, after{a} {}
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         V const d = at.distance();
         V const seen = select(d < detail::position_as<V>(-after), V(minus_infinity), s);
         return select(d > detail::position_as<V>(before), V(minus_infinity), seen);
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         index_t const nearest = t.first_query - (t.last_key - 1);
         index_t const farthest = t.last_query - 1 - t.first_key;
         if (farthest < -after || nearest > before) return tessera::visibility::none;
         return nearest >= -after && farthest <= before ? tessera::visibility::full : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
         constexpr index_t far = index_t{1} << 60; // so that any number stands for no limit
         return {first_query - minimum(before, far), last_query + minimum(after, far)};
     }
@@ -79,14 +79,14 @@ struct keys_before {
 
     constexpr explicit keys_before(index_t c) noexcept : count{c} {}
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         return select(detail::position_as<V>(at.first_key - count) + at.key_lane < V(0.0f), s, V(minus_infinity));
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         if (t.first_key >= count) return tessera::visibility::none;
         return t.last_key <= count ? tessera::visibility::full : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t, index_t) const noexcept { return {0, count}; }
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t) const noexcept { return {0, count}; }
 };
 
 /// A query sees keys of its own chunk of `size` positions.
@@ -95,13 +95,13 @@ struct chunked {
 
     constexpr explicit chunked(index_t s) noexcept : size{s} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         return detail::keep_where(s, at, [this](index_t query, index_t key) noexcept {
             index_t const first = query - query % size;
             return query >= 0 && key >= first && key < first + size;
         });
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         index_t const first = t.first_query / size;
         index_t const last = (t.last_query - 1) / size;
         if ((t.last_key - 1) / size < first || t.first_key / size > last) return tessera::visibility::none;
@@ -109,7 +109,7 @@ struct chunked {
                    ? tessera::visibility::full
                    : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
         return {first_query - first_query % size, (last_query - 1) / size * size + size};
     }
     void check(char const* operation, index_t) const { check::at_least(operation, "size of chunked", size, 1); }
@@ -122,14 +122,14 @@ struct segments {
 
     constexpr explicit segments(vector_view<std::int32_t const> o) noexcept : offsets{o} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         index_t i = of(at.first_query);
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept {
             while (i < count() && query >= offsets[i + 1]) ++i;
             return query >= 0 && i < count() && key >= offsets[i] && key < offsets[i + 1];
         });
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         index_t const first = of(t.first_query);
         index_t const last = of(t.last_query - 1);
         if (first == count() || t.last_key <= offsets[first] || t.first_key >= offsets[minimum(last + 1, count())])
@@ -138,7 +138,7 @@ struct segments {
                    ? tessera::visibility::full
                    : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
         return {offsets[minimum(of(first_query), count())], offsets[minimum(of(last_query - 1) + 1, count())]};
     }
     void check(char const* operation, index_t) const {
@@ -150,9 +150,9 @@ struct segments {
     }
 
 private:
-    constexpr index_t count() const noexcept { return offsets.extent(0) - 1; }
+    TESSERA_HOST_DEVICE constexpr index_t count() const noexcept { return offsets.extent(0) - 1; }
     /// The sequence at a position; `count` behind the last.
-    constexpr index_t of(index_t position) const noexcept {
+    TESSERA_HOST_DEVICE constexpr index_t of(index_t position) const noexcept {
         index_t low = 0;
         index_t high = count();
         while (low < high) {
@@ -174,7 +174,7 @@ struct token_tree {
 
     constexpr token_tree(vector_view<std::int32_t const> p, index_t f) noexcept : parents{p}, first{f} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         return detail::keep_where(s, at, [this](index_t query, index_t key) noexcept {
             if (key < first || query < first) return key <= query;
             index_t i = query - first;
@@ -183,12 +183,12 @@ struct token_tree {
             return i == key - first;
         });
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         tessera::visibility const before = causal.visibility(t);
         if (before != tessera::visibility::full) return before; // a tree sees no more than `causal`
         return t.last_key <= first ? tessera::visibility::full : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query}; }
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query}; }
     void check(char const* operation, index_t) const {
         check::at_least(operation, "first of token_tree", first, 0);
         check::not_null(operation, "parents of token_tree", parents.data_handle(), parents.extent(0));
@@ -206,11 +206,11 @@ struct dense_mask {
     constexpr explicit dense_mask(tensor_view<std::uint8_t const, 3> s, index_t first = 0) noexcept
         : seen{s}, first_query{first} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         index_t const head = plane(at.head);
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept { return sees(head, query, key); });
     }
-    tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE tessera::visibility visibility(score_tile t) const noexcept {
         bool any = false;
         bool every = true;
         for (index_t q = t.first_query; q < t.last_query && !(any && !every); ++q)
@@ -227,8 +227,8 @@ struct dense_mask {
     }
 
 private:
-    constexpr index_t plane(index_t head) const noexcept { return seen.extent(0) == 1 ? 0 : head; }
-    bool sees(index_t head, index_t query, index_t key) const noexcept {
+    TESSERA_HOST_DEVICE constexpr index_t plane(index_t head) const noexcept { return seen.extent(0) == 1 ? 0 : head; }
+    TESSERA_HOST_DEVICE bool sees(index_t head, index_t query, index_t key) const noexcept {
         index_t const row = query - first_query;
         return row >= 0 && row < seen.extent(1) && key < seen.extent(2) && seen(head, row, key) != 0;
     }
@@ -243,13 +243,13 @@ struct block_mask {
     constexpr block_mask(tensor_view<std::uint8_t const, 3> s, index_t queries, index_t keys) noexcept
         : seen{s}, query_block{queries}, key_block{keys} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         index_t const head = seen.extent(0) == 1 ? 0 : at.head;
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept {
             return query >= 0 && sees(head, query / query_block, key / key_block);
         });
     }
-    tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE tessera::visibility visibility(score_tile t) const noexcept {
         bool any = false;
         bool every = true;
         index_t const head = seen.extent(0) == 1 ? 0 : t.head;
@@ -270,7 +270,7 @@ struct block_mask {
     }
 
 private:
-    bool sees(index_t head, index_t query, index_t key) const noexcept {
+    TESSERA_HOST_DEVICE bool sees(index_t head, index_t query, index_t key) const noexcept {
         return query >= 0 && query < seen.extent(1) && key < seen.extent(2) && seen(head, query, key) != 0;
     }
 };
@@ -283,13 +283,13 @@ struct seen_where {
 
     constexpr explicit seen_where(Predicate p) noexcept : seen{p} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         static_assert(std::is_nothrow_invocable_r_v<bool, Predicate const&, index_t, index_t, index_t>,
                       "tessera: the rule of seen_where must be noexcept: bool operator()(index_t query, index_t key, index_t "
                       "head) const noexcept");
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept { return seen(query, key, at.head); });
     }
-    constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::partial; }
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::partial; }
 };
 
 /// Seen where one of two masks lets it.
@@ -299,17 +299,17 @@ struct either_mask {
     Second second;
 
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         V const seen = first(s, at);
         return select(seen == V(minus_infinity), second(s, at), seen);
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         tessera::visibility const a = first.visibility(t);
         if (a == tessera::visibility::full) return a;
         tessera::visibility const b = second.visibility(t);
         return a == tessera::visibility::none || b == tessera::visibility::full ? b : a;
     }
-    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
         key_span const a = tessera::keys_of(first, first_query, last_query);
         key_span const b = tessera::keys_of(second, first_query, last_query);
         return {minimum(a.first, b.first), maximum(a.last, b.last)};

@@ -36,7 +36,7 @@ struct neighborhood_axis {
         index_t last; ///< the last one seen
     };
     /// What position i sees: every `dilation`-th of the range.
-    constexpr range seen_by(index_t i) const noexcept {
+    TESSERA_HOST_DEVICE constexpr range seen_by(index_t i) const noexcept {
         if (dilation == 1 && stride == 1 && !causal) {
             index_t const start = maximum(minimum(i - window / 2, length - window), 0);
             return {start, start + window - 1};
@@ -59,7 +59,7 @@ struct neighborhood_axis {
         return {start * dilation + group, (end - 1) * dilation + group};
     }
     /// What positions [q0, q1] see. It moves to the right in steps of the dilation: its ends are among the first or last few.
-    constexpr range seen_by(index_t q0, index_t q1) const noexcept {
+    TESSERA_HOST_DEVICE constexpr range seen_by(index_t q0, index_t q1) const noexcept {
         range seen{length, -1};
         for (index_t i = q0; i <= minimum(q0 + dilation - 1, q1); ++i) seen.first = minimum(seen.first, seen_by(i).first);
         for (index_t i = q1; i >= maximum(q1 - dilation + 1, q0); --i) seen.last = maximum(seen.last, seen_by(i).last);
@@ -72,7 +72,7 @@ namespace detail {
 /// floor(i / n) for whole i in [0, 2^21] and n: half a step lies between i + 1/2 and a multiple of n, more than the product's
 /// rounding.
 template <class V>
-V whole_quotient(V i, index_t n) noexcept {
+TESSERA_HOST_DEVICE V whole_quotient(V i, index_t n) noexcept {
     using std::floor;
     if (n == 1) return i;
     return floor((i + V(0.5f)) * V(1.0f / static_cast<float>(n)));
@@ -80,7 +80,7 @@ V whole_quotient(V i, index_t n) noexcept {
 
 /// 1 where the query's window on an axis holds the key, else 0.
 template <class V>
-V in_neighborhood(neighborhood_axis const& a, V query, V key) noexcept {
+TESSERA_HOST_DEVICE V in_neighborhood(neighborhood_axis const& a, V query, V key) noexcept {
     using std::max;
     using std::min;
     V const q = whole_quotient(query, a.dilation);
@@ -113,7 +113,7 @@ struct neighborhood {
     constexpr explicit neighborhood(std::array<neighborhood_axis, Rank> const& a) noexcept : axes{a} {}
 
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         V query = at.query();
         V key = at.key();
         V seen(1.0f);
@@ -129,7 +129,7 @@ struct neighborhood {
         return select(seen > V(0.0f), s, V(minus_infinity));
     }
 
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         box const queries = around(t.first_query, t.last_query - 1);
         box const keys = around(t.first_key, t.last_key - 1);
         bool every = true;
@@ -145,7 +145,7 @@ struct neighborhood {
     }
 
     /// Whole planes of the first axis.
-    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
         index_t inner = 1;
         for (std::size_t r = 1; r < Rank; ++r) inner *= axes[r].length;
         index_t const last = minimum((last_query - 1) / inner, axes[0].length - 1);
@@ -172,7 +172,7 @@ private:
         std::array<index_t, Rank> last;
     };
     /// The least box that holds tokens [first, last].
-    constexpr box around(index_t first, index_t last) const noexcept {
+    TESSERA_HOST_DEVICE constexpr box around(index_t first, index_t last) const noexcept {
         box b{};
         bool same = true; // on all axes before
         for (std::size_t r = 0; r < Rank; ++r) {

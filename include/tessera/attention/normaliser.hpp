@@ -32,11 +32,11 @@ struct sinks {
     constexpr explicit sinks(vector_view<float const> l) noexcept : logits{l} {}
     constexpr sinks(vector_view<float const> l, vector_view<float> g) noexcept : logits{l}, gradient{g} {}
     template <class V>
-    constexpr V operator()(V s, coord<V>) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V>) const noexcept {
         return s;
     }
-    constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::full; }
-    float sink(index_t head) const noexcept { return logits[head]; }
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::full; }
+    TESSERA_HOST_DEVICE float sink(index_t head) const noexcept { return logits[head]; }
     void accumulate_sink(index_t head, double ds) const noexcept {
         if (gradient.data_handle() != nullptr) gradient[head] += static_cast<float>(ds);
     }
@@ -55,11 +55,11 @@ struct unified_maximum {
     constexpr explicit unified_maximum(float maximum, float low = -60.0f, float high = 60.0f) noexcept
         : range{maximum, low, high} {}
     template <class V>
-    constexpr V operator()(V s, coord<V>) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V>) const noexcept {
         return s;
     }
-    constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::full; }
-    constexpr unified_range unified() const noexcept { return range; }
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::full; }
+    TESSERA_HOST_DEVICE constexpr unified_range unified() const noexcept { return range; }
     void check(char const* operation, index_t) const {
         bool const finite = range.maximum - range.maximum == 0.0f;
         if (!(finite && range.low >= -80.0f && range.low < range.high && range.high <= 80.0f))

@@ -27,7 +27,7 @@ struct scaled {
 
     constexpr explicit scaled(float f) noexcept : factor{f} {}
     template <class V>
-    constexpr V operator()(V s, coord<V>) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V>) const noexcept {
         return s * V(factor);
     }
     template <class V>
@@ -42,7 +42,7 @@ struct soft_cap {
 
     constexpr explicit soft_cap(float l) noexcept : limit{l} {}
     template <class V>
-    V operator()(V s, coord<V>) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V>) const noexcept {
         using std::tanh;
         return V(limit) * tanh(s / V(limit));
     }
@@ -65,7 +65,7 @@ struct alibi {
 
     constexpr explicit alibi(vector_view<float const> s) noexcept : slopes{s} {}
     template <class V>
-    V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         using std::abs;
         return s - V(slopes[at.head]) * abs(at.distance());
     }
@@ -82,10 +82,10 @@ struct alibi {
 /// Every key is visible.
 struct full_t {
     template <class V>
-    constexpr V operator()(V s, coord<V>) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V>) const noexcept {
         return s;
     }
-    constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::full; }
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::full; }
 };
 inline constexpr full_t full{};
 
@@ -93,14 +93,14 @@ inline constexpr full_t full{};
 /// query i of m sees the keys up to n - m + i.
 struct causal_t {
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         return select(at.distance() < V(0.0f), V(minus_infinity), s);
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         if (t.first_key > t.last_query - 1) return tessera::visibility::none;
         return t.last_key - 1 <= t.first_query ? tessera::visibility::full : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query}; }
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query}; }
 };
 inline constexpr causal_t causal{};
 
@@ -110,18 +110,18 @@ struct window {
 
     constexpr explicit window(index_t s) noexcept : size{s} {}
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         V const d = at.distance();
         V const seen = select(d < V(0.0f), V(minus_infinity), s);
         return select(d < detail::position_as<V>(size), seen, V(minus_infinity));
     }
-    constexpr tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         index_t const nearest = t.first_query - (t.last_key - 1);
         index_t const farthest = t.last_query - 1 - t.first_key;
         if (farthest < 0 || nearest >= size) return tessera::visibility::none;
         return nearest >= 0 && farthest < size ? tessera::visibility::full : tessera::visibility::partial;
     }
-    constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+    TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
         return {first_query - minimum(size, index_t{1} << 60) + 1, last_query}; // any number may stand for no limit
     }
     void check(char const* operation, index_t) const { check::at_least(operation, "size of window", size, 1); }

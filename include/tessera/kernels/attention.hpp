@@ -37,7 +37,7 @@ struct attention_shape {
     index_t keys = 0; ///< tokens in the cache
 
     /// Query heads that share a KV head.
-    constexpr index_t group() const noexcept { return kv_heads == 0 ? 0 : heads / kv_heads; }
+    TESSERA_HOST_DEVICE constexpr index_t group() const noexcept { return kv_heads == 0 ? 0 : heads / kv_heads; }
 };
 
 /// A part of a softmax-weighted sum: over some keys, `maximum` of their scores, `sum` of exp(score - maximum), and
@@ -72,7 +72,7 @@ struct token_range {
 
 /// The tokens of a cache that queries at positions [first_query, last_query) may see.
 template <class Score, class K, class V>
-token_range tokens_seen(Score const& score, kv_view<K, V> const& kv, index_t first_query, index_t last_query) noexcept {
+TESSERA_HOST_DEVICE token_range tokens_seen(Score const& score, kv_view<K, V> const& kv, index_t first_query, index_t last_query) noexcept {
     key_span const span = keys_of(score, first_query, last_query);
     index_t const end = kv.end_position();
     index_t const first = minimum(maximum(span.first, kv.first_position), end) - kv.first_position;
@@ -90,16 +90,16 @@ struct attention_arguments {
     Score score;
     index_t batch = 0; ///< request of a batch
 
-    attention_shape shape() const noexcept {
+    TESSERA_HOST_DEVICE attention_shape shape() const noexcept {
         return {q.extent(0), q.extent(1), kv.kv_heads, kv.key_dim, kv.value_dim, kv.tokens};
     }
     /// Position of query 0 in the sequence.
-    index_t first_query() const noexcept { return kv.end_position() - q.extent(0); }
-    void set_log_sum_exp(index_t head, index_t i, float value) const noexcept {
+    TESSERA_HOST_DEVICE index_t first_query() const noexcept { return kv.end_position() - q.extent(0); }
+    TESSERA_HOST_DEVICE void set_log_sum_exp(index_t head, index_t i, float value) const noexcept {
         if (log_sum_exp.data_handle() != nullptr) log_sum_exp(head, i) = value;
     }
     /// What sums are multiplied by: 1 over the sum of exponentials, or 0. Writes the log-sum-exp.
-    float finish(index_t head, index_t i, float maximum, float sum) const noexcept {
+    TESSERA_HOST_DEVICE float finish(index_t head, index_t i, float maximum, float sum) const noexcept {
         float factor = 1.0f;
         if (sum == 0.0f) maximum = minus_infinity;
         if constexpr (has_sink<Score>) {

@@ -53,7 +53,7 @@ namespace detail {
 
 /// i as V: exact up to 2^24 in float.
 template <class V>
-constexpr V position_as(index_t i) noexcept {
+TESSERA_HOST_DEVICE constexpr V position_as(index_t i) noexcept {
     if constexpr (std::is_floating_point_v<V>)
         return static_cast<V>(i);
     else
@@ -74,12 +74,12 @@ struct coord {
     index_t batch = 0;   ///< request of a batch
 
     /// Query position less key position; exact within 2^24, and its sign always right.
-    constexpr V distance() const noexcept {
+    TESSERA_HOST_DEVICE constexpr V distance() const noexcept {
         return detail::position_as<V>(first_query - first_key) + (query_lane - key_lane);
     }
     /// Exact below 2^24; `distance` is exact beyond.
-    constexpr V query() const noexcept { return detail::position_as<V>(first_query) + query_lane; }
-    constexpr V key() const noexcept { return detail::position_as<V>(first_key) + key_lane; }
+    TESSERA_HOST_DEVICE constexpr V query() const noexcept { return detail::position_as<V>(first_query) + query_lane; }
+    TESSERA_HOST_DEVICE constexpr V key() const noexcept { return detail::position_as<V>(first_key) + key_lane; }
 };
 
 /// A rectangle of scores of one head: queries [first_query, last_query) by keys [first_key, last_key).
@@ -102,7 +102,7 @@ struct key_span {
 };
 
 /// Visible where both are.
-constexpr visibility operator&(visibility a, visibility b) noexcept {
+TESSERA_HOST_DEVICE constexpr visibility operator&(visibility a, visibility b) noexcept {
     if (a == visibility::none || b == visibility::none) return visibility::none;
     return a == visibility::full && b == visibility::full ? visibility::full : visibility::partial;
 }
@@ -111,7 +111,7 @@ namespace detail {
 
 /// Calls f(lane, query, key) for every lane.
 template <class V, class F>
-void for_each_lane(coord<V> const& at, F const& f) noexcept {
+TESSERA_HOST_DEVICE void for_each_lane(coord<V> const& at, F const& f) noexcept {
     if constexpr (std::is_floating_point_v<V>) {
         f(0, at.first_query + static_cast<index_t>(at.query_lane), at.first_key + static_cast<index_t>(at.key_lane));
     } else {
@@ -126,7 +126,7 @@ void for_each_lane(coord<V> const& at, F const& f) noexcept {
 
 /// Calls f(element of v, query, key) for every lane.
 template <class V, class F>
-void for_each_lane_of(V const& v, coord<V> const& at, F const& f) noexcept {
+TESSERA_HOST_DEVICE void for_each_lane_of(V const& v, coord<V> const& at, F const& f) noexcept {
     if constexpr (std::is_floating_point_v<V>) {
         for_each_lane(at, [&](int, index_t query, index_t key) noexcept { f(v, query, key); });
     } else {
@@ -138,7 +138,7 @@ void for_each_lane_of(V const& v, coord<V> const& at, F const& f) noexcept {
 
 /// f(query, key) of every lane.
 template <class V, class F>
-V per_lane(coord<V> const& at, F const& f) noexcept {
+TESSERA_HOST_DEVICE V per_lane(coord<V> const& at, F const& f) noexcept {
     if constexpr (std::is_floating_point_v<V>) {
         return static_cast<V>(f(at.first_query + static_cast<index_t>(at.query_lane),
                                 at.first_key + static_cast<index_t>(at.key_lane)));
@@ -151,7 +151,7 @@ V per_lane(coord<V> const& at, F const& f) noexcept {
 
 /// s where seen(query, key), else minus infinity.
 template <class V, class F>
-V keep_where(V s, coord<V> const& at, F const& seen) noexcept {
+TESSERA_HOST_DEVICE V keep_where(V s, coord<V> const& at, F const& seen) noexcept {
     V const hidden = per_lane(at, [&](index_t query, index_t key) noexcept { return seen(query, key) ? 0.0f : 1.0f; });
     return select(hidden > V(0.0f), V(minus_infinity), s);
 }
@@ -182,7 +182,7 @@ struct score_pipeline {
     Second second;
 
     template <class V>
-    constexpr V operator()(V s, coord<V> at) const noexcept {
+    TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V> at) const noexcept {
         return second(first(s, at), at);
     }
 };
@@ -213,7 +213,7 @@ inline constexpr bool has_mask<score_pipeline<A, B>> = has_mask<A> || has_mask<B
 
 /// The pipeline without its masks, for tiles that are fully visible.
 template <class F, class V>
-constexpr V transformed(F const& f, V s, coord<V> at) noexcept {
+TESSERA_HOST_DEVICE constexpr V transformed(F const& f, V s, coord<V> at) noexcept {
     if constexpr (is_pipeline<F>)
         return transformed(f.second, transformed(f.first, s, at), at);
     else if constexpr (score_mask<F>)
@@ -229,7 +229,7 @@ inline constexpr bool has_sink<score_pipeline<A, B>> = has_sink<A> || has_sink<B
 
 /// The sink of a pipeline that has one.
 template <class F>
-float sink_of(F const& f, index_t head) noexcept {
+TESSERA_HOST_DEVICE float sink_of(F const& f, index_t head) noexcept {
     if constexpr (!is_pipeline<F>)
         return f.sink(head);
     else if constexpr (has_sink<decltype(f.first)>)
@@ -245,7 +245,7 @@ inline constexpr bool has_unified_range<score_pipeline<A, B>> = has_unified_rang
 
 /// The range of a pipeline that has one.
 template <class F>
-unified_range unified_range_of(F const& f) noexcept {
+TESSERA_HOST_DEVICE unified_range unified_range_of(F const& f) noexcept {
     if constexpr (!is_pipeline<F>)
         return f.unified();
     else if constexpr (has_unified_range<decltype(f.first)>)
@@ -264,7 +264,7 @@ inline constexpr bool has_accumulate<score_pipeline<A, B>> = has_accumulate<A> |
 
 /// The gradient of s, given that of f(s): the chain rule through a pipeline. s is seen by all its masks.
 template <class F, class V>
-V score_gradient(F const& f, V s, coord<V> const& at, V ds) noexcept {
+TESSERA_HOST_DEVICE V score_gradient(F const& f, V s, coord<V> const& at, V ds) noexcept {
     if constexpr (is_pipeline<F>) {
         V const inner = transformed(f.first, s, at);
         return score_gradient(f.first, s, at, score_gradient(f.second, inner, at, ds));
@@ -307,7 +307,7 @@ void check_score(char const* operation, F const& f, index_t heads) {
 
 /// How much of the tile the masks of a pipeline let through, together.
 template <score_functor F>
-constexpr visibility visibility_of(F const& f, score_tile tile) noexcept {
+TESSERA_HOST_DEVICE constexpr visibility visibility_of(F const& f, score_tile tile) noexcept {
     if constexpr (detail::is_pipeline<F>)
         return visibility_of(f.first, tile) & visibility_of(f.second, tile);
     else if constexpr (score_mask<F>)
@@ -318,7 +318,7 @@ constexpr visibility visibility_of(F const& f, score_tile tile) noexcept {
 
 /// Where the keys are that queries [first_query, last_query) may see: no key outside is seen by one of them.
 template <score_functor F>
-constexpr key_span keys_of(F const& f, index_t first_query, index_t last_query) noexcept {
+TESSERA_HOST_DEVICE constexpr key_span keys_of(F const& f, index_t first_query, index_t last_query) noexcept {
     if constexpr (detail::is_pipeline<F>) {
         key_span const a = keys_of(f.first, first_query, last_query);
         key_span const b = keys_of(f.second, first_query, last_query);

@@ -79,11 +79,11 @@ struct kv_format<scheme<Format, Granularity, Scale, Zero>> {
 
 /// The value of element d of a row, without a scale of its own.
 template <class T>
-constexpr float kv_element(T const* row, index_t stride, index_t, index_t d) noexcept {
+TESSERA_HOST_DEVICE constexpr float kv_element(T const* row, index_t stride, index_t, index_t d) noexcept {
     return static_cast<float>(row[d * stride]);
 }
 template <class Scheme>
-float kv_element(kv_code<Scheme> const* row, index_t, index_t dim, index_t d) noexcept {
+TESSERA_HOST_DEVICE float kv_element(kv_code<Scheme> const* row, index_t, index_t dim, index_t d) noexcept {
     return kv_row<Scheme>::value(reinterpret_cast<std::uint8_t const*>(row), dim, d);
 }
 
@@ -101,14 +101,14 @@ struct kv_rows {
     index_t scale_stride = 0;
     index_t dim = 0; ///< elements of a row; needed for codes only
 
-    constexpr T* row(index_t head, index_t slot) const noexcept {
+    TESSERA_HOST_DEVICE constexpr T* row(index_t head, index_t slot) const noexcept {
         return data + head * head_stride + slot * slot_stride;
     }
-    constexpr auto* scale_row(index_t head, index_t slot) const noexcept {
+    TESSERA_HOST_DEVICE constexpr auto* scale_row(index_t head, index_t slot) const noexcept {
         return scales + head * scale_stride + slot;
     }
     /// The value that the element stands for.
-    constexpr float operator()(index_t head, index_t slot, index_t d) const noexcept {
+    TESSERA_HOST_DEVICE constexpr float operator()(index_t head, index_t slot, index_t d) const noexcept {
         float const x = detail::kv_element(row(head, slot), dim_stride, dim, d);
         return scales == nullptr ? x : x * *scale_row(head, slot);
     }
@@ -151,19 +151,19 @@ struct kv_view {
         check::elements("kv_view", "v", v);
     }
 
-    constexpr index_t slot(index_t t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr index_t slot(index_t t) const noexcept {
         if (pages != nullptr) return pages[t / page_size] * page_size + t % page_size;
         index_t const s = first_slot + t;
         return ring_size != 0 && s >= ring_size ? s - ring_size : s;
     }
     /// The end of the tokens from t on whose slots follow each other.
-    constexpr index_t run_end(index_t t) const noexcept {
+    TESSERA_HOST_DEVICE constexpr index_t run_end(index_t t) const noexcept {
         if (pages != nullptr) return minimum(t - t % page_size + page_size, tokens);
         index_t const wrap = ring_size - first_slot;
         return ring_size != 0 && t < wrap && wrap < tokens ? wrap : tokens;
     }
     /// The position after the last token.
-    constexpr index_t end_position() const noexcept { return first_position + tokens; }
+    TESSERA_HOST_DEVICE constexpr index_t end_position() const noexcept { return first_position + tokens; }
 };
 
 template <class K, class V>
