@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Sequence packing and the I/O bound: golden numbers of the papers, and laws.
+// Sequence packing and the I/O bound: golden numbers of the papers, laws, and what the kernel moves.
 
+#include <tessera/attention/attention.hpp>
 #include <tessera/attention/io_bound.hpp>
 #include <tessera/attention/packing.hpp>
+#include <tessera/storage/tensor.hpp>
 
 #include <doctest/doctest.h>
 
@@ -61,6 +63,8 @@ TEST_CASE("attention_io_bound: both regimes, and where they meet") {
     CHECK(ts::attention_io_bound(1024, 64, 8192) == 524288);
     CHECK(ts::attention_io_bound(1024, 64, 1024) == 2097152);
     CHECK(ts::attention_io_bound(1024, 64, 4096) == 1048576);
+    for (index_t const cache : {8192, 4096, 1024}) // the same in bytes, of float32
+        CHECK(ts::attention_io_bytes_bound(1024, 1024, 64, 4.0, 4.0, 4 * cache) == 4 * ts::attention_io_bound(1024, 64, cache));
     // What blocks as large as the cache allows move is within a constant of the bound: 8, of which 4 are what a block may use.
     for (index_t const d : {64, 128})
         for (index_t const cache : {65536, 262144}) {
@@ -69,4 +73,95 @@ TEST_CASE("attention_io_bound: both regimes, and where they meet") {
             CHECK(ratio >= 1);
             CHECK(ratio <= 8.1);
         }
+}
+
+namespace {
+
+/// Full or causal attention that writes down which tiles of keys the kernel goes through.
+struct counted {
+    struct notes {
+        index_t head = -1, first_key = -1;
+        double key_rows = 0; ///< read, of one KV head at a time
+        double pairs = 0;    ///< queries times keys of the tiles that are not skipped
+    };
+    notes* seen;
+    bool is_causal;
+
+    template <class V>
+    V operator()(V s, ts::coord<V> at) const noexcept {
+        return is_causal ? ts::causal(s, at) : s;
+    }
+    ts::visibility visibility(ts::score_tile const& t) const noexcept {
+        auto const v = is_causal ? ts::causal.visibility(t) : ts::visibility::full;
+        if (t.last_key - t.first_key <= 16 || v == ts::visibility::none) return v; // a tile is asked about first, then parts of it
+        if (seen->first_key != t.first_key || seen->head != t.head / 2)
+            seen->key_rows += static_cast<double>(t.last_key - t.first_key);
+        seen->first_key = t.first_key;
+        seen->head = t.head / 2;
+        seen->pairs += static_cast<double>((t.last_query - t.first_query) * (t.last_key - t.first_key));
+        return v;
+    }
+};
+
+using serial_cpu = ts::cpu<ts::native_arch, ts::serial>;
+
+/// What the kernel reads for 2 query heads of one KV head.
+counted::notes count(index_t queries, index_t keys, index_t dim, bool is_causal) {
+    counted::notes notes;
+    ts::tensor<float, 3> const q(queries, 2, dim), k(keys, 1, dim);
+    ts::tensor<float, 3> out(queries, 2, dim);
+    ts::attention(serial_cpu{}, q, k, k, out, counted{&notes, is_causal});
+    return notes;
+}
+
+} // namespace
+
+TEST_CASE("attention_tile_choice: what the caches hold") {
+    using choice = ts::attention_tile_choice<>;
+    constexpr ts::cache_sizes caches{32768, 1 << 20};
+    static_assert(choice::keys(48, caches) == 128 && choice::keys(96, caches) == 64 && choice::keys(1 << 20, caches) == 1);
+    static_assert(choice::queries(64, 64, 48, caches) == 384 && choice::queries(256, 256, 48, caches) == 240);
+    static_assert(choice::queries(576, 512, 48, caches) == 96 && choice::queries(1 << 20, 64, 48, caches) == 48);
+    static_assert(choice::queries(0, 0, 48, caches) == 384 && choice::queries(index_t{1} << 61, index_t{1} << 61, 48) == 48);
+    static_assert(ts::attention_tile_choice<ts::fp16, ts::fp16>::queries(512, 512, 48, caches) == 240);
+    for (index_t const level_2 : {1 << 16, 1 << 18, 1 << 20, 1 << 24})
+        for (index_t const d : {16, 64, 128, 576}) {
+            auto const tiles = choice::choose(d, d, 16, {32768, level_2});
+            CHECK(tiles.queries % 16 == 0);
+            CHECK((tiles.queries == 16 || 8 * d * tiles.queries <= level_2 / 2));
+            CHECK(4 * 16 * tiles.keys <= 32768);
+        }
+}
+
+TEST_CASE("attention moves what the model says, and how far that is from the least") {
+    index_t const unit = ts::detail::attention_tile<ts::native_arch>::queries;
+    auto const caches = ts::cache_sizes{};
+    for (index_t const dim : {64, 576}) {
+        index_t const block = ts::attention_tile_choice<>::queries(dim, dim, unit);
+        index_t const queries = block + 48; // of two heads: three blocks
+        index_t const keys = 300;
+        auto const full = count(queries, keys, dim, false);
+        double const moved = ts::attention_io_bytes(2 * queries, keys, 8 * dim, 8 * dim, block);
+        CHECK(full.key_rows * static_cast<double>(8 * dim) + static_cast<double>(2 * queries * 8 * dim) == moved);
+        CHECK(full.pairs >= static_cast<double>(2 * queries * keys));
+        // Half of the tiles are never touched; the diagonal adds at most a tile a block.
+        auto const causal = count(queries, queries, dim, true);
+        double const blocks = static_cast<double>(ts::ceil_div(2 * queries, block));
+        CHECK(causal.key_rows <= (blocks + 1) / 2 * static_cast<double>(queries) + 129 * blocks);
+    }
+    // The certificate: long sequences, of the least that any order of the same products moves.
+    struct row {
+        index_t dim, element;
+        double most;
+    };
+    for (row const r : {row{64, 4, 22}, {128, 4, 11}, {576, 4, 12}, {128, 2, 11}, {128, 1, 11}}) {
+        index_t const n = 1 << 20;
+        index_t const block = ts::attention_tile_choice<>::queries(r.dim, r.dim, 48, caches);
+        double const ratio = ts::attention_io_bytes(n, n, 8 * r.dim, 2 * r.element * r.dim, block) /
+                             ts::attention_io_bytes_bound(n, n, r.dim, 4.0, static_cast<double>(r.element), caches.level_2);
+        MESSAGE("head dimension ", r.dim, ", ", r.element, " bytes a number of k and v: blocks of ", block, " queries move ", ratio,
+                " times the bound");
+        CHECK(ratio >= 1);
+        CHECK(ratio <= r.most);
+    }
 }

@@ -43,10 +43,9 @@ struct prefill_scratch {
     float* square;   // [tile::width][tile::width]
     float* decoded;  // [tile::keys][value_dim], of values in codes
 
-    /// Tiles of a block: as many as keep queries and outputs in half of the second-level cache, at most 8.
-    static index_t tiles(attention_shape const& s) noexcept {
-        index_t const bytes = saturated_product(tile::queries, s.key_dim + s.value_dim, sizeof(float));
-        return minimum(maximum(config::level_2_bytes / 2 / maximum(bytes, 1), 1), 8);
+    /// Register tiles of a block.
+    static constexpr index_t tiles(attention_shape const& s) noexcept {
+        return attention_tile_choice<>::queries(s.key_dim, s.value_dim, tile::queries) / tile::queries;
     }
     template <class Arena>
     static prefill_scratch carve(attention_shape const& s, Arena& arena) {

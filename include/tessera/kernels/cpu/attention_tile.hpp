@@ -15,6 +15,7 @@
 #include "../../simd/softmax_weight.hpp"
 #include "../../simd/transpose.hpp"
 #include "../../storage/kv_cache.hpp"
+#include "../attention_tiles.hpp"
 #include "../score.hpp"
 #include "attention_row.hpp"
 
@@ -38,8 +39,8 @@ struct attention_tile {
     static constexpr int rows = width == 16 ? 8 : 6;
     static constexpr int vectors = width == 16 ? 3 : 2;
     static constexpr index_t queries = vectors * width;
-    /// Keys of one step: their scores (128 x 48 floats, 24 KiB) stay in the first-level cache.
-    static constexpr index_t keys = 128;
+    /// Keys of one step: with AVX-512 their scores are 128 x 48 floats, 24 KiB.
+    static constexpr index_t keys = attention_tile_choice<>::keys(queries);
 };
 
 /// s(key, query) for N keys: k(key, d) at k[key * depth + d].
