@@ -47,7 +47,6 @@ void rerotate(Exec const& exec, Style style, rope_table const& table, index_t sh
     if constexpr (requires { kv.unshare(first, last); }) kv.unshare(first, last);
     auto const view = kv.view();
     auto const keys = kv.key_rows();
-    using element = typename Cache::key_element;
     index_t const dim = kv.key_dim();
     float const* const cosines = table.cosines().data_handle() + distance * table.pairs();
     float const* const sines = table.sines().data_handle() + distance * table.pairs();
@@ -61,8 +60,7 @@ void rerotate(Exec const& exec, Style style, rope_table const& table, index_t sh
                 index_t const slot = view.slot(t);
                 for (index_t d = 0; d < dim; ++d) row[d] = view.keys(h, slot, d);
                 detail::turn_row(style, row, cosines, sines, table.pairs(), shift < 0 ? -1.0f : 1.0f);
-                kernel<op::append, Exec, element>::row(row, 1, dim, row + dim, keys.row(h, slot),
-                                                       keys.scales == nullptr ? nullptr : keys.scale_row(h, slot));
+                detail::append_row<Exec>(row, 1, dim, row + dim, keys, h, slot);
             }
     });
 }

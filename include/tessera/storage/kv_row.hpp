@@ -42,6 +42,10 @@ inline constexpr bool is_kv_code<kv_code<S>> = true;
 template <class S>
 inline constexpr bool is_kv_code<kv_code<S> const> = true;
 
+/// Codes of a format that the type does not tell: any_kv_cache.hpp.
+template <class T>
+inline constexpr bool is_any_kv_code = requires { typename T::formats; };
+
 } // namespace detail
 
 /// Rows of n elements in a scheme; see the file comment.

@@ -5,6 +5,7 @@
 /// Attention on the CPU: which form a call takes, its scratch memory, and what runs in parallel. Both forms read
 /// float32, fp16, bf16 and int8 caches and add in float32; bits depend on the architecture and the arguments only.
 
+#include "attention_any.hpp"
 #include "attention_decode.hpp"
 #include "attention_prefill.hpp"
 

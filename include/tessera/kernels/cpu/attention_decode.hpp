@@ -157,6 +157,24 @@ struct decode_scratch {
     float* values;
 };
 
+/// A tile of keys of a part whose formats are chosen at run time, and what a stage needs to know of the call.
+struct decode_tile_task {
+    index_t queries;
+    index_t heads;
+    decode_scratch const& scratch;
+    decode_states const& states;
+    index_t kv_head;
+    index_t part;
+    index_t first;
+    index_t last;
+    bool hides = false;
+};
+/// Stages: attention_any.hpp.
+template <class Arch, class View>
+void any_scores(View const& kv, decode_tile_task const& task) noexcept;
+template <class Arch, class View>
+void any_values(View const& kv, decode_tile_task const& task) noexcept;
+
 /// One part of one KV head.
 template <class Arch, class Arguments>
 class decode_part {
@@ -171,7 +189,7 @@ class decode_part {
 public:
     decode_part(Arguments const& a, decode_scratch const& scratch, decode_states const& states, index_t kv_head,
                 index_t part) noexcept
-        : a_{a}, s_{scratch}, kv_head_{kv_head}, group_{a.shape().group()}, rows_{states.rows},
+        : a_{a}, s_{scratch}, states_{states}, kv_head_{kv_head}, group_{a.shape().group()}, rows_{states.rows},
           stride_{states.stride}, q_stride_{round_up(a.kv.key_dim, width)},
           output_{states.outputs + states.at(kv_head, part) * states.stride},
           maximum_{states.maxima + states.at(kv_head, part)}, sum_{states.sums + states.at(kv_head, part)},
@@ -185,6 +203,14 @@ public:
             for (index_t r = 0; r < rows_; ++r) // as a part that has seen nothing
                 if (sum_[r] == 0.0f) maximum_[r] = minus_infinity;
         }
+    }
+
+    // One tile of a part whose formats are chosen at run time: attention_any.hpp.
+
+    void score_keys(index_t k0, index_t k1) noexcept { read_keys(k0, k1); }
+    void add_values(index_t k0, index_t k1, bool hides) noexcept {
+        hides_ = hides;
+        read_values(k0, k1);
     }
 
 private:
@@ -276,7 +302,13 @@ private:
         read_values(k0, k1);
     }
 
+    decode_tile_task task(index_t k0, index_t k1) const noexcept {
+        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_};
+    }
+
     void read_keys(index_t k0, index_t k1) noexcept {
+        if constexpr (is_any_kv_code<key_type>)
+            return any_scores<Arch>(a_.kv, task(k0, k1));
         if constexpr (!is_kv_code<key_type>)
             if (a_.kv.keys.dim_stride == 1)
                 return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
@@ -288,6 +320,8 @@ private:
     }
 
     void read_values(index_t k0, index_t k1) noexcept {
+        if constexpr (is_any_kv_code<value_type>)
+            return any_values<Arch>(a_.kv, task(k0, k1));
         index_t const n = k1 - k0;
         if constexpr (!is_kv_code<value_type>)
             if (a_.kv.values.dim_stride == 1 && !(hides_ && has_special(k0, k1)))
@@ -420,6 +454,7 @@ private:
 
     Arguments const& a_;
     decode_scratch s_;
+    decode_states const& states_;
     index_t kv_head_;
     index_t group_;
     index_t rows_;
