@@ -84,7 +84,7 @@ TEST_CASE("mixtures of gated units are the reference's, over shapes") {
             worst = std::fmax(worst, check_mixture(plain, x.view()));
             ts::moe const shared{ts::top_k_router{w.router, k, ts::renormalized{ts::sigmoid_gate{2.5f}}}, units,
                                  ts::gated_shared_expert{w.unit(experts), dense{w.shared_weight.view()}}};
-            worst = std::fmax(worst, check_mixture(shared, x.view()));
+            worst = std::fmax(worst, check_mixture<tessera_test::archs_by_width>(shared, x.view()));
         }
     }
     MESSAGE("worst error / tolerance " << worst);
@@ -138,7 +138,7 @@ TEST_CASE("with k = E and equal gates the mixture is the mean of its experts") {
     guarded<float> x{6, 16};
     x.fill(4);
     ts::moe const all{ts::top_k_router{w.router, 4, ts::softmax_gate{}}, units};
-    for_each_cpu([&](auto const& exec) {
+    for_each_cpu<tessera_test::best_arch>([&](auto const& exec) {
         ts::matrix<float> y(6, 9);
         auto const report = ts::apply(exec, all, x.view(), y.view());
         CHECK(report.entropy == doctest::Approx(2.0));
@@ -236,7 +236,7 @@ TEST_CASE("any number of threads, nothing allocated") {
 TEST_CASE("NaN in a token stays in its row") {
     dense_weights const w{4, 16, 12, 9};
     auto const units = w.units();
-    ts::moe const block{ts::top_k_router{w.router, 2, ts::renormalized{ts::softmax_gate{}}}, units};
+    ts::moe const block{ts::top_k_router{w.router, 2, ts::softmax_gate{}}, units};
     guarded<float> x{3, 16}, y{3, 9};
     x.fill(4);
     x.view()(1, 5) = std::numeric_limits<float>::quiet_NaN();
@@ -249,5 +249,5 @@ TEST_CASE("NaN in a token stays in its row") {
         }
     };
     check(ts::reference{});
-    for_each_cpu(check);
+    for_each_cpu<tessera_test::best_arch>(check);
 }

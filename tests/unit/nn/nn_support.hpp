@@ -32,11 +32,13 @@ inline constexpr double u = ts::unit_roundoff<float>;
 
 inline double gamma_of(index_t k) { return ts::gamma(k, u); }
 
-/// Calls f(policy) for the CPU policies of `Archs`.
+/// Calls f(policy) for the instruction sets of `Archs`: on threads with the best, on one thread with the lesser ones.
 template <class Archs = tessera_test::archs_by_width, class F>
 void for_each_cpu(F const& f) {
-    f(ts::cpu<ts::native_arch, ts::serial>{});
-    Archs::visit([&]<class Arch>(Arch) { f(ts::cpu<Arch>{}); });
+    using ts::native_arch;
+    Archs::visit([&]<class Arch>(Arch) {
+        f(std::conditional_t<std::is_same_v<Arch, native_arch>, ts::cpu<Arch>, ts::cpu<Arch, ts::serial>>{});
+    });
 }
 
 template <class Exec>

@@ -21,17 +21,15 @@ TEST_CASE("q2_k") { report_law<blocked_storage<ts::q2_k>, ts::int8_per_group<32>
 TEST_CASE("q3_k") { report_law<blocked_storage<ts::q3_k>, ts::int8_per_token, best_arch>("int8_per_token"); }
 
 TEST_CASE("q4_k") {
-    report_law<blocked_storage<ts::q4_k>, ts::as_is>("as_is");
-    report_law<blocked_storage<ts::q4_k>, ts::int8_per_token>("int8_per_token");
+    report_law<blocked_storage<ts::q4_k>, ts::as_is, best_arch>("as_is");
+    report_law<blocked_storage<ts::q4_k>, ts::int8_per_token, best_arch>("int8_per_token");
     report_law<blocked_storage<ts::q4_k>, ts::int8_per_group<32>>("int8_per_group<32>");
-    report_law<blocked_storage<ts::q4_k>, ts::as_bf16, best_arch>("as_bf16");
 }
 
 TEST_CASE("q5_k") { report_law<blocked_storage<ts::q5_k>, ts::int8_per_group<32>, best_arch>("int8_per_group<32>"); }
 
 TEST_CASE("q6_k") {
     report_law<blocked_storage<ts::q6_k>, ts::as_is, best_arch>("as_is");
-    report_law<blocked_storage<ts::q6_k>, ts::int8_per_token, best_arch>("int8_per_token");
     report_law<blocked_storage<ts::q6_k>, ts::int8_per_group<32>>("int8_per_group<32>");
     report_law<blocked_storage<ts::q6_k>, ts::as_bf16, best_arch>("as_bf16");
 }

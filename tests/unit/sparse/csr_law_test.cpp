@@ -5,8 +5,8 @@
 
 using namespace tessera_test;
 
-TEST_CASE_TEMPLATE("csr", T, float, ts::int8) { report_sparse_law<csr_storage_of<T, ts::per_channel, 25>>(); }
-TEST_CASE_TEMPLATE("csr of halves", T, ts::fp16, ts::bf16) {
+TEST_CASE("csr") { report_sparse_law<csr_storage_of<float, ts::per_channel, 25>>(); }
+TEST_CASE_TEMPLATE("csr of fewer bits", T, ts::fp16, ts::bf16, ts::int8) {
     report_sparse_law<csr_storage_of<T, ts::per_channel, 25>, best_arch>();
 }
 TEST_CASE("csr, one scale") { report_sparse_law<csr_storage_of<ts::int8, ts::per_tensor, 3>, best_arch>(); }
@@ -36,7 +36,7 @@ TEST_CASE("csr with many rows of x, and more columns than 16 bits number") {
     ts::matrix<float> wide{9, 70001};
     for (index_t n = 0; n < 9; ++n)
         for (index_t k = n; k < 70001; k += 1000 + n) wide(n, k) = static_cast<float>(1 + k % 13);
-    auto const v = ts::sparsify<ts::csr<ts::fp16>>(wide, ts::magnitude_threshold{0});
+    auto const v = ts::sparsify<ts::csr<float>>(wide, ts::magnitude_threshold{0});
     for (index_t const m : {1, 5}) {
         check_many(ts::linear{v}, m);
         check_many(ts::transposed(ts::linear{v}), m);
@@ -48,7 +48,6 @@ TEST_CASE("a weight that is not stored meets no x") {
     for (index_t n = 0; n < 5; ++n)
         for (index_t k = n; k < 40; k += 7 + n) dense(n, k) = 1.0f;
     auto const w = ts::sparsify<ts::csr<float>>(dense, ts::magnitude_threshold{0});
-    auto const v = ts::sparsify<ts::n_of_m<2, 4, float>>(dense);
     archs_by_width::visit([&]<class Arch>(Arch) {
         ts::cpu<Arch, ts::serial> const exec;
         for (index_t const m : {1, 4}) {
@@ -58,8 +57,6 @@ TEST_CASE("a weight that is not stored meets no x") {
                 for (index_t k = 0; k < 40; ++k) x.view()(i, k) = k == 8 ? HUGE_VALF : 1.0f;
             apply_to(exec, ts::linear{w}, x, y);
             for (index_t n = 0; n < 5; ++n) CHECK(std::isinf(y.view()(0, n)) == (dense(n, 8) != 0.0f));
-            apply_to(exec, ts::linear{v}, x, y);
-            for (index_t n = 0; n < 5; ++n) CHECK(!std::isinf(y.view()(0, n)));
         }
     });
 }
