@@ -20,40 +20,76 @@ struct no_score {
     }
 };
 
-/// What a typed stage is told of the call; sides that it does not read are bytes.
-template <class Key, class Value, class Formats>
-attention_arguments<float, Key, Value, float, no_score> stage_arguments(
-    kv_view<any_kv_code<Formats>, any_kv_code<Formats>> const& kv, decode_tile_task const& t) noexcept {
-    attention_arguments<float, Key, Value, float, no_score> a{};
-    a.q = tensor_view<float const, 3>{nullptr, t.queries, t.heads, kv.key_dim};
-    a.kv.keys = typed_rows<Key>(kv.keys);
-    a.kv.values = typed_rows<Value>(kv.values);
-    a.kv.tokens = kv.tokens;
-    a.kv.kv_heads = kv.kv_heads;
-    a.kv.key_dim = std::is_same_v<Key, std::int8_t> && kv.keys.scales == nullptr ? kv.keys.slot_stride : kv.key_dim;
-    a.kv.value_dim = std::is_same_v<Value, std::int8_t> && kv.values.scales == nullptr ? kv.values.slot_stride : kv.value_dim;
-    a.kv.first_position = kv.first_position;
-    a.kv.ring_size = kv.ring_size;
-    a.kv.first_slot = kv.first_slot;
-    a.kv.pages = kv.pages;
-    a.kv.page_size = kv.page_size;
-    a.kv.slots = kv.slots;
-    return a;
+/// Rows as bytes: of the side that a stage does not read, but for asking memory for it.
+template <class T>
+kv_rows<std::int8_t const> byte_rows(kv_rows<T const> const& r) noexcept {
+    constexpr index_t size = sizeof(T);
+    return {reinterpret_cast<std::int8_t const*>(r.data), r.head_stride * size, r.slot_stride * size, r.dim_stride};
+}
+
+/// A tile, and the side of the cache that a stage reads.
+template <class Formats>
+struct any_tile_task {
+    kv_rows<any_kv_code<Formats> const> rows;
+    kv_rows<std::int8_t const> other;
+    index_t dim;
+    index_t other_bytes; ///< of a row
+    kv_view<std::int8_t, std::int8_t> geometry;
+    decode_tile_task tile;
+
+    /// What a typed stage is told of the call.
+    template <class Key, class Value>
+    attention_arguments<float, Key, Value, float, no_score> arguments() const noexcept {
+        attention_arguments<float, Key, Value, float, no_score> a{};
+        a.q = tensor_view<float const, 3>{nullptr, tile.queries, tile.heads, index_t{0}};
+        a.kv.tokens = geometry.tokens;
+        a.kv.kv_heads = geometry.kv_heads;
+        a.kv.first_position = geometry.first_position;
+        a.kv.ring_size = geometry.ring_size;
+        a.kv.first_slot = geometry.first_slot;
+        a.kv.pages = geometry.pages;
+        a.kv.page_size = geometry.page_size;
+        a.kv.slots = geometry.slots;
+        return a;
+    }
+};
+
+template <class Formats, class K, class V>
+any_tile_task<Formats> any_task(kv_view<K, V> const& kv, decode_tile_task const& tile) noexcept {
+    any_tile_task<Formats> t{{}, {}, 0, 0, {}, tile};
+    t.geometry.tokens = kv.tokens;
+    t.geometry.kv_heads = kv.kv_heads;
+    t.geometry.first_position = kv.first_position;
+    t.geometry.ring_size = kv.ring_size;
+    t.geometry.first_slot = kv.first_slot;
+    t.geometry.pages = kv.pages;
+    t.geometry.page_size = kv.page_size;
+    t.geometry.slots = kv.slots;
+    return t;
 }
 
 template <class Arch, class T, class Formats>
 struct any_stage {
-    using view = kv_view<any_kv_code<Formats>, any_kv_code<Formats>>;
+    using task = any_tile_task<Formats>;
     using rows = kv_rows<any_kv_code<Formats> const>;
 
-    static void scores(view const& kv, decode_tile_task const& t) noexcept {
-        auto const a = stage_arguments<T, std::int8_t>(kv, t);
-        decode_part<Arch, std::remove_const_t<decltype(a)>>{a, t.scratch, t.states, t.kv_head, t.part}.score_keys(t.first, t.last);
+    static void scores(task const& t) noexcept {
+        auto a = t.template arguments<T, std::int8_t>();
+        a.kv.keys = typed_rows<T>(t.rows);
+        a.kv.key_dim = t.dim;
+        a.kv.values = t.other;
+        a.kv.value_dim = t.other_bytes;
+        decode_part<Arch, decltype(a)>{a, t.tile.scratch, t.tile.states, t.tile.kv_head, t.tile.part}.score_keys(t.tile.first,
+                                                                                                             t.tile.last);
     }
-    static void values(view const& kv, decode_tile_task const& t) noexcept {
-        auto const a = stage_arguments<std::int8_t, T>(kv, t);
-        decode_part<Arch, std::remove_const_t<decltype(a)>>{a, t.scratch, t.states, t.kv_head, t.part}.add_values(t.first, t.last,
-                                                                                                              t.hides);
+    static void values(task const& t) noexcept {
+        auto a = t.template arguments<std::int8_t, T>();
+        a.kv.values = typed_rows<T>(t.rows);
+        a.kv.value_dim = t.dim;
+        a.kv.keys = t.other;
+        a.kv.key_dim = t.other_bytes;
+        decode_part<Arch, decltype(a)>{a, t.tile.scratch, t.tile.states, t.tile.kv_head, t.tile.part}.add_values(
+            t.tile.first, t.tile.last, t.tile.hides);
     }
     /// Rows of n slots, elements [first, last) of each, as floats: to[i * (last - first) + d].
     static void read(rows const& from, index_t head, index_t const* slots, index_t n, index_t first, index_t last, float* to) noexcept {
@@ -69,10 +105,9 @@ struct any_stages<Arch, kv_formats<Format...>> {
     using formats = kv_formats<Format...>;
     template <class F>
     using stage = any_stage<Arch, kv_element_of<F>, formats>;
-    using view = kv_view<any_kv_code<formats>, any_kv_code<formats>>;
-    using rows = kv_rows<any_kv_code<formats> const>;
-    using tile_function = void (*)(view const&, decode_tile_task const&) noexcept;
-    using read_function = void (*)(rows const&, index_t, index_t const*, index_t, index_t, index_t, float*) noexcept;
+    using tile_function = void (*)(any_tile_task<formats> const&) noexcept;
+    using read_function = void (*)(kv_rows<any_kv_code<formats> const> const&, index_t, index_t const*, index_t, index_t, index_t,
+                                   float*) noexcept;
 
     static constexpr tile_function scores[] = {&stage<Format>::scores...};
     static constexpr tile_function values[] = {&stage<Format>::values...};
@@ -80,12 +115,24 @@ struct any_stages<Arch, kv_formats<Format...>> {
 };
 
 template <class Arch, class View>
-void any_scores(View const& kv, decode_tile_task const& task) noexcept {
-    any_stages<Arch, typename View::key_type::formats>::scores[kv.keys.format](kv, task);
+void any_scores(View const& kv, decode_tile_task const& tile) noexcept {
+    using formats = typename View::key_type::formats;
+    auto task = any_task<formats>(kv, tile);
+    task.rows = kv.keys;
+    task.dim = kv.key_dim;
+    task.other = byte_rows(kv.values);
+    task.other_bytes = task.other.slot_stride;
+    any_stages<Arch, formats>::scores[kv.keys.format](task);
 }
 template <class Arch, class View>
-void any_values(View const& kv, decode_tile_task const& task) noexcept {
-    any_stages<Arch, typename View::value_type::formats>::values[kv.values.format](kv, task);
+void any_values(View const& kv, decode_tile_task const& tile) noexcept {
+    using formats = typename View::value_type::formats;
+    auto task = any_task<formats>(kv, tile);
+    task.rows = kv.values;
+    task.dim = kv.value_dim;
+    task.other = byte_rows(kv.keys);
+    task.other_bytes = task.other.slot_stride;
+    any_stages<Arch, formats>::values[kv.values.format](task);
 }
 
 // The functions of attention_tile.hpp for rows of such a cache.
