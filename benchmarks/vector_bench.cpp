@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// y = x Wᵀ for weights that are looked up, x in float32: vector/<storage>/m:M/n:N/k:K/from:dram/threads:T, codes at random (their
-// values do not matter to time). Bytes are canonical. Each case compares its first row with `reference` before it is timed.
+// y = x Wᵀ for weights that are looked up, x in float32 unless the storage's name says int8 (one scale a row):
+// vector/<storage>/m:M/n:N/k:K/from:dram/threads:T, codes at random (their values do not matter to time). Bytes are canonical. Each case compares its first row with `reference` before it is timed.
 // And Hadamard rotations of rows that lie in caches: hadamard/<order>/m:M/threads:T.
 //
 // The floors at m = 1: the read rate; where tables lie in memory, gathers of 16 numbers or loads of vectors, about a cycle a weight.
@@ -53,7 +53,18 @@ auto nested() {
 }
 template <ts::index_t Dims, int Bits>
 auto grid() {
-    ts::vector_grid_tensor<Dims, Bits> q{ts::gaussian_grid<Dims, Bits>(), rows, columns, 1024};
+    float const* points = nullptr;
+    if constexpr (Dims == 8) { // as good as any: time does not depend on values
+        static std::vector<float> const random = [] {
+            std::vector<float> p;
+            for (std::uint64_t i = 0; i < 2048; ++i) p.push_back(ts::philox{4}.normal(i));
+            return p;
+        }();
+        points = random.data();
+    } else {
+        points = ts::gaussian_grid<Dims, Bits>();
+    }
+    ts::vector_grid_tensor<Dims, Bits> q{points, rows, columns, 1024};
     fill(q.codes(), rows * columns / Dims * Bits / 8);
     for (ts::index_t i = 0; i < rows * columns / 1024; ++i) q.scales()[i] = ts::fp16{1.0f};
     return q;
@@ -87,8 +98,9 @@ void run_case(benchmark::State& state, Operand const& operand, ts::index_t m, in
         difference = std::max(difference, std::fabs(static_cast<double>(y.data()[i] - expected.data()[i])));
     }
     if (!(difference <= 1e-4 * largest)) return state.SkipWithError("differs from the reference");
-    bench::work const work{.bytes = static_cast<double>(operand.storage().bytes()),
-                           .float_operations = 2.0 * static_cast<double>(m * rows * columns)};
+    bench::work work{.bytes = static_cast<double>(operand.storage().bytes())};
+    bool const is_float = std::is_same_v<typename Operand::preparation_type, ts::as_is>;
+    (is_float ? work.float_operations : work.int_operations) = 2.0 * static_cast<double>(m * rows * columns);
     for (auto _ : state)
         bench::measure(state, work, threads, [&](std::size_t i) { ts::apply(exec, copies[i % copies.size()], x, y); });
     state.counters["placed_bytes"] = static_cast<double>(first.bytes());
@@ -132,6 +144,11 @@ int const registered = [] {
     add("higgs/2x64", [] { return grid<2, 6>(); }, plain);
     add("higgs/2x256", [] { return grid<2, 8>(); }, plain);
     add("higgs/4x256", [] { return grid<4, 8>(); }, plain);
+    add("grid/8x256", [] { return grid<8, 8>(); }, plain);
+    auto const int8 = [](auto const& q) { return ts::linear{q, ts::int8_per_token{}}; };
+    add("higgs/2x256/int8", [] { return grid<2, 8>(); }, int8);
+    add("higgs/4x256/int8", [] { return grid<4, 8>(); }, int8);
+    add("grid/8x256/int8", [] { return grid<8, 8>(); }, int8);
     add("vptq/v8_256_256", [] { return codebooks(8, 8); }, plain);
     add("vptq/v8_65536", [] { return codebooks(16, 0); }, plain);
     add_rotation(4096, 64);

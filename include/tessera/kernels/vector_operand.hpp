@@ -28,10 +28,10 @@ struct as_storage<T> {
     using type = typename T::view_type;
 };
 
-template <class Preparation>
-constexpr void require_vector_as_is() noexcept {
-    static_assert(std::same_as<Preparation, as_is>,
-                  "tessera: vector codes and tables multiply x as it is; int8 and bf16 preparations are for codes with scales");
+template <class Storage, class Preparation>
+constexpr void require_vector_preparation() noexcept {
+    static_assert(std::same_as<Preparation, as_is> || (byte_grid_storage<Storage> && activation_group<Preparation> >= 0),
+                  "tessera: vector codes and tables multiply x as it is, grids of 256 points int8 too; other preparations are for codes with scales");
 }
 
 } // namespace detail

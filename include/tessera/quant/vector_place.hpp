@@ -11,6 +11,7 @@
 ///
 /// Panels are packed each time that an operand is placed: files of placed operands (storage/placed_cache.hpp) do not keep them.
 
+#include "../kernels/cpu/grid_int8.hpp"
 #include "../kernels/cpu/table_panels.hpp"
 #include "../kernels/ref/vector.hpp"
 #include "../operators/apply.hpp"
@@ -23,14 +24,14 @@ namespace tessera::inline TESSERA_ABI {
 /// Storage that is read by tiles, in panels.
 template <class Arch, class Parallel, tile_storage Storage, class Preparation>
 class placed<cpu<Arch, Parallel>, linear<Storage, Preparation>> {
-    using decoder = detail::panel_decoder<Arch, Storage>;
+    using decoder = typename kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>>::decoder;
     using weights = typename decoder::weights;
 
 public:
     using operator_type = linear<weights, Preparation>;
 
     placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w, memory_arena* arena = nullptr) {
-        detail::require_vector_as_is<Preparation>();
+        detail::require_vector_preparation<Storage, Preparation>();
         weights const packed = decoder::shape(w.storage(), nullptr);
         std::byte* data = nullptr;
         if (arena != nullptr) {

@@ -70,6 +70,10 @@ concept lookup_storage = tile_storage<Storage> && requires(Storage const& w, std
     w.table_value(index_t{}, index_t{}, std::uint32_t{}, 0);
 };
 
+/// Codes of one byte that stand for points of one grid: they have integer products (storage/grid_panels.hpp).
+template <class Storage>
+concept byte_grid_storage = lookup_storage<Storage> && Storage::code_bits == 8 && Storage::dims >= 2 && Storage::tables == table_kind::tensor;
+
 /// The definition of every look-up storage.
 template <class Storage>
 void decode_lookups(Storage const& w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) noexcept {

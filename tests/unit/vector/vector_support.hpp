@@ -45,9 +45,20 @@ double mean_squared_error(Q const& q, ts::matrix<float> const& w) {
 template <ts::tile_storage Storage, class P>
 struct error_model<ts::linear<Storage, P>> {
     using op = ts::linear<Storage, P>;
-    static index_t roundings(op const& w) { return w.cols() + w.cols() / 256 + 10; }
-    static row_of_doubles magnitude(op const& w, row_of_doubles const& x) {
+    static constexpr bool is_integer = ts::detail::activation_group<P> >= 0;
+    /// Integer sums are exact: what rounds are sums over segments, of a point at least, and a few products with scales.
+    static index_t roundings(op const& w) { return is_integer ? w.cols() / 2 + 10 : w.cols() + w.cols() / 256 + 10; }
+    static row_of_doubles magnitude(op const& w, row_of_doubles x) {
         row_of_doubles y(static_cast<std::size_t>(w.rows()), 0.0);
+        if constexpr (is_integer) {
+            ts::detail::reference_prepare<P>(x.data(), w.cols(), x.data());
+            row_of_doubles row(x.size());
+            for (index_t n = 0; n < w.rows(); ++n) {
+                ts::detail::decode_rounded_row(w.storage(), n, row.data());
+                for (std::size_t k = 0; k < x.size(); ++k) y[static_cast<std::size_t>(n)] += std::abs(x[k] * row[k]);
+            }
+            return y;
+        }
         ts::matrix<float> const dense = decoded(w.storage());
         for (index_t n = 0; n < w.rows(); ++n)
             for (index_t k = 0; k < w.cols(); ++k)

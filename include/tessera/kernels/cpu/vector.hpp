@@ -95,7 +95,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
 
     template <class Arena>
     static state plan(exec_type const&, operand const&, index_t, Arena&) noexcept {
-        detail::require_vector_as_is<Preparation>();
+        detail::require_vector_preparation<Storage, Preparation>();
         return {};
     }
     template <class Inputs>
