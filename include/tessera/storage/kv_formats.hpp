@@ -8,10 +8,12 @@
 ///     ts::kv_choice const choice = formats::parse("int8,nf4_g64"); // keys and values; one name stands for both
 ///     formats::names()                                             // "fp32, fp16, bf16, int8, ..."
 ///
-/// A scheme is called what its format is, and its groups: `int4_g32`; `e4m3` where a token of a head has one scale. A name that is
+/// A scheme is called what its format is, and its groups: `int4_g32`; `e4m3` where a token of a head has one scale; `pvq32k22`
+/// are vectors of 32 numbers and 22 pulses. A name that is
 /// not in the list is an unsupported_error, which says what is. Caches made of a choice: any_kv_cache.hpp.
 
 #include "kv_cache.hpp"
+#include "kv_pvq.hpp"
 
 #include <string>
 #include <string_view>
@@ -46,6 +48,11 @@ constexpr kv_name_text make_kv_name() noexcept {
         name.add(fp32::name);
     } else if constexpr (std::is_same_v<Format, int8_per_token>) {
         name.add("int8");
+    } else if constexpr (requires { typename Format::pvq_format; }) {
+        name.add("pvq");
+        name.add(Format::pvq_format::group);
+        name.add("k");
+        name.add(Format::pvq_format::pulses);
     } else if constexpr (requires { typename Format::granularity_type; }) {
         name.add(std::is_same_v<typename Format::format, e4m3fn> ? "e4m3" : Format::format::name);
         if constexpr (Format::granularity_type::columns != 0) {
@@ -117,6 +124,7 @@ private:
 using standard_kv_formats =
     kv_formats<float, fp16, bf16, int8_per_token, scheme<int8, group<32>, fp16>, scheme<e4m3fn, per_channel, fp16>,
                scheme<e5m2, per_channel, fp16>, scheme<int4, per_channel, fp16>, int4_g32, int4_g64, uint4_g32, nf4_g64,
-               scheme<e2m1, group<32>, fp16>, scheme<uint3, group<32>, fp16, affine>, scheme<uint2, group<32>, fp16, affine>>;
+               scheme<e2m1, group<32>, fp16>, scheme<uint3, group<32>, fp16, affine>, scheme<uint2, group<32>, fp16, affine>,
+               kv_pvq<pvq<32, 22, 3>>>;
 
 } // namespace tessera::inline TESSERA_ABI

@@ -30,9 +30,9 @@ TESSERA_FORCE_INLINE void decode_kv_group(std::uint8_t const* row, index_t i, in
     for (; i < end; ++i, ++to) *to = (format::decode(bitpack::get<bits>(row, i)) - zero) * scale;
 }
 
-/// Elements [first, last) of a row of n.
+/// Elements [first, last) of a row of n, of codes in groups.
 template <class Arch, class Scheme>
-void decode_kv_row(std::uint8_t const* row, index_t n, index_t first, index_t last, float* to) noexcept {
+void decode_kv_groups(std::uint8_t const* row, index_t n, index_t first, index_t last, float* to) noexcept {
     using layout = kv_row<Scheme>;
     using scale_type = typename layout::scale_type;
     using stored_type = std::conditional_t<std::is_same_v<scale_type, fp32>, float, scale_type>;
@@ -52,6 +52,16 @@ void decode_kv_row(std::uint8_t const* row, index_t n, index_t first, index_t la
             i = end;
         }
     }
+}
+
+/// Elements [first, last) of a row of n.
+template <class Arch, class Scheme>
+void decode_kv_row(std::uint8_t const* row, index_t n, index_t first, index_t last, float* to) noexcept {
+    using layout = kv_row<Scheme>;
+    if constexpr (requires { layout::decode(row, n, first, last, to); }) // vectors
+        layout::decode(row, n, first, last, to);
+    else
+        decode_kv_groups<Arch, Scheme>(row, n, first, last, to);
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail
