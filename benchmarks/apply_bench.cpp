@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// y = x Wᵀ for stored weights: apply/<format>/<preparation>/m:M/n:N/k:K/from:dram/threads:T, and the peers on the same
-// data (peers/products.hpp). Each case compares itself with `reference` before it is timed.
+// y = x Wᵀ for stored weights: apply/<format>/<preparation>/m:M/n:N/k:K/from:F/threads:T, and the peers on the same data
+// (peers/products.hpp). From dram, copies of W that no cache holds are used in turn, ours and the peers'; from l3 two copies
+// that the second-level cache does not hold; from l2 one small W (of_limit is then of the arithmetic alone). Each case compares
+// itself with `reference` before it is timed.
 //
 //     vs_ggml_<layout>  the same blocks in ggml, in each of its layouts
 //     vs_onnxruntime    the same 4-bit codes and scales (float32 there) with int8 activations
@@ -95,6 +97,7 @@ struct case_parameters {
     ts::index_t m, n, k;
     int threads;
     int ggml_type; // -1: ggml has no such format
+    std::size_t copies = 0; // 0: more than the caches hold
 };
 
 template <class Weights, class Preparation>
@@ -105,7 +108,8 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
     auto const exec = bench::policy(c.threads);
     auto const first = ts::place(exec, operand);
     std::vector<decltype(ts::place(exec, first.view()))> copies;
-    for (std::size_t i = bench::copies_for_rows(weights.bytes(), c.m); i > 0; --i) copies.push_back(ts::place(exec, first.view()));
+    for (std::size_t i = c.copies > 0 ? c.copies : bench::copies_for_rows(weights.bytes(), c.m); i > 0; --i)
+        copies.push_back(ts::place(exec, first.view()));
 
     auto const x = bench::random_matrix(c.m, c.k, 2);
     // The last rows of x, tails of tiles among them: the reference takes its time.
@@ -125,7 +129,7 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
 
     double const operations = 2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k);
     constexpr bool integer = ts::detail::activation_group<Preparation> >= 0;
-    bench::work const work{.bytes = weights.bytes(), .int_operations = integer ? operations : 0,
+    bench::work const work{.bytes = c.copies > 0 ? 0 : weights.bytes(), .int_operations = integer ? operations : 0,
                            .float_operations = integer || is_bf16 ? 0 : operations,
                            .bf16_operations = is_bf16 ? operations : 0};
     std::vector<bench::peer> peers;
@@ -149,6 +153,22 @@ void add(std::string const& format, std::string const& preparation, int ggml_typ
                                      "/n:" + std::to_string(n) + "/k:" + std::to_string(k) +
                                      "/from:dram/threads:" + std::to_string(threads);
             case_parameters const c{m, n, k, threads, ggml_type};
+            benchmark::RegisterBenchmark(name.c_str(), [c, p](benchmark::State& state) { run_case<Weights>(state, c, p); })
+                ->Iterations(1)
+                ->UseManualTime()
+                ->Unit(benchmark::kMillisecond);
+        }
+}
+
+/// One row of x by weights that a cache holds.
+template <class Weights, class Preparation>
+void add_cached(std::string const& format, std::string const& preparation, int ggml_type, Preparation p) {
+    for (bool const small : {true, false})
+        for (int threads = 1; threads <= bench::most_threads(); threads *= 2) {
+            ts::index_t const size = small ? 1024 : 4096;
+            std::string const name = "apply/" + format + "/" + preparation + "/m:1/n:" + std::to_string(size) + "/k:" +
+                                     std::to_string(size) + (small ? "/from:l2" : "/from:l3") + "/threads:" + std::to_string(threads);
+            case_parameters const c{1, size, size, threads, ggml_type, small ? std::size_t{1} : std::size_t{2}};
             benchmark::RegisterBenchmark(name.c_str(), [c, p](benchmark::State& state) { run_case<Weights>(state, c, p); })
                 ->Iterations(1)
                 ->UseManualTime()
@@ -188,6 +208,13 @@ int const registered = [] {
     add<dense_weights<ts::fp16>>("fp16", "as_is", bench::ggml_f16, ts::as_is{}, {1, 8, 512});
     add<dense_weights<float>>("fp32", "as_is", -1, ts::as_is{}, {1, 512});
     add<dense_weights<float>>("fp32", "as_is", -1, ts::as_is{}, {2048}, 2048, 2048);
+    add_cached<block_weights<ts::q4_0>>("q4_0", "int8_per_group_32", bench::ggml_q4_0, g32{});
+    add_cached<block_weights<ts::q4_1>>("q4_1", "int8_per_group_32", bench::ggml_q4_1, g32{});
+    add_cached<quantized_weights<ts::int4_g128>>("int4_g128", "int8_per_token", -1, ts::int8_per_token{});
+    add_cached<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", bench::ggml_q4_k, g32{});
+    add_cached<block_weights<ts::q6_k>>("q6_k", "int8_per_group_32", bench::ggml_q6_k, g32{});
+    add_cached<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", bench::ggml_q8_0, g32{});
+    add_cached<dense_weights<ts::fp16>>("fp16", "as_is", bench::ggml_f16, ts::as_is{});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "as_is", -1, ts::as_is{}, {1, 8, 512});
     add<quantized_weights<ts::nf4_g64>>("nf4_g64", "as_is", -1, ts::as_is{}, {1});
     add<quantized_weights<ts::scheme<ts::e4m3fn, ts::per_channel>>>("e4m3_per_channel", "as_is", -1, ts::as_is{}, {1, 8});

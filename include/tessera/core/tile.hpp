@@ -27,10 +27,11 @@ struct tile_size {
     index_t n = 1;
 };
 
-/// The tile of a product y (m, n). Many rows of x: 128 by 64, a float32 accumulator of 32 KiB that stays in the
-/// first-level cache beside the operand. Few rows: about 32 tiles, so that threads share them evenly, of 16 to 128 columns.
-constexpr tile_size product_tile(auto_tile, index_t m, index_t n) noexcept {
-    if (m > 16) return {minimum(m, 128), 64};
+/// The tile of a product y (m, n). Many rows of x: at most `rows` by 64, where a kernel does not say otherwise a float32
+/// accumulator of 32 KiB that stays in the first-level cache beside the operand. Few rows: about 32 tiles, so that threads
+/// share them evenly, of 16 to 128 columns.
+constexpr tile_size product_tile(auto_tile, index_t m, index_t n, index_t rows = 128) noexcept {
+    if (m > 16) return {minimum(m, rows), 64};
     return {maximum(m, 1), minimum(maximum(round_up(n / 32, 16), 16), 128)};
 }
 template <index_t M, index_t N>

@@ -23,10 +23,19 @@ struct run_scratch {
     std::byte* bytes = nullptr;
 };
 
+/// The rows of a tile with which a kernel is fastest.
+template <class Kernel>
+constexpr index_t tile_rows_of() noexcept {
+    if constexpr (requires { Kernel::tile_rows; })
+        return Kernel::tile_rows;
+    else
+        return 128;
+}
+
 template <class Exec, class Op, class Arena>
 run_scratch plan_run(Exec const& exec, Op const& op, index_t m, Arena& arena) {
     run_scratch s;
-    s.tile = product_tile(auto_tile{}, m, op.rows());
+    s.tile = product_tile(auto_tile{}, m, op.rows(), tile_rows_of<kernel<op::apply, Exec, Op>>());
     s.workers = maximum(1, exec.parallel().concurrency());
     s.term_bytes = round_up(kernel<op::apply, Exec, Op>::scratch_bytes(op, s.tile), config::cache_line);
     s.accumulators = arena.template carve<float>(s.workers, s.tile.m, s.tile.n);
@@ -72,6 +81,7 @@ struct kernel<op::apply, Exec, sum<A, B>> {
     using first = kernel<op::apply, Exec, A>;
     using second = kernel<op::apply, Exec, B>;
     using forms = list_union<typename first::forms, typename second::forms>;
+    static constexpr index_t tile_rows = minimum(detail::tile_rows_of<first>(), detail::tile_rows_of<second>());
     struct state {
         typename first::state a;
         typename second::state b;
@@ -102,6 +112,7 @@ struct kernel<op::apply, Exec, scaled_operator<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = typename inner::forms;
     using state = typename inner::state;
+    static constexpr index_t tile_rows = detail::tile_rows_of<inner>();
     template <class Arena>
     static state plan(Exec const& exec, scaled_operator<A> const& s, index_t m, Arena& arena) {
         return inner::plan(exec, s.inner(), m, arena);
@@ -130,6 +141,7 @@ struct kernel<op::apply, Exec, product<A, B>> {
     using outer = kernel<op::apply, Exec, A>;
     using inner = kernel<op::apply, Exec, B>;
     using forms = typename inner::forms;
+    static constexpr index_t tile_rows = detail::tile_rows_of<outer>();
     using outer_inputs = input_set<typename outer::forms>;
     struct state {
         typename outer::state a;
@@ -171,6 +183,7 @@ struct kernel<op::apply, Exec, row_slice<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = typename inner::forms;
     using state = typename inner::state;
+    static constexpr index_t tile_rows = detail::tile_rows_of<inner>();
     template <class Arena>
     static state plan(Exec const& exec, row_slice<A> const& s, index_t m, Arena& arena) {
         return inner::plan(exec, s.inner(), m, arena);
@@ -196,6 +209,7 @@ template <class Exec, class A>
 struct kernel<op::apply, Exec, column_slice<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = type_list<float_rows<0>>;
+    static constexpr index_t tile_rows = detail::tile_rows_of<inner>();
     using inner_inputs = input_set<typename inner::forms>;
     struct state {
         typename inner::state a;
