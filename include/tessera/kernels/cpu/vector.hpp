@@ -15,6 +15,7 @@
 ///         void start(p)                                           // panel p is next; placed: start_at(bytes, p), too
 ///         void decode(k0, k1, out) const                          // W(p R + r, k) at out[(k - k0) * R + r]; k0 % 256 == 0
 ///         void product<MR>(x, result) const                       // may be left out: few rows of x at once, codes in registers
+///         row_panels, has_row_product(w), row_product(panels, x, result)      // or: one row of x by several panels
 ///         static std::string name(w)                              // for `describe`
 ///     };
 /// @endverbatim
@@ -26,7 +27,10 @@
 #include "../vector_operand.hpp"
 #include "decode.hpp"
 
+#include <array>
 #include <string>
+#include <type_traits>
+#include <utility>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -69,6 +73,18 @@ public:
         requires requires(panel_decoder<Arch, Weights> const& inner) { inner.template product<MR>(x, result); }
     {
         inner_.template product<MR>(x, result);
+    }
+    static constexpr int row_panels = 1;
+    static bool has_row_product(Storage const& w) noexcept
+        requires requires(weights const& packed) { panel_decoder<Arch, Weights>::has_row_product(packed); }
+    {
+        return panel_decoder<Arch, weights>::has_row_product(shape(w, nullptr));
+    }
+    template <int NP, class Decoder>
+    static void row_product(Decoder const* const (&panel)[NP], float const* x, simd::floats<Arch> (&result)[NP]) noexcept {
+        static_assert(NP == 1);
+        packing_decoder const& packed = *panel[0];
+        panel_decoder<Arch, weights>::template row_product<1>({&packed.inner_}, x, result);
     }
     static std::string name(Storage const& w) {
         return panel_decoder<Arch, weights>::name(shape(w, nullptr)) + " packed on the fly";
@@ -118,6 +134,8 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
         if (w.cols() == 0) return;
         if constexpr (requires(decoder const& d, float const* const(&one)[1], simd::floats<Arch>(&result)[1]) { d.template product<1>(one, result); })
             if (task.m1 - task.m0 <= few_rows) return multiply_few(w, x, task, scratch);
+        if constexpr (requires { decoder::has_row_product(w.storage()); })
+            if (task.m1 - task.m0 == 1 && decoder::has_row_product(w.storage())) return multiply_row(w, x, task, scratch);
         if (task.m1 - task.m0 < pair_rows) {
             decoder panels[1] = {at(w, scratch)};
             for (index_t p = task.n0 / R; p * R < task.n1; ++p) multiply<1>(w, panels, x, task, p, scratch);
@@ -137,6 +155,28 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
 private:
     static decoder at(operand const& w, std::byte* scratch) noexcept {
         return decoder{w.storage(), scratch + detail::decoded_bytes<Arch>};
+    }
+    /// One row of x by panels side by side, as many at a time as the decoder takes.
+    static void multiply_row(operand const& w, form const& x, product_task const& task, std::byte* scratch) noexcept {
+        index_t const end = ceil_div(task.n1, R);
+        index_t p = task.n0 / R;
+        decoder const one = at(w, scratch);
+        auto const several = [&]<int NP>(std::integral_constant<int, NP>) noexcept {
+            // Decoders of placed panels are pointers; one that packs has room for one panel.
+            auto panels = [&]<int... Q>(std::integer_sequence<int, Q...>) noexcept {
+                return std::array<decoder, NP>{(static_cast<void>(Q), one)...};
+            }(std::make_integer_sequence<int, NP>{});
+            decoder const* panel[NP];
+            for (int q = 0; q < NP; ++q) {
+                panels[static_cast<std::size_t>(q)].start(p + q);
+                panel[q] = &panels[static_cast<std::size_t>(q)];
+            }
+            simd::floats<Arch> result[NP];
+            decoder::template row_product<NP>(panel, x.row(task.m0), result);
+            for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, task.m0, (p + q) * R, result[q]);
+        };
+        for (; p + decoder::row_panels <= end; p += decoder::row_panels) several(std::integral_constant<int, decoder::row_panels>{});
+        for (; p < end; ++p) several(std::integral_constant<int, 1>{});
     }
     static void multiply_few(operand const& w, form const& x, product_task const& task, std::byte* scratch) noexcept {
         decoder panel = at(w, scratch);

@@ -4,7 +4,8 @@
 /// @file
 /// The decoder of vectors that lie along the rows of a panel (storage/vector_panels.hpp): a column of R lanes is R / v vectors of
 /// halves beside each other, or a part of one, loaded and widened; the residuals' are added; then one multiply-add. Vectors whose
-/// length neither divides R nor is a multiple of it are decoded number by number.
+/// length neither divides R nor is a multiple of it are decoded number by number. One row of x meets the columns of four panels as
+/// they are decoded: they share what a column has in common, and their sums keep each other's units busy.
 
 #include "../../simd/lookup.hpp"
 #include "../../storage/vector_panels.hpp"
@@ -40,6 +41,24 @@ struct panel_decoder<Arch, prepacked<code_panels<R>, vector_codebooks>> {
             decode_columns<R>(k0, k1, out);
         else
             for (index_t k = k0; k < k1; ++k) by_element(k, out + (k - k0) * R);
+    }
+
+    /// Panels that one row of x meets together.
+    static constexpr int row_panels = 4;
+    static bool has_row_product(weights const& w) noexcept { return R >= 8 && w.shape().part[1].vector == 8; }
+    /// result[q] = panel q of these by a row of x; where `has_row_product`.
+    template <int NP>
+    static void row_product(panel_decoder const* const (&panel)[NP], float const* x, floats (&result)[NP]) noexcept {
+        if constexpr (R >= 8) {
+            codebook_layout const& s = panel[0]->w_.shape().part[1];
+            bool const is_short = s.index_bits <= 8;
+            if (s.residual_bits == 0)
+                is_short ? columns_product<1, 0, NP>(panel, x, result) : columns_product<2, 0, NP>(panel, x, result);
+            else if (s.residual_bits <= 8)
+                is_short ? columns_product<1, 1, NP>(panel, x, result) : columns_product<2, 1, NP>(panel, x, result);
+            else
+                is_short ? columns_product<1, 2, NP>(panel, x, result) : columns_product<2, 2, NP>(panel, x, result);
+        }
     }
 
     static std::string name(weights const& w) {
@@ -94,6 +113,60 @@ private:
             if (s.residual_bits > 0)
                 value = value + load<Piece>(residuals + c.residual, codes + R / Piece * index.bytes, residual_index, s.vector, first);
             simd::store<Arch>(out, simd::fma(floats(c.scale), value, floats(c.bias)));
+        }
+    }
+
+    /// Vectors of 8 rows, of `numbers`, that codes of Bytes bytes name.
+    template <index_t Bytes>
+    TESSERA_FORCE_INLINE static floats vectors(fp16 const* numbers, std::byte const* codes) noexcept {
+        fp16 const* piece[R / 8];
+#pragma GCC unroll 2
+        for (index_t j = 0; j < R / 8; ++j) {
+            std::uint16_t code = 0;
+            std::memcpy(&code, codes + j * Bytes, Bytes);
+            piece[j] = numbers + 8 * static_cast<index_t>(code);
+        }
+        return simd::load_pieces<Arch, 8>(piece);
+    }
+    template <index_t IndexBytes, index_t ResidualBytes, int NP>
+    static void columns_product(panel_decoder const* const (&panel)[NP], float const* x, floats (&result)[NP]) noexcept {
+        weights const& w = panel[0]->w_;
+        auto const* const columns = w.columns();
+        fp16 const* const centroids = w.centroids();
+        fp16 const* const residuals = w.residuals();
+        std::byte const* data[NP];
+        for (int q = 0; q < NP; ++q) {
+            data[q] = panel[q]->panel_;
+            result[q] = floats(0.0f);
+        }
+        constexpr index_t column_bytes = R / 8 * (IndexBytes + ResidualBytes);
+        constexpr index_t columns_a_line = maximum(64 / column_bytes, 1);
+        for (index_t k = 0; k < w.cols(); ++k) {
+            auto const& c = columns[k];
+            floats const a(x[k]);
+            if (c.part == 0) {
+                outlier_product(panel, k, a, result);
+                continue;
+            }
+            floats const scale(c.scale);
+            floats const bias(c.bias);
+            if (k % columns_a_line == 0)
+                for (int q = 0; q < NP; ++q) simd::prefetch(data[q] + c.codes + prefetch_distance / 4);
+#pragma GCC unroll 4
+            for (int q = 0; q < NP; ++q) {
+                std::byte const* const codes = data[q] + c.codes;
+                floats value = vectors<IndexBytes>(centroids + c.centroid, codes);
+                if constexpr (ResidualBytes > 0) value = value + vectors<ResidualBytes>(residuals + c.residual, codes + R / 8 * IndexBytes);
+                result[q] = simd::fma(simd::fma(scale, value, bias), a, result[q]);
+            }
+        }
+    }
+    template <int NP>
+    static void outlier_product(panel_decoder const* const (&panel)[NP], index_t k, floats const& a, floats (&result)[NP]) noexcept {
+        for (int q = 0; q < NP; ++q) {
+            alignas(64) float column[R];
+            panel[q]->by_element(k, column);
+            result[q] = simd::fma(floats::load_aligned(column), a, result[q]);
         }
     }
 
