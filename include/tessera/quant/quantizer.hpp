@@ -181,6 +181,10 @@ public:
     /// The largest scale under a super scale.
     static constexpr float lower_limit = is_power ? 1.0f : symmetric_limit<lower>;
     static constexpr bool asks_for_range = !std::is_same_v<Range, min_max_range>;
+    /// Blocks whose ranges, scales and codes a backend finds several at a time.
+    static constexpr bool may_go_together = granularity_type::rows == 1 && granularity_type::columns != 0 && !asks_for_range &&
+                                            !Scheme::is_affine && requires { rounding_kernel::takes_together(index_t{}); };
+    static constexpr index_t together = 16;
     /// Weights that a parallel chunk rounds at least.
     static constexpr index_t grain = 16384;
 
@@ -209,21 +213,27 @@ public:
         view_type const view = out_.view();
         if constexpr (levels::are_two) {
             ranges_ = buffer<weight_range>{view.scale_rows() * view.scale_columns()};
-            for_each_block([&](block_bounds const& b, index_t worker) noexcept {
-                ranges_.data()[view.scale_index(b.n0, b.k0)] = covered(b, worker);
-            });
+            if constexpr (granularity_type::rows == 1)
+                for_each_row([&](index_t n, index_t worker) noexcept {
+                    index_t const blocks = ceil_div(w_.extent(1), block_columns_);
+                    cover_blocks(n, 0, blocks, ranges_.data() + n * blocks, worker);
+                });
+            else
+                for_each_block([&](block_bounds const& b, index_t worker) noexcept {
+                    ranges_.data()[view.scale_index(b.n0, b.k0)] = covered(b, worker);
+                });
             index_t index = 0;
             detail::for_each_block<typename levels::upper_granularity>(
                 {0, w_.extent(0), 0, w_.extent(1)}, [&](block_bounds const& b) { choose_super_scale(b, index++); });
             if constexpr (granularity_type::rows == 1)
-                for_each_row();
+                for_each_row([&](index_t n, index_t worker) noexcept { quantize_row(n, worker); });
             else
                 for_each_block([&](block_bounds const& b, index_t) noexcept {
                     index_t const at = view.scale_index(b.n0, b.k0);
                     encode(b, choose_grid(b, at, ranges_.data()[at], super_scale_of(view, b)));
                 });
         } else if constexpr (granularity_type::rows == 1) {
-            for_each_row();
+            for_each_row([&](index_t n, index_t worker) noexcept { quantize_row(n, worker); });
         } else {
             for_each_block([&](block_bounds const& b, index_t worker) noexcept {
                 encode(b, choose_grid(b, view.scale_index(b.n0, b.k0), covered(b, worker), 1.0f));
@@ -235,11 +245,32 @@ public:
     }
 
 private:
-    void for_each_row() noexcept {
+    template <class F>
+    void for_each_row(F const& f) const noexcept {
         index_t const chunk = maximum(1, grain / maximum(w_.extent(1), 1));
         parallel_for(exec_.parallel(), w_.extent(0), chunk, [&](index_t first, index_t last, index_t worker) noexcept {
-            for (index_t n = first; n < last; ++n) quantize_row(n, worker);
+            for (index_t n = first; n < last; ++n) f(n, worker);
         });
+    }
+
+    block_bounds bounds_of(index_t n, index_t block) const noexcept {
+        index_t const k = block * block_columns_;
+        return {n, n + 1, k, minimum(k + block_columns_, w_.extent(1))};
+    }
+
+    /// Of blocks that follow each other those that a backend takes together: all but a shorter last one.
+    index_t count_together(index_t first, index_t count) const noexcept {
+        if constexpr (may_go_together)
+            if (options_.mode == rounding::nearest_even && rounding_kernel::takes_together(block_columns_))
+                return minimum(count, w_.extent(1) / block_columns_ - first);
+        return 0;
+    }
+
+    /// The intervals that scales of some blocks of a row are to cover.
+    void cover_blocks(index_t n, index_t first, index_t count, weight_range* ranges, index_t worker) noexcept {
+        index_t const whole = count_together(first, count);
+        if constexpr (may_go_together) rounding_kernel::magnitudes(row(n, first * block_columns_), block_columns_, whole, ranges);
+        for (index_t i = whole; i < count; ++i) ranges[i] = covered(bounds_of(n, first + i), worker);
     }
 
     float super_scale_of([[maybe_unused]] view_type const& view, [[maybe_unused]] block_bounds const& b) const noexcept {
@@ -251,22 +282,53 @@ private:
 
     /// Blocks of one row, some at a time: a block's steps wait for each other, those of its neighbours do not.
     void quantize_row(index_t n, index_t worker) noexcept {
-        constexpr index_t together = 16;
         weight_range ranges[together];
         grid_type grids[together];
         index_t const blocks = ceil_div(w_.extent(1), block_columns_);
         view_type const view = out_.view();
         for (index_t first = 0; first < blocks; first += together) {
             index_t const count = minimum(together, blocks - first);
-            auto const bounds = [&](index_t i) noexcept {
-                index_t const k = (first + i) * block_columns_;
-                return block_bounds{n, n + 1, k, minimum(k + block_columns_, w_.extent(1))};
-            };
             index_t const at = n * blocks + first;
-            for (index_t i = 0; i < count; ++i) ranges[i] = levels::are_two ? ranges_.data()[at + i] : covered(bounds(i), worker);
-            for (index_t i = 0; i < count; ++i)
-                grids[i] = choose_grid(bounds(i), at + i, ranges[i], super_scale_of(view, bounds(i)));
-            for (index_t i = 0; i < count; ++i) encode(bounds(i), grids[i]);
+            if constexpr (levels::are_two)
+                std::copy_n(ranges_.data() + at, count, ranges);
+            else
+                cover_blocks(n, first, count, ranges, worker);
+            choose_grids(n, first, count, ranges, view, grids);
+            index_t const whole = count_together(first, count);
+            if constexpr (may_go_together)
+                rounding_kernel::encode_together(row(n, first * block_columns_), block_columns_, whole, grids,
+                                                 out_.codes() + n * row_bytes_, first * block_columns_);
+            for (index_t i = whole; i < count; ++i) encode(bounds_of(n, first + i), grids[i]);
+        }
+    }
+
+    /// Stores scales of at most `together` blocks of a row. Those under one super scale that are rounded to nearest go together.
+    void choose_grids(index_t n, index_t first, index_t count, weight_range const* ranges, view_type const& view,
+                      grid_type* grids) noexcept {
+        index_t const at = n * ceil_div(w_.extent(1), block_columns_) + first;
+        block_bounds const last = bounds_of(n, first + count - 1);
+        if constexpr (may_go_together && scales_in_registers<lower>) {
+            float const super_scale = super_scale_of(view, last);
+            bool is_shared = true;
+            if constexpr (levels::are_two)
+                is_shared = view.super_scale_index(n, first * block_columns_) == view.super_scale_index(n, last.k0);
+            if (options_.scales == scale_rule::nearest && is_shared) {
+                alignas(64) float wanted[together] = {};
+                alignas(64) std::int32_t codes[together];
+                alignas(64) float values[together];
+                for (index_t i = 0; i < count; ++i) wanted[i] = wanted_scale(ranges[i]);
+                nearest_scales<lower, levels::are_two, typename Exec::arch_type>(wanted, together, super_scale, codes, values);
+                for (index_t i = 0; i < count; ++i) {
+                    put<lower>(out_.scales(), at + i, static_cast<std::uint32_t>(codes[i]), values[i]);
+                    if (!ranges[i].finite && values[i] == values[i]) is_refused_ = true;
+                    grids[i] = grid_of(ranges[i], super_scale * values[i]);
+                }
+                return;
+            }
+        }
+        for (index_t i = 0; i < count; ++i) {
+            block_bounds const b = bounds_of(n, first + i);
+            grids[i] = choose_grid(b, at + i, ranges[i], super_scale_of(view, b));
         }
     }
 
@@ -417,11 +479,15 @@ private:
     /// Stores a scale's code; returns its value.
     template <class Format, class Stored>
     static float put(Stored* scales, index_t index, std::uint32_t code) noexcept {
+        return put<Format>(scales, index, code, decode_scale<Format>(code));
+    }
+    template <class Format, class Stored>
+    static float put(Stored* scales, index_t index, std::uint32_t code, float value) noexcept {
         if constexpr (std::is_same_v<Stored, float>)
-            scales[index] = decode_scale<Format>(code);
+            scales[index] = value;
         else
             scales[index] = Stored::from_bits(static_cast<decltype(Stored{}.to_bits())>(code));
-        return decode_scale<Format>(code);
+        return value;
     }
 
     Exec const& exec_;

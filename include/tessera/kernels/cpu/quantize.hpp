@@ -5,6 +5,7 @@
 /// Rounding of weights on the CPU, the bits of kernels/ref/quantize.hpp. Integers and minifloats are encoded by arithmetic
 /// (simd/convert.hpp), formats of up to 16 values by comparing with the borders between them, which are found by asking
 /// the format; wider tables, and other roundings than to nearest, one weight at a time. Codes are packed eight at a time.
+/// Blocks of few registers are rounded several at a time, and their scales a register of them at a time.
 
 #include "../../core/exec.hpp"
 #include "../../numerics/int_format.hpp"
@@ -18,18 +19,25 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// Codes k0 to k0 + n of a packed row from bytes; other codes keep their value.
+/// n codes, a multiple of 8, to whole bytes.
 template <int Bits>
-void pack_codes(std::uint8_t const* codes, index_t n, std::uint8_t* row, index_t k0) noexcept {
-    index_t i = 0;
-    for (; i < n && (k0 + i) % 8 != 0; ++i) bitpack::set<Bits>(row, k0 + i, codes[i]);
-    std::uint8_t* out = row + (k0 + i) / 8 * Bits;
-    for (; i + 8 <= n; i += 8, out += Bits) {
+TESSERA_FORCE_INLINE void pack_whole(std::uint8_t const* codes, index_t n, std::uint8_t* out) noexcept {
+    for (index_t i = 0; i < n; i += 8, out += Bits) {
         std::uint64_t word = 0;
         std::memcpy(&word, codes + i, 8);
         word = simd::pack_eight<Bits>(word);
         std::memcpy(out, &word, static_cast<std::size_t>(Bits)); // the machine is little-endian, as everywhere
     }
+}
+
+/// Codes k0 to k0 + n of a packed row from bytes; other codes keep their value.
+template <int Bits>
+void pack_codes(std::uint8_t const* codes, index_t n, std::uint8_t* row, index_t k0) noexcept {
+    index_t i = 0;
+    for (; i < n && (k0 + i) % 8 != 0; ++i) bitpack::set<Bits>(row, k0 + i, codes[i]);
+    index_t const whole = (n - i) / 8 * 8;
+    pack_whole<Bits>(codes + i, whole, row + (k0 + i) / 8 * Bits);
+    i += whole;
     for (; i < n; ++i) bitpack::set<Bits>(row, k0 + i, codes[i]);
 }
 
@@ -117,6 +125,32 @@ TESSERA_FORCE_INLINE coded<Arch> nearest(simd::floats<Arch> const& x) noexcept {
         code = simd::select(is_number, code, of(b.nan_code));
         value = simd::select(is_number, value, reals(Format::decode(b.nan_code)));
         return {simd::detail::reinterpret<std::int32_t>(code), value};
+    }
+}
+
+/// True for formats of scales that are rounded to nearest a register at a time.
+template <class Format>
+inline constexpr bool scales_in_registers = !std::is_same_v<Format, e8m0> && (std::is_same_v<Format, fp32> || has_arithmetic_lanes<Format>);
+
+/// The codes of x / divisor, x >= 0 or NaN, to nearest, saturating, and the numbers they stand for; whole registers. A divisor
+/// of 0 gives 0. With `IsSecond` no positive number becomes 0.
+template <class Format, bool IsSecond, class Arch>
+void nearest_scales(float const* x, index_t n, float divisor, std::int32_t* codes, float* values) noexcept {
+    using reals = simd::floats<Arch>;
+    using integers = simd::ints<Arch>;
+    for (index_t i = 0; i < n; i += simd::lanes<Arch>) {
+        reals const v = reals::load_unaligned(x + i);
+        reals const ratio = divisor > 0 ? simd::divide(v, reals(divisor)) : simd::select(v == v, reals(0.0f), v);
+        integers code = simd::encode<Format, overflow::saturate>(ratio);
+        reals value = simd::decode<Format>(code);
+        if constexpr (IsSecond) {
+            auto const is_lost = (ratio > reals(0.0f)) & (value == reals(0.0f));
+            code = simd::detail::reinterpret<std::int32_t>(
+                simd::select(is_lost, reals(detail::bit_cast<float>(1u)), simd::detail::reinterpret<float>(code)));
+            value = simd::select(is_lost, reals(Format::decode(1)), value);
+        }
+        code.store_unaligned(codes + i);
+        value.store_unaligned(values + i);
     }
 }
 
@@ -237,6 +271,43 @@ struct kernel<op::quantize, cpu<Arch, Parallel>, weight_grid<Format>> {
         definition::encode(w, n, grid, choice, row, k0);
     }
 
+    /// True where the two below take blocks of so many weights: 1, 2 or 4 registers.
+    static bool takes_together(index_t block) noexcept {
+        return detail::rounds_in_registers<Format> && (block == lanes || block == 2 * lanes || block == 4 * lanes);
+    }
+
+    /// The largest |w| of each of `count` blocks, as a range to both sides of 0.
+    static void magnitudes(float const* w, // (count * block)
+                           index_t block, index_t count, weight_range* ranges) noexcept {
+        using reals = simd::floats<Arch>;
+        constexpr index_t ahead = 512;
+        for (index_t i = 0; i < count; ++i, w += block) {
+            __builtin_prefetch(w + ahead);
+            if (block > 16) simd::prefetch_block<Arch>(w + ahead);
+            reals most(0.0f);
+            reals defect(0.0f);
+            for (index_t k = 0; k < block; k += lanes) {
+                reals const v = reals::load_unaligned(w + k);
+                most = simd::max(xsimd::abs(v), most);
+                defect = defect + (v - v);
+            }
+            float const m = simd::reduce_max(most);
+            ranges[i] = {-m, m, xsimd::all(defect == defect)};
+        }
+    }
+
+    /// `encode` to nearest of `count` blocks that follow each other, each with its grid, to codes from k0, a multiple of 8.
+    static void encode_together(float const* w, // (count * block)
+                                index_t block, index_t count, weight_grid<Format> const* grids, std::uint8_t* row,
+                                index_t k0) noexcept {
+        if (block == lanes)
+            encode_blocks<1>(w, count, grids, row, k0);
+        else if (block == 2 * lanes)
+            encode_blocks<2>(w, count, grids, row, k0);
+        else
+            encode_blocks<4>(w, count, grids, row, k0);
+    }
+
     static void round(float const* w, // (n)
                       index_t n, weight_grid<Format> const& grid,
                       float* out) noexcept { // (n)
@@ -252,6 +323,31 @@ struct kernel<op::quantize, cpu<Arch, Parallel>, weight_grid<Format>> {
     }
 
 private:
+    /// Blocks of `Registers` registers.
+    template <index_t Registers>
+    static void encode_blocks(float const* w, index_t count, weight_grid<Format> const* grids, std::uint8_t* row,
+                              index_t k0) noexcept {
+        constexpr index_t together = 4 / Registers;
+        constexpr index_t n = simd::block_size<Arch>;
+        index_t i = 0;
+        for (; i + together <= count; i += together, w += n, k0 += n) {
+            auto const part = [&](index_t p) noexcept { return encode_on(w + p * lanes, grids[i + p / Registers]); };
+            simd::detail::code_block<Arch> const block = {{part(0), part(1), part(2), part(3)}};
+            alignas(64) std::uint8_t codes[n];
+            simd::detail::store_codes<Arch>(codes, block);
+            detail::pack_whole<Format::bits>(codes, n, row + k0 / 8 * Format::bits);
+        }
+        for (; i < count; ++i, w += Registers * lanes, k0 += Registers * lanes)
+            encode(w, Registers * lanes, grids[i], {}, row, k0);
+    }
+    /// A scale of 0 or NaN makes every quotient 0.
+    TESSERA_FORCE_INLINE static simd::ints<Arch> encode_on(float const* w, weight_grid<Format> grid) noexcept {
+        bool const has_scale = grid.scale > 0;
+        grid.scale = has_scale ? grid.scale : 1.0f;
+        detail::grid_registers<Format, Arch> const round{grid};
+        return round.code(has_scale ? simd::load<Arch>(w) : simd::floats<Arch>(0.0f));
+    }
+
     /// Codes of a block, or of the n weights that are left of one.
     TESSERA_FORCE_INLINE static void encode_block(float const* w, index_t n,
                                                   detail::grid_registers<Format, Arch> const& round,
