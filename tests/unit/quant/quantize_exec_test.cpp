@@ -2,6 +2,8 @@
 // quantize on the processor is the definition bit for bit: schemes of every kind of block, shapes with tails, strided and
 // transposed views, one thread and several, every range; ranges of least error have no more of it.
 
+#include "support/instruction_sets.hpp"
+
 #include <tessera/core/philox.hpp>
 #include <tessera/core/thread_pool.hpp>
 #include <tessera/numerics/fp8.hpp>
@@ -9,6 +11,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -91,6 +94,38 @@ TEST_CASE("schemes of every kind of block") {
     check_scheme<ts::scheme<ts::uint3, ts::block<2, 24>, ts::bf16, ts::affine>>(pool);
     check_scheme<ts::scheme<ts::int5, ts::per_tensor, ts::fp32>>(pool);
     check_scheme<ts::nv_e2m1>(pool);
+}
+
+namespace {
+
+template <class Scheme>
+void check_short_blocks(ts::matrix<float> const& w) {
+    for (auto const rule : {ts::scale_rule::by_scheme, ts::scale_rule::up}) {
+        ts::quantize_options const options{.scales = rule};
+        auto const expected = ts::quantize<Scheme>(ts::reference{}, w, ts::min_max_range{}, options);
+        tessera_test::archs_by_width::visit([&]<class Arch>(Arch) {
+            ts::cpu<Arch, ts::serial> const exec;
+            CHECK(same(expected, ts::quantize<Scheme>(exec, w, ts::min_max_range{}, options)));
+        });
+    }
+}
+
+} // namespace
+
+TEST_CASE("short blocks, several at a time: of zeros, of extreme, of unequal size, and not finite; on every width") {
+    auto w = weights(7, 16 * 37 + 5);
+    for (index_t k = 0; k < w.extent(1); ++k) {
+        w(1, k) = k < 64 ? 0.0f : k % 3 == 0 ? -0.0f : w(1, k) * 0x1p-140f;
+        w(2, k) *= k < 40 ? 0x1p+120f : 0x1p-120f;
+        w(3, k) *= std::ldexp(1.0f, static_cast<int>(k / 16 % 40) - 20);
+    }
+    check_short_blocks<ts::scheme<ts::int4, ts::group<32>, ts::two_level<ts::uint8, ts::group<256>, ts::fp16>>>(w);
+    w(4, 17) = std::numeric_limits<float>::quiet_NaN();
+    w(4, 70) = std::numeric_limits<float>::infinity();
+    w(4, 16 * 37 + 4) = -std::numeric_limits<float>::infinity();
+    check_short_blocks<ts::nv_e2m1>(w);
+    check_short_blocks<ts::mx_e2m1>(w);
+    check_short_blocks<ts::scheme<ts::int4, ts::group<16>, ts::bf16>>(w);
 }
 
 TEST_CASE("every range") {
