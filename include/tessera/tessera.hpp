@@ -13,6 +13,7 @@
 #include "attention/attention_gradient.hpp"
 #include "attention/batch.hpp"
 #include "attention/bias.hpp"
+#include "attention/gear.hpp"
 #include "attention/hadamard_cache.hpp"
 #include "attention/heavy_hitters.hpp"
 #include "attention/io_bound.hpp"

@@ -156,8 +156,8 @@ void stage_keys(kv_rows<T const> const& rows, index_t head, index_t const* slots
 }
 
 /// Rows of codes as floats, for `stage_values`: rows[i * dim + d].
-template <class Arch, class Scheme>
-kv_rows<float const> decoded_rows(kv_rows<kv_code<Scheme> const> const& from, index_t head, index_t const* slots, index_t n,
+template <class Arch, class T>
+kv_rows<float const> decoded_rows(kv_rows<T const> const& from, index_t head, index_t const* slots, index_t n,
                                   index_t dim, float* rows) noexcept {
     for (index_t i = 0; i < n; ++i) stage_row<Arch>(from, head, slots[i], 0, dim, rows + i * dim);
     return {rows, 0, dim, 1, nullptr, 0, dim};
