@@ -11,6 +11,7 @@
 #include "attention/append.hpp"
 #include "attention/attention.hpp"
 #include "attention/attention_gradient.hpp"
+#include "attention/attention_mass.hpp"
 #include "attention/batch.hpp"
 #include "attention/bias.hpp"
 #include "attention/gear.hpp"

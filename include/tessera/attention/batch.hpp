@@ -99,7 +99,7 @@ void attention_batch(Exec const& exec,
                      Score const& score,
                      matrix_argument auto&& log_sum_exp) {      // (heads, tokens of all)
     auto const lse = detail::output(log_sum_exp);
-    check::elements("attention_batch", "log_sum_exp", lse);
+    detail::check_log_sum_exp("attention_batch", detail::input(q), lse);
     detail::run_attention_batch(exec, detail::input(q), offsets, caches, detail::output(out), score, lse);
 }
 

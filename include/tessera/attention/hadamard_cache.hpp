@@ -126,7 +126,7 @@ void attention(Exec const& exec,
                Score const& score,
                matrix_argument auto&& log_sum_exp) {  // (heads, tokens)
     auto const lse = detail::output(log_sum_exp);
-    check::elements("attention", "log_sum_exp", lse);
+    detail::check_log_sum_exp("attention", detail::input(q), lse);
     detail::rotated_attention(exec, kv, detail::input(q), detail::output(out), score, lse,
                               [&](auto const& x, auto const& view, auto const& y) { attention(exec, x, view, y, score, lse); });
 }

@@ -8,8 +8,7 @@
 ///
 ///     ts::heavy_hitters keeper{kv_heads, capacity, 64, 192};
 ///     ts::append(exec, kv, k, v);
-///     ts::attention(exec, q, kv, out, ts::causal, log_sum_exp);
-///     keeper.observe(exec, q, kv, log_sum_exp, ts::causal);
+///     keeper.attend(exec, q, kv, out, ts::causal);              // attention, and the scores out of it
 ///     keeper.evict(exec, kv);
 ///
 /// Scores are summed over the queries' heads that share a KV head, and never divided by a token's age: the method favours old
@@ -17,61 +16,16 @@
 /// again: keys keep the rotations that they were given, a new token must be given those of its place in the text, and scores of
 /// distance (ALiBi, windows) have lost their meaning. `causal` has not: all that is left comes before the next token.
 ///
-/// `observe` multiplies queries and keys once more; `evict` is linear in tokens, and one thread's. What does not fit is a
-/// shape_error.
+/// `attend` keeps the probabilities of a decoding step; for a prompt it multiplies queries and keys once more (attention_mass.hpp). So
+/// does `observe`, after any `attention`. `evict` is linear in tokens, and one thread's. What does not fit is a shape_error.
 
-#include "../kernels/cpu/attention_mass.hpp"
-#include "../kernels/ref/attention_mass.hpp"
 #include "../storage/tensor.hpp"
-#include "attention.hpp"
+#include "attention_mass.hpp"
 
 #include <algorithm>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
-
-/// Adds to mass the attention that keys receive, O(queries keys heads key_dim); log_sum_exp: what `attention` wrote with the same q, kv and score.
-template <execution_policy Exec, kv_argument KV, score_functor Score>
-void attention_mass(Exec const& exec,
-                    array3_argument auto const& q,           // (tokens, heads, key_dim)
-                    KV const& kv,                            // (kv tokens, kv_heads, key_dim)
-                    matrix_argument auto const& log_sum_exp, // (heads, tokens)
-                    Score const& score,
-                    matrix_argument auto&& mass) {           // (kv_heads, kv tokens)
-    detail::require_backend<Exec>();
-    detail::check_nothrow<Score>();
-    char const* const name = "attention_mass";
-    auto const view = detail::kv_of(kv);
-    auto const queries = detail::input(q);
-    matrix_view<float const> const lse = detail::input(log_sum_exp);
-    matrix_view<float> const sums = detail::output(mass);
-    check::equal(name, "head_dim of q", queries.extent(2), view.key_dim, "head_dim of the keys");
-    if (view.kv_heads == 0)
-        check::equal(name, "heads of q", queries.extent(1), 0, "there are no KV heads");
-    else
-        check::multiple(name, "heads of q", queries.extent(1), view.kv_heads);
-    check::equal(name, "rows of log_sum_exp", lse.extent(0), queries.extent(1), "heads of q");
-    check::equal(name, "columns of log_sum_exp", lse.extent(1), queries.extent(0), "tokens of q");
-    check::equal(name, "rows of mass", sums.extent(0), view.kv_heads, "KV heads");
-    check::equal(name, "columns of mass", sums.extent(1), view.tokens, "tokens of the cache");
-    check::elements(name, "q", queries);
-    check::elements(name, "log_sum_exp", lse);
-    check::elements(name, "mass", sums);
-    check::not_null(name, "keys", view.keys.data, dynamic_extents<3>{view.tokens, view.kv_heads, view.key_dim}.size());
-    check::no_overlap(name, "q", footprint_of(queries), "mass", footprint_of(sums));
-    check::no_overlap(name, "log_sum_exp", footprint_of(lse), "mass", footprint_of(sums));
-    check::no_overlap(name, "keys", detail::kv_footprint(view.keys, view, view.key_dim), "mass", footprint_of(sums));
-    detail::check_score(name, score, queries.extent(1));
-    auto const resolved = detail::resolved_score(score, view.key_dim);
-    using view_type = std::remove_const_t<decltype(view)>;
-    using arguments_type =
-        detail::attention_mass_arguments<typename decltype(queries)::value_type, typename view_type::key_type,
-                                         typename view_type::value_type, std::remove_const_t<decltype(resolved.rest)>>;
-    using mass_kernel = kernel<op::attention_mass, Exec, arguments_type>;
-    arguments_type const arguments{queries, view, lse, sums, resolved.factor, resolved.rest};
-    workspace_scope scope{exec.scratch()};
-    mass_kernel::run(exec, arguments, mass_kernel::plan(exec, arguments.shape(), scope));
-}
 
 /// The scores of the tokens of one cache, and what stays of them; see the file comment.
 class heavy_hitters {
@@ -90,17 +44,49 @@ public:
     template <execution_policy Exec, class Cache, score_functor Score>
     void observe(Exec const& exec, array3_argument auto const& q, Cache const& kv, matrix_argument auto const& log_sum_exp,
                  Score const& score) {
-        check::equal("heavy_hitters", "KV heads of the cache", kv.kv_heads(), mass_.extent(0), "those at construction");
-        check::within("heavy_hitters", "tokens of the cache", kv.tokens(), tokens_, mass_.extent(1));
-        for (index_t h = 0; h < mass_.extent(0); ++h)
-            for (index_t t = tokens_; t < kv.tokens(); ++t) mass_(h, t) = 0.0f;
+        auto const mass = prepare(kv);
+        attention_mass(exec, q, kv, log_sum_exp, score, mass);
         tokens_ = kv.tokens();
-        attention_mass(exec, q, kv, log_sum_exp, score, columns(mass_.view(), index_t{0}, tokens_));
+    }
+
+    /// `attention`, which adds what it gives to every token.
+    template <execution_policy Exec, class Cache, score_functor Score = full_t>
+    void attend(Exec const& exec, array3_argument auto const& q, Cache const& kv, array3_argument auto&& out, Score const& score = {}) {
+        auto const mass = prepare(kv);
+        workspace_scope scope{exec.scratch()};
+        auto const queries = detail::input(q);
+        index_t const heads = queries.extent(1), n = queries.extent(0);
+        matrix_view<float> const log_sum_exp{scope.template carve<float>(heads, n), heads, n};
+        attention_with_mass(exec, q, kv, out, score, log_sum_exp, mass);
+        tokens_ = kv.tokens();
     }
 
     /// Forgets tokens of a contiguous cache until heavy + recent are left.
     template <execution_policy Exec, class KeyFormat, class ValueFormat>
     void evict(Exec const&, kv_cache<key<KeyFormat>, value<ValueFormat>, contiguous>& kv) {
+        keep_best(kv);
+    }
+    template <execution_policy Exec, class Formats>
+    void evict(Exec const&, basic_any_kv_cache<Formats>& kv) {
+        if (kv.layout() != kv_layout::contiguous)
+            detail::raise<shape_error>("tessera: heavy_hitters: the cache is a ring of " + std::to_string(kv.capacity()) +
+                                       " tokens, expected a contiguous one");
+        keep_best(kv);
+    }
+
+private:
+    /// Scores of the tokens in the cache, 0 for those that have none; they count once `tokens_` says so.
+    template <class Cache>
+    matrix_view<float> prepare(Cache const& kv) {
+        check::equal("heavy_hitters", "KV heads of the cache", kv.kv_heads(), mass_.extent(0), "those at construction");
+        check::within("heavy_hitters", "tokens of the cache", kv.tokens(), tokens_, mass_.extent(1));
+        for (index_t h = 0; h < mass_.extent(0); ++h)
+            for (index_t t = tokens_; t < kv.tokens(); ++t) mass_(h, t) = 0.0f;
+        return columns(mass_.view(), index_t{0}, kv.tokens());
+    }
+
+    template <class Cache>
+    void keep_best(Cache& kv) {
         check::equal("heavy_hitters", "KV heads of the cache", kv.kv_heads(), mass_.extent(0), "those at construction");
         check::equal("heavy_hitters", "tokens of the cache", kv.tokens(), tokens_, "tokens with a score");
         if (tokens_ <= heavy_ + recent_) return;
@@ -119,7 +105,6 @@ public:
         kv.truncate(tokens_);
     }
 
-private:
     /// The tokens that a head keeps, in their order, at the front of order_.
     void choose(index_t h) noexcept {
         index_t const old = tokens_ - recent_;

@@ -8,7 +8,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace {
@@ -78,36 +80,104 @@ TEST_CASE("attention_mass: what all queries give a key") {
     check(70, 20, 1);
 }
 
+TEST_CASE("attention_with_mass: decoding keeps its scores; what is hidden is not read, a NaN stays one") {
+    auto const check = [](auto const& kv, index_t queries, auto const& score, bool same_bits) {
+        index_t const heads = 6, n = kv.tokens();
+        auto const q = random_tensor(queries, heads, 24, 9);
+        ts::tensor<float, 3> a(queries, heads, 24), b(queries, heads, 24);
+        ts::matrix<float> lse(heads, queries), other(heads, queries), expected(2, n), mass(2, n);
+        std::fill_n(expected.data(), 2 * n, 0.25f);
+        std::fill_n(mass.data(), 2 * n, 0.25f);
+        ts::attention(native{}, q, kv, a, score, lse);
+        ts::attention_mass(native{}, q, kv, lse, score, expected);
+        ts::attention_with_mass(native{}, q, kv, b, score, other, mass);
+        CHECK(equal_bits(a, b));
+        CHECK(std::equal(lse.data(), lse.data() + lse.size(), other.data()));
+        for (index_t g = 0; g < 2; ++g)
+            for (index_t t = 0; t < n; ++t) {
+                // Scales of int8 keys come before the sum or after it: one score may be off by the roundings of a product of 24.
+                double size = 0;
+                for (index_t d = 0; d < 24; ++d) size += std::fabs(8.0 * kv.view().keys(g, t, d)); // |q| < 4, twice the scores' error
+                double const allowed = same_bits ? 0 : std::expm1(ts::gamma(28, ts::unit_roundoff<float>) * size) * 3.0 * static_cast<double>(queries);
+                CHECK(std::fabs(double{mass(g, t)} - double{expected(g, t)}) <= allowed);
+            }
+    };
+    ts::kv_cache<ts::key<ts::fp16>, ts::value<float>> half{1300, 2, 24};
+    ts::kv_cache<ts::key<ts::int8_per_token>, ts::value<float>, ts::ring> bytes{70, 2, 24};
+    for (index_t const n : {60, 1220}) {
+        auto const k = random_tensor(n, 2, 24, 1), v = random_tensor(n, 2, 24, 2);
+        ts::append(native{}, half, k, v);
+        ts::append(native{}, bytes, k, v);
+    }
+    for (index_t const queries : {1, 3, 40}) {
+        check(half, queries, ts::window{100}, true);
+        check(bytes, queries, ts::window{100}, false);
+    }
+    // Keys that no query sees may be NaN; those that one sees are NaN in the definition, too.
+    auto k = random_tensor(200, 1, 8, 1);
+    auto const q = random_tensor(2, 1, 8, 2);
+    for (index_t t = 0; t < 100; ++t) k(t, 0, 3) = std::numeric_limits<float>::quiet_NaN();
+    ts::kv_view const kv{k.view(), k.view()};
+    ts::tensor<float, 3> out(2, 1, 8);
+    for (index_t const window : {90, 101}) {
+        ts::matrix<float> lse(1, 2), mass(1, 200), expected(1, 200);
+        std::fill_n(mass.data(), 200, 0.0f);
+        std::fill_n(expected.data(), 200, 0.0f);
+        ts::attention_with_mass(native{}, q, kv, out, ts::window{window}, lse, mass);
+        ts::attention_mass(ts::reference{}, q, kv, lse, ts::window{window}, expected);
+        for (index_t t = 0; t < 200; ++t) CHECK(std::isnan(mass(0, t)) == std::isnan(expected(0, t)));
+        CHECK(std::isnan(mass(0, 150)) == (window == 101));
+        CHECK(mass(0, 50) == 0.0f);
+    }
+    ts::matrix<float> lse(1, 2), narrow(1, 199);
+    CHECK_THROWS_WITH_AS(ts::attention_with_mass(native{}, q, kv, out, ts::window{9}, lse, narrow),
+                         "tessera: attention_with_mass: columns of mass is 199, expected 200 (tokens of the cache)", ts::shape_error);
+    CHECK_THROWS_WITH_AS(ts::attention(native{}, q, kv, out, ts::window{9}, ts::matrix_view<float>{}),
+                         "tessera: attention: rows of log_sum_exp is 0, expected 1 (heads of q)", ts::shape_error);
+}
+
 TEST_CASE("heavy_hitters: by hand") {
-    ts::kv_cache<ts::key<float>, ts::value<ts::int8_per_token>> kv{4, 1, 4};
+    using formats = ts::kv_formats<float>;
+    ts::basic_any_kv_cache<formats> kv{formats::parse("fp32"), 4, 1, 4};
     ts::heavy_hitters keeper{1, 4, 1, 1};
     auto const step = [&](index_t d, std::initializer_list<float> const& p) {
         ts::append(native{}, kv, unit(d), unit(d));
         ts::tensor<float, 3> out(1, 1, 4);
-        ts::matrix<float> lse(1, 1);
-        auto const score = ts::scaled{1.0f} | ts::causal;
-        ts::attention(native{}, query(p), kv, out, score, lse);
-        keeper.observe(native{}, query(p), kv, lse, score);
+        keeper.attend(native{}, query(p), kv, out, ts::scaled{1.0f} | ts::causal);
+    };
+    // A probability p comes back with the roundings of its logarithm l (l u), of the log-sum-exp (those of exponentials and their sum
+    // of 4), of a difference (2 l u) and an exponential (4 u and l u); the sum of 4 steps has 4 more. l is at most log 10.
+    auto const close = [](float score, double expected) {
+        constexpr double u = ts::unit_roundoff<float>;
+        double const l = std::log(10.0);
+        return std::fabs(double{score} - expected) <= std::expm1(l * u + (4 + 2 * l + 4) * u + 2 * l * u + (4 + l) * u + 4 * u) * expected;
     };
     step(0, {1});
     step(1, {.6f, .4f});
     step(2, {.2f, .3f, .5f});
-    float const scores[] = {1.8f, .7f, .5f};
-    for (index_t t = 0; t < 3; ++t) CHECK(keeper.score(0, t) == doctest::Approx(scores[t]).epsilon(1e-5));
+    double const scores[] = {1.0 + double{.6f} + double{.2f}, double{.4f} + double{.3f}, double{.5f}};
+    for (index_t t = 0; t < 3; ++t) CHECK(close(keeper.score(0, t), scores[t]));
     keeper.evict(native{}, kv);
     CHECK(kv.tokens() == 2);
     CHECK(kv.view().keys(0, 0, 0) == 1.0f);
     CHECK(kv.view().keys(0, 1, 2) == 1.0f);
     CHECK(kv.view().values(0, 1, 2) == 1.0f);
     step(3, {.1f, 0, .5f, .4f});
-    float const later[] = {1.9f, 1.0f, .4f};
-    for (index_t t = 0; t < 3; ++t) CHECK(keeper.score(0, t) == doctest::Approx(later[t]).epsilon(1e-5));
+    double const later[] = {scores[0] + double{.1f}, scores[2] + double{.5f}, double{.4f}};
+    for (index_t t = 0; t < 3; ++t) CHECK(close(keeper.score(0, t), later[t]));
     keeper.evict(native{}, kv);
     CHECK(kv.view().keys(0, 0, 0) == 1.0f);
     CHECK(kv.view().keys(0, 1, 3) == 1.0f);
     keeper.evict(native{}, kv); // within the budget: nothing happens
     CHECK(kv.tokens() == 2);
+    // A call that fails counts nothing.
+    ts::append(native{}, kv, unit(1), unit(1));
+    ts::matrix<float> const wrong(2, 1);
+    CHECK_THROWS_AS(keeper.observe(native{}, query({1}), kv, wrong, ts::scaled{1.0f} | ts::causal), ts::shape_error);
+    CHECK(keeper.tokens() == 2);
     CHECK_THROWS_AS((ts::heavy_hitters{1, 4, -1, 1}), ts::shape_error);
+    ts::basic_any_kv_cache<formats> rolling{{0, 0}, 4, 1, 4, ts::kv_layout::ring};
+    CHECK_THROWS_AS(keeper.evict(native{}, rolling), ts::shape_error);
 }
 
 TEST_CASE("heavy_hitters: every head keeps its own, the newest always, the older of equals") {

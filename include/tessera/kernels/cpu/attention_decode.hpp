@@ -422,6 +422,8 @@ private:
             hidden = select(x == floats(minus_infinity), floats(1.0f), hidden);
             if (count < width) x = simd::keep_first<Arch>(x, count, minus_infinity);
             simd::store<Arch>(s + i, x);
+            if constexpr (requires { a_.recorded; })
+                simd::store_partial<Arch>(a_.recorded + (kv_head_ * rows_ + row) * a_.kv.tokens + k0 + i, x, count);
             largest = max(largest, x);
             if constexpr (is_unified) least = min(least, select(x == floats(minus_infinity), least, x));
         }

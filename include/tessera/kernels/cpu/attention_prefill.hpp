@@ -355,13 +355,14 @@ private:
         unified_range const range = unified_range_of(a_.score);
         float const* const end = s_.scores + n * tile::queries;
         floats sum[M];
-        floats out(0.0f);
+        floats out[M];
+        unrolled<M>([&](auto m) noexcept { out[m] = floats(0.0f); });
         unrolled<M>([&](auto m) noexcept { sum[m] = floats(0.0f); });
         for (float* s = s_.scores; s != end; s += tile::queries)
             unrolled<M>([&](auto m) noexcept {
                 floats const x = simd::load<Arch>(s + m * width) - floats(range.maximum);
-                out = select(x < floats(range.high), out, floats(1.0f));
-                out = select(x > floats(range.low), out, select(x == floats(minus_infinity), out, floats(1.0f)));
+                out[m] = select(x < floats(range.high), out[m], floats(1.0f));
+                out[m] = select(x > floats(range.low), out[m], select(x == floats(minus_infinity), out[m], floats(1.0f)));
                 floats const p = simd::softmax_weight(x);
                 simd::store<Arch>(s + m * width, p);
                 sum[m] = sum[m] + p;
@@ -371,7 +372,10 @@ private:
             simd::store<Arch>(sums + m * width, simd::load<Arch>(sums + m * width) + sum[m]);
             simd::store<Arch>(s_.factors + m * width, floats(1.0f));
         });
-        return simd::reduce_max(out) == 0.0f;
+        for (index_t m = 0; m < M; ++m) // lanes beyond the last query hold scores of no one
+            if (index_t const count = info(t, m).count; count > 0 && simd::reduce_max(simd::keep_first<Arch>(out[m], count, 0.0f)) > 0.0f)
+                return false;
+        return true;
     }
 
     /// Divides by the sums, transposes back and writes.

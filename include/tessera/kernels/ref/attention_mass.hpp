@@ -3,7 +3,7 @@
 
 /// @file
 /// How much attention keys receive: mass(g, t) += sum of e^(s_ij - L_i) over the queries i and the query heads that read KV head g,
-/// j being token t, recomputed from the log-sum-exp L. Without sinks every query and head brings 1 in all.
+/// j being token t, recomputed from the log-sum-exp L. Without sinks every query and head brings 1 in all. A NaN stays one.
 ///
 /// `kernel<op::attention_mass, Exec, Arguments>` has `plan` and `run` as `kernel<op::attention, ...>`, for one request.
 
@@ -54,12 +54,13 @@ private:
         double sum = 0;
         for (index_t i = 0; i < a.q.extent(0); ++i)
             for (index_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+                if (a.log_sum_exp(h, i) == minus_infinity) continue; // saw nothing
                 double s = 0;
                 for (index_t d = 0; d < a.kv.key_dim; ++d)
                     s += static_cast<double>(static_cast<float>(a.q(i, h, d))) * double{a.kv.keys(kv_head, a.kv.slot(t), d)};
                 s = a.score(double{a.scale} * s,
                             coord<double>{a.first_query() + i, a.kv.first_position + t, 0.0, 0.0, h, a.batch});
-                if (s > -std::numeric_limits<double>::infinity()) sum += std::exp(s - double{a.log_sum_exp(h, i)});
+                if (s != -std::numeric_limits<double>::infinity()) sum += std::exp(s - double{a.log_sum_exp(h, i)});
             }
         return sum;
     }
