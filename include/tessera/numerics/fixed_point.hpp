@@ -113,7 +113,7 @@ namespace detail {
     return q < 0 ? -chosen : chosen;
 }
 
-/// q * 2^-Fraction for q of Width bits in two's complement, as a format: values are no integers, so products decode them.
+/// q * 2^-Fraction for q of Width bits in two's complement, as a format. Integer products take the integers, and 2^-Fraction with the scales.
 template <int Width, int Fraction>
 struct fixed_point {
     static_assert(Width >= 2 && Width <= 8, "tessera: fixed_point<Width, Fraction>: needs 2 to 8 bits");

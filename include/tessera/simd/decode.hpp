@@ -296,6 +296,13 @@ TESSERA_FORCE_INLINE ints<Arch> integer_quad(code_strip<Arch, Weights> const& st
 /// One zero point per row, from bytes.
 template <class Arch>
 TESSERA_FORCE_INLINE ints<Arch> load_zero_points(std::uint8_t const* p) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) return _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
+        return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p)));
+#endif
     alignas(64) std::int32_t z[lanes<Arch>];
     for (index_t i = 0; i < lanes<Arch>; ++i) z[i] = p[i];
     return ints<Arch>::load_aligned(z);

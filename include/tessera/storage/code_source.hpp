@@ -86,9 +86,19 @@ struct code_source<quantized<Scheme>> {
     static constexpr bool is_integer = format::is_integer;
     /// Bits of an unsigned code.
     static constexpr int bits = format::bits;
-    /// For integer codes: what is subtracted from the unsigned code.
+    /// Codes are integers times a unit: fixed point.
+    static constexpr bool has_unit = requires { typename format::integer_format; format::unit; };
+    static constexpr float unit = [] {
+        if constexpr (has_unit)
+            return format::unit;
+        else
+            return 1.0f;
+    }();
+    /// For integer codes and such: what is subtracted from the unsigned code.
     static constexpr int zero = [] {
-        if constexpr (format::is_integer)
+        if constexpr (has_unit)
+            return -format::integer_format::min_value;
+        else if constexpr (format::is_integer)
             return -format::min_value;
         else
             return 0;
@@ -98,15 +108,17 @@ struct code_source<quantized<Scheme>> {
     /// Unsigned code: signed integers are moved up by `zero`.
     static constexpr std::uint32_t code(storage const& w, index_t n, index_t k) noexcept {
         std::uint32_t const c = w.code(n, k);
-        if constexpr (is_integer)
+        if constexpr (has_unit)
+            return static_cast<std::uint32_t>(format::integer_format::integer(c) + zero);
+        else if constexpr (is_integer)
             return static_cast<std::uint32_t>(format::integer(c) + zero);
         else
             return c;
     }
     /// The value of an unsigned code before scale and offset.
     static constexpr float value(std::uint32_t c) noexcept {
-        if constexpr (is_integer)
-            return static_cast<float>(static_cast<int>(c) - zero);
+        if constexpr (is_integer || has_unit)
+            return static_cast<float>(static_cast<int>(c) - zero) * unit;
         else
             return format::decode(c);
     }

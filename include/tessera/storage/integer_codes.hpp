@@ -6,7 +6,7 @@
 ///
 ///     value(code) = unit * (byte(code) - zero)
 ///
-/// with an unsigned byte. Integer formats are that already (byte = code, unit = 1). Of others with at most 6 bits the byte is
+/// with an unsigned byte. Integer formats are that already (byte = code, unit = 1), and so is fixed point (MXINT8). Of others with at most 6 bits the byte is
 /// looked up: where the values are multiples of one unit, as of e2m1, e2m3 or IQ4_NL, the product is as exact as an integer
 /// format's. Where one byte is too coarse, two are looked up,
 ///
@@ -112,6 +112,11 @@ constexpr integer_table integer_table_of() noexcept {
     integer_table t;
     if constexpr (Source::is_integer) {
         t.kind = integer_codes_kind::codes;
+        t.zero = Source::zero;
+        t.bits = Source::bits;
+    } else if constexpr (requires { requires Source::has_unit; }) {
+        t.kind = integer_codes_kind::codes;
+        t.unit = Source::unit;
         t.zero = Source::zero;
         t.bits = Source::bits;
     } else if constexpr (Source::bits <= most_looked_up_bits) {

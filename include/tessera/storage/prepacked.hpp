@@ -31,7 +31,7 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// To be raised when bytes of panels change: what files keep of older ones is then packed anew.
-inline constexpr int panel_layout_version = 2;
+inline constexpr int panel_layout_version = 3;
 
 /// The planes in which codes are placed, widest first.
 struct code_planes {

@@ -25,5 +25,6 @@ TEST_CASE("values that are integers times a unit enter integer products") {
     report_law<scheme_storage<ts::mx_e2m3>, ts::int8_per_token>("e2m3");
     report_law<scheme_storage<ts::nf4_g64>, ts::int8_per_token, best_arch>("nf4");
     report_law<scheme_storage<ts::mx_e3m2>, ts::int8_per_token, best_arch>("e3m2");
+    report_law<scheme_storage<ts::mx_int8>, ts::int8_per_group<32>, best_arch>("MXINT8");
     report_law<blocked_storage<ts::iq4_nl>, ts::int8_per_group<32>, best_arch>("iq4_nl");
 }

@@ -259,7 +259,7 @@ TEST_CASE("another instruction set") {
         cache.save();
     });
     CHECK(ts::placed_cache_name(ts::cpu<ts::native_arch>{}, {1, 2}) ==
-          "00000000000000020000000000000001-panel" + std::to_string(ts::simd::lanes<ts::native_arch>) + "-v2.placed");
+          "00000000000000020000000000000001-panel" + std::to_string(ts::simd::lanes<ts::native_arch>) + "-v3.placed");
 }
 
 TEST_CASE("what changed is packed anew, the rest is found") {
@@ -402,7 +402,7 @@ TEST_CASE("damage: every byte of header and table, every length, bytes of panels
         refuses(good.substr(0, 20), "is truncated: 20 bytes, expected at least 64");
         refuses(with(8, 0x04030201, 4), "was written in another byte order");
         refuses(with(12, 2, 4), "has file format 2, expected 1");
-        refuses(with(16, 7, 8), "has panel layout 7, expected 2");
+        refuses(with(16, 7, 8), "has panel layout 7, expected 3");
         refuses(good.substr(0, 4500), "has 4500 bytes, its header says " + std::to_string(good.size()));
         refuses(with(24, ~0ull, 8), "has no room for the 18446744073709551615 entries of its header");
         refuses(with(130, 1, 1), "is damaged: the hash of its table differs");
@@ -454,8 +454,8 @@ TEST_CASE("where the file cannot be written nothing is left behind") {
 }
 
 // Whoever changes a panel's bytes sees this fail, raises panel_layout_version and puts the new hashes here.
-TEST_CASE("the layout of version 2") {
-    REQUIRE(ts::panel_layout_version == 2);
+TEST_CASE("the layout of version 3") {
+    REQUIRE(ts::panel_layout_version == 3);
     auto const hash_of = [](auto const& storage, auto packed) {
         std::vector<std::byte> bytes(static_cast<std::size_t>(packed.bytes()), std::byte{0x5a}); // all of them are written
         for (index_t p = 0; p < packed.panels(); ++p) ts::pack_panel(storage, packed, p, bytes.data() + p * packed.panel_bytes());
@@ -483,6 +483,8 @@ TEST_CASE("the layout of version 2") {
     auto const two_levels = filled(ts::quantized_tensor<ts::nv_e2m1>{19, 70});
     CHECK(all(int6.view()) == "3d60a6fb6c1de8124d0b4ff91238f234 dab13a9517b23fb2ce57cc578b243c67");
     CHECK(all(two_levels.view()) == "10f66a77b335bd301bb8c4e410b7be5f 42d04ce921ce9a17fee37c874140c525");
+    auto const fixed = filled(ts::quantized_tensor<ts::mx_int8>{19, 70});
+    CHECK(all(fixed.view()) == "0eb34edd4bb86abb9780741427550462 e4b3c302f45ad450e02575cdb94999be");
     CHECK(all(int8.view()) == "f911d23ec87b2b6ac60a8a06e3515ad6 1d7fcadf09e56e4ab1710062872462e0");
     std::vector<std::byte> stored(19 * sizeof(ts::q4_k::block));
     for (std::size_t i = 0; i < stored.size(); ++i) stored[i] = static_cast<std::byte>(37 * i + 11);
