@@ -15,8 +15,11 @@
 /// The pool owns the memory, [kv_head][page][token of the page][row] in the formats of kv_cache.hpp, and counts how many
 /// sequences hold each page. A sequence is its list of pages; it gives them back when it ends, and its pool must live
 /// longer. Neither locks: sequences of one pool are changed by one thread at a time. A pool that has no page left is a
-/// shape_error, and the sequence stays as it was.
+/// shape_error, and the sequence stays as it was. Formats that are chosen at run time:
+///
+///     ts::any_kv_page_pool pool{ts::standard_kv_formats::parse("int8,int4_g32"), pages, 16, kv_heads, head_dim};
 
+#include "any_kv_cache.hpp"
 #include "kv_cache.hpp"
 
 #include <algorithm>
@@ -25,29 +28,16 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-template <class Key, class Value>
-class kv_page_pool;
-
-/// Owner of pages of one layer; see the file comment.
-template <class KeyFormat, class ValueFormat>
-class kv_page_pool<key<KeyFormat>, value<ValueFormat>> {
-    using cache = kv_cache<key<KeyFormat>, value<ValueFormat>>;
-
+/// Owner of pages of one layer in the memory of a contiguous cache: what all pools are.
+template <class Cache>
+class kv_pages {
 public:
-    using key_element = typename cache::key_element;
-    using value_element = typename cache::value_element;
-    using view_type = typename cache::view_type;
+    using key_element = typename Cache::key_element;
+    using value_element = typename Cache::value_element;
+    using view_type = typename Cache::view_type;
 
-    kv_page_pool(index_t pages, index_t page_size, index_t kv_heads, index_t head_dim)
-        : kv_page_pool{pages, page_size, kv_heads, head_dim, head_dim} {}
-    kv_page_pool(index_t pages, index_t page_size, index_t kv_heads, index_t key_dim, index_t value_dim)
-        : page_size_{checked(page_size)}, cache_{slots(pages, page_size), kv_heads, key_dim, value_dim} {
-        references_.resize(static_cast<std::size_t>(pages));
-        free_.reserve(static_cast<std::size_t>(pages)); // so that giving a page back needs no memory
-        for (index_t p = pages; p-- > 0;) free_.push_back(static_cast<std::int32_t>(p));
-    }
-    kv_page_pool(kv_page_pool const&) = delete;
-    kv_page_pool& operator=(kv_page_pool const&) = delete;
+    kv_pages(kv_pages const&) = delete;
+    kv_pages& operator=(kv_pages const&) = delete;
 
     index_t pages() const noexcept { return static_cast<index_t>(references_.size()); }
     index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
@@ -87,15 +77,21 @@ public:
         copy_rows(cache_.value_rows(), from, to);
     }
 
-private:
-    static index_t checked(index_t page_size) {
-        check::within("kv_page_pool", "page_size", page_size, 1, index_t{1} << 30);
-        return page_size;
+protected:
+    /// @param cache of `slots(pages, page_size)` tokens
+    kv_pages(index_t pages, index_t page_size, Cache&& cache) : page_size_{page_size}, cache_{std::move(cache)} {
+        references_.resize(static_cast<std::size_t>(pages));
+        free_.reserve(static_cast<std::size_t>(pages)); // so that giving a page back needs no memory
+        for (index_t p = pages; p-- > 0;) free_.push_back(static_cast<std::int32_t>(p));
     }
+    ~kv_pages() = default;
     static index_t slots(index_t pages, index_t page_size) {
         check::within("kv_page_pool", "pages", pages, 0, index_t{1} << 30);
+        check::within("kv_page_pool", "page_size", page_size, 1, index_t{1} << 30);
         return pages * page_size;
     }
+
+private:
     template <class T>
     void copy_rows(kv_rows<T> const& rows, std::int32_t from, std::int32_t to) const noexcept {
         for (index_t h = 0; h < kv_heads(); ++h) {
@@ -106,10 +102,41 @@ private:
     }
 
     index_t page_size_;
-    cache cache_;
+    Cache cache_;
     std::vector<std::int32_t> references_;
     std::vector<std::int32_t> free_;
 };
+
+template <class Key, class Value>
+class kv_page_pool;
+
+/// Pages of formats that the type names.
+template <class KeyFormat, class ValueFormat>
+class kv_page_pool<key<KeyFormat>, value<ValueFormat>> : public kv_pages<kv_cache<key<KeyFormat>, value<ValueFormat>>> {
+    using cache = kv_cache<key<KeyFormat>, value<ValueFormat>>;
+    using base = kv_pages<cache>;
+
+public:
+    kv_page_pool(index_t pages, index_t page_size, index_t kv_heads, index_t head_dim)
+        : kv_page_pool{pages, page_size, kv_heads, head_dim, head_dim} {}
+    kv_page_pool(index_t pages, index_t page_size, index_t kv_heads, index_t key_dim, index_t value_dim)
+        : base{pages, page_size, cache{base::slots(pages, page_size), kv_heads, key_dim, value_dim}} {}
+};
+
+/// Pages of formats chosen at run time.
+template <class Formats>
+class basic_any_kv_page_pool : public kv_pages<basic_any_kv_cache<Formats>> {
+    using cache = basic_any_kv_cache<Formats>;
+    using base = kv_pages<cache>;
+
+public:
+    basic_any_kv_page_pool(kv_choice formats, index_t pages, index_t page_size, index_t kv_heads, index_t head_dim)
+        : basic_any_kv_page_pool{formats, pages, page_size, kv_heads, head_dim, head_dim} {}
+    basic_any_kv_page_pool(kv_choice formats, index_t pages, index_t page_size, index_t kv_heads, index_t key_dim, index_t value_dim)
+        : base{pages, page_size, cache{formats, base::slots(pages, page_size), kv_heads, key_dim, value_dim}} {}
+};
+
+using any_kv_page_pool = basic_any_kv_page_pool<standard_kv_formats>;
 
 /// The tokens of one sequence; see the file comment.
 template <class Pool>

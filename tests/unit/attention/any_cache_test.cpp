@@ -47,10 +47,27 @@ void check_pair(std::string const& names, ts::kv_layout layout, auto typed_layou
         CHECK(equal_bits(a, b));
     }
     if (layout == ts::kv_layout::ring) return;
+    // In pages, one of them written after a fork.
+    ts::basic_any_kv_page_pool<few> pool{few::parse(names), 20, 16, kv_heads, dim, value_dim};
+    ts::paged_sequence pages{pool};
+    typed.clear();
+    auto const k = random_tensor(70, kv_heads, dim, 5), v = random_tensor(70, kv_heads, value_dim, 6);
+    ts::append(native{}, typed, k, v);
+    ts::append(native{}, pages, k, v);
+    auto const other = pages.fork();
+    ts::append(native{}, typed, k, v);
+    ts::append(native{}, pages, k, v);
+    for (index_t const queries : {1, 40}) {
+        auto const q = random_tensor(queries, heads, dim, 99);
+        ts::tensor<float, 3> a(queries, heads, value_dim), b(queries, heads, value_dim);
+        ts::attention(native{}, q, typed, a, ts::scaled{0.3f} | ts::causal);
+        ts::attention(native{}, q, pages, b, ts::scaled{0.3f} | ts::causal);
+        CHECK(equal_bits(a, b));
+    }
     ts::rope_table const table{200, dim};
     ts::rerotate(native{}, ts::rope_halves{}, table, -7, typed, 20, 60);
-    ts::rerotate(native{}, ts::rope_halves{}, table, -7, any, 20, 60);
-    for (index_t t = 0; t < 100; ++t) CHECK(typed.view().keys(1, t, 5) == any.view().keys(1, t, 5));
+    ts::rerotate(native{}, ts::rope_halves{}, table, -7, pages, 20, 60);
+    for (index_t t = 0; t < 100; ++t) CHECK(typed.view().keys(1, t, 5) == pages.view().keys(1, pages.slot(t), 5));
 }
 
 } // namespace
