@@ -93,6 +93,34 @@ template <class Key, class Value>
 struct kv_view;
 template <class Key, class Value, class Layout>
 class kv_cache;
+template <class Key, class Value>
+class kv_page_pool;
+template <class Pool>
+class paged_sequence;
+template <class... Format>
+struct kv_formats;
+struct kv_choice;
+template <class Formats>
+class basic_any_kv_cache;
+template <class Formats>
+class basic_any_kv_page_pool;
+template <class Format>
+struct kv_pvq;
+
+// memory of a device (tessera.cuh)
+template <class T>
+class device_buffer;
+template <class T, std::size_t Rank>
+class device_tensor;
+template <class T>
+using device_matrix = device_tensor<T, 2>;
+template <class T>
+using device_vector = device_tensor<T, 1>;
+class device_workspace;
+class device_arena;
+template <class Key, class Value, class Layout>
+class device_kv_cache;
+class device_rope_table;
 
 // operators
 template <class Storage, preparation Preparation>
@@ -114,6 +142,12 @@ template <class Weight, class Gate>
 class top_k_router;
 class expert_plan;
 struct routing_report;
+class heavy_hitters;
+struct gear_options;
+template <int Bits, class T>
+class gear_kv_cache;
+template <class Cache>
+class hadamard_kv_cache;
 class rope_table;
 class sampler;
 struct sampling_options;
