@@ -18,6 +18,23 @@
 
 namespace tessera::inline TESSERA_ABI::simd {
 
+/// lanes<Arch> bytes, four and four 16 bytes apart, widened.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> widen_rows(std::byte const* p) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16) {
+        std::int32_t word[4];
+        for (int i = 0; i < 4; ++i) std::memcpy(word + i, p + 16 * i, 4);
+        return _mm512_maskz_cvtepu8_epi32(detail::every_lane, _mm_setr_epi32(word[0], word[1], word[2], word[3]));
+    }
+#endif
+    alignas(16) std::uint8_t byte[maximum(lanes<Arch>, 4)];
+    for (index_t i = 0; i < lanes<Arch>; i += 4) std::memcpy(byte + i, p + 4 * i, static_cast<std::size_t>(minimum(lanes<Arch>, 4)));
+    alignas(64) std::int32_t lane[lanes<Arch>];
+    for (index_t i = 0; i < lanes<Arch>; ++i) lane[i] = byte[i];
+    return ints<Arch>::load_aligned(lane);
+}
+
 #if defined(__AVX512VBMI__)
 /// Whether an architecture looks bytes up so.
 template <class Arch>
@@ -86,6 +103,50 @@ TESSERA_FORCE_INLINE void point_tables(std::byte const* quads, std::int32_t cons
         _mm512_storeu_si512(out + 64 * b, detail::byte_plane<0>(v));
         if constexpr (Planes > 1) _mm512_storeu_si512(out + 256 + 64 * b, detail::byte_plane<1>(v));
         if constexpr (Planes > 2) _mm512_storeu_si512(out + 512 + 64 * b, detail::byte_plane<2>(v));
+    }
+}
+
+/// The same of float32 numbers: out[plane][c] = byte `plane` of the float sum over d of points[d][c] x[d].
+template <class Arch, int Dims>
+TESSERA_FORCE_INLINE void float_tables(float const* points, float const (&x)[Dims], std::byte* out) noexcept {
+    for (index_t b = 0; b < 4; ++b) {
+        __m512i v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            floats<Arch> total = load<Arch>(points + (4 * b + i) * 16) * floats<Arch>(x[0]);
+#pragma GCC unroll 8
+            for (int d = 1; d < Dims; ++d) total = fma(load<Arch>(points + 256 * d + (4 * b + i) * 16), floats<Arch>(x[d]), total);
+            v[i] = _mm512_castps_si512(total);
+        }
+        _mm512_storeu_si512(out + 64 * b, detail::byte_plane<0>(v));
+        _mm512_storeu_si512(out + 256 + 64 * b, detail::byte_plane<1>(v));
+        _mm512_storeu_si512(out + 512 + 64 * b, detail::byte_plane<2>(v));
+        _mm512_storeu_si512(out + 768 + 64 * b, detail::byte_plane<3>(v));
+    }
+}
+/// Adds the floats of 64 codes to sums in an order that `in_rows` undoes: bytes are paired by shifts, which leave the port of the
+/// permutations alone, then pairs by interleaving.
+template <class Arch>
+TESSERA_FORCE_INLINE void add_looked_up(byte_codes const& codes, std::byte const* tables, floats<Arch> (&sum)[4]) noexcept {
+    constexpr std::uint32_t even_bytes = 0x00ff00ff;
+    __m512i const a = codes.look_up(tables), b = codes.look_up(tables + 256);
+    __m512i const even = detail::choose_bits(even_bytes, a, _mm512_slli_epi16(b, 8));
+    __m512i const odd = detail::choose_bits(even_bytes, _mm512_srli_epi16(a, 8), b);
+    __m512i const c = codes.look_up(tables + 512), d = codes.look_up(tables + 768);
+    __m512i const even_2 = detail::choose_bits(even_bytes, c, _mm512_slli_epi16(d, 8));
+    __m512i const odd_2 = detail::choose_bits(even_bytes, _mm512_srli_epi16(c, 8), d);
+    sum[0] = sum[0] + floats<Arch>(_mm512_castsi512_ps(_mm512_unpacklo_epi16(even, even_2)));
+    sum[1] = sum[1] + floats<Arch>(_mm512_castsi512_ps(_mm512_unpacklo_epi16(odd, odd_2)));
+    sum[2] = sum[2] + floats<Arch>(_mm512_castsi512_ps(_mm512_unpackhi_epi16(even, even_2)));
+    sum[3] = sum[3] + floats<Arch>(_mm512_castsi512_ps(_mm512_unpackhi_epi16(odd, odd_2)));
+}
+/// Such sums so that sum[i][4 l + t] is that of byte 16 l + 4 i + t.
+template <class Arch>
+TESSERA_FORCE_INLINE void in_rows(floats<Arch> (&sum)[4]) noexcept {
+    for (int h = 0; h < 4; h += 2) {
+        __m512 const even = sum[h], odd = sum[h + 1];
+        sum[h] = _mm512_unpacklo_ps(even, odd);
+        sum[h + 1] = _mm512_unpackhi_ps(even, odd);
     }
 }
 

@@ -74,6 +74,10 @@ concept lookup_storage = tile_storage<Storage> && requires(Storage const& w, std
 template <class Storage>
 concept byte_grid_storage = lookup_storage<Storage> && Storage::code_bits == 8 && Storage::dims >= 2 && Storage::tables == table_kind::tensor;
 
+/// Those of so many dimensions that tables of dot products stay in the cache: float32 products take them by bytes, too.
+template <class Storage>
+concept wide_grid_storage = byte_grid_storage<Storage> && Storage::dims >= 4;
+
 /// The definition of every look-up storage.
 template <class Storage>
 void decode_lookups(Storage const& w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) noexcept {

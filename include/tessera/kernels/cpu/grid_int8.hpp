@@ -14,42 +14,13 @@
 /// * at least 16 rows and matrix tiles: 64 rows of a segment become bytes, which the tiles take 16 by 64 at a time;
 /// * else the same bytes by dot products.
 
-#include "../../simd/byte_lookup.hpp"
-#include "../../storage/grid_panels.hpp"
-#include "vector.hpp"
+#include "grid_float.hpp"
 
 #include <string>
 
 namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
-
-/// Placed codes as float32, for the transposed product: the definition.
-template <class Arch, class Storage>
-struct panel_decoder<Arch, prepacked<grid_panels, Storage>> {
-    using weights = prepacked<grid_panels, Storage>;
-    static constexpr bool is_placed = true;
-    static constexpr index_t R = simd::lanes<Arch>;
-
-    static weights shape(weights const& w, std::byte const* data) noexcept { return weights{data, w}; }
-    static index_t scratch_bytes(weights const&) noexcept { return 0; }
-    panel_decoder(weights const& w, std::byte*) noexcept : w_{w} {}
-    void start(index_t p) noexcept { row_ = p * R; }
-    void decode(index_t k0, index_t k1, float* out) const noexcept {
-        for (index_t r = 0; r < R; ++r)
-            for (index_t k = k0; k < k1; ++k) {
-                std::uint16_t code;
-                w_.load_codes(row_ + r, k / weights::dims, 1, &code);
-                out[(k - k0) * R + r] = w_.table_value(0, 0, code, static_cast<int>(k % weights::dims)) *
-                                        static_cast<float>(w_.scale(row_ + r, k / w_.group()));
-            }
-    }
-    static std::string name(weights const&) { return "8-bit codes of " + std::to_string(weights::dims) + "-vectors, grid_panels"; }
-
-private:
-    weights w_;
-    index_t row_ = 0;
-};
 
 /// Canonical codes: their panels.
 template <class Arch, class Storage>

@@ -184,7 +184,7 @@ private:
 
 /// Canonical look-ups are packed when their turn comes.
 template <class Arch, lookup_storage Storage>
-    requires(!requires { typename Storage::layout; })
+    requires(!requires { typename Storage::layout; } && !wide_grid_storage<Storage>)
 struct panel_decoder<Arch, Storage> : packing_decoder<Arch, Storage, prepacked<lookup<simd::lanes<Arch>>, Storage>> {
     using packing_decoder<Arch, Storage, prepacked<lookup<simd::lanes<Arch>>, Storage>>::packing_decoder;
 };

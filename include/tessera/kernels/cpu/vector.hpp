@@ -53,6 +53,11 @@ class packing_decoder {
 public:
     using weights = Weights;
     static constexpr bool is_placed = false;
+    /// Rows that are packed together: a panel's, or several panels'.
+    static constexpr index_t packed_rows = [] {
+        if constexpr (requires { Weights::panel_rows; }) return Weights::panel_rows;
+        return index_t{simd::lanes<Arch>};
+    }();
 
     static weights shape(Storage const& w, std::byte const* data) noexcept { return weights{data, w}; }
     static index_t scratch_bytes(Storage const& w) noexcept {
@@ -60,11 +65,13 @@ public:
         return round_up(packed.shared_bytes(), 64) + round_up(packed.panel_bytes(), 64);
     }
     packing_decoder(Storage const& w, std::byte* scratch) noexcept
-        : w_{w}, packed_{shape(w, scratch)}, panel_{scratch + packed_.shared_bytes()}, inner_{packed_, nullptr} {
+        : w_{w}, packed_{shape(w, scratch)}, panel_{scratch + round_up(packed_.shared_bytes(), 64)}, inner_{packed_, nullptr} {
         pack_shared(w_, packed_, scratch);
     }
     void start(index_t p) noexcept {
-        pack_panel(w_, packed_, p, panel_);
+        index_t const from = p * simd::lanes<Arch> / packed_rows;
+        if (from != there_) pack_panel(w_, packed_, from, panel_);
+        there_ = from;
         inner_.start_at(panel_, p);
     }
     void decode(index_t k0, index_t k1, float* out) const noexcept { inner_.decode(k0, k1, out); }
@@ -94,13 +101,13 @@ private:
     Storage w_;
     weights packed_;
     std::byte* panel_;
+    index_t there_ = -1; // what is packed
     panel_decoder<Arch, weights> inner_;
 };
 
-} // namespace detail
-
+/// The product by columns that a decoder writes.
 template <class Arch, class Parallel, tile_storage Storage, class Preparation>
-struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
+struct tile_product {
     using exec_type = cpu<Arch, Parallel>;
     using operand = linear<Storage, Preparation>;
     using decoder = detail::panel_decoder<Arch, Storage>;
@@ -213,6 +220,11 @@ private:
         }
     }
 };
+
+} // namespace detail
+
+template <class Arch, class Parallel, tile_storage Storage, class Preparation>
+struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> : detail::tile_product<Arch, Parallel, Storage, Preparation> {};
 
 /// Tiles of the transposed product, and of whoever asks.
 template <class Arch, class Parallel, tile_storage Storage>
