@@ -97,8 +97,10 @@ enum class visibility { none, partial, full };
 
 /// Positions [first, last) of keys.
 struct key_span {
-    index_t first = std::numeric_limits<index_t>::min();
-    index_t last = std::numeric_limits<index_t>::max();
+    static constexpr index_t far = std::numeric_limits<index_t>::max();
+
+    index_t first = -far - 1;
+    index_t last = far;
 };
 
 /// Visible where both are.

@@ -11,10 +11,6 @@ namespace {
 
 using namespace attention_tests;
 
-struct shape {
-    index_t queries, keys, heads, kv_heads, key_dim, value_dim;
-};
-
 template <class Format, class Archs = tessera_test::archs_by_width, class Score>
 void check_shape(tally& ratios, shape const& s, Score const& score, index_t functor_roundings = 0) {
     using cache = ts::kv_cache<ts::key<Format>, ts::value<Format>>;
@@ -44,34 +40,25 @@ void check_shape(tally& ratios, shape const& s, Score const& score, index_t func
 
 TEST_CASE("attention: tokens around registers, tiles and parts") {
     tally ratios;
-    for (index_t const queries : {0, 1, 2, 4, 5, 15, 16, 17, 33, 49})
-        for (index_t const keys : {0, 1, 7, 64, 65, 129}) check_shape<float>(ratios, {queries, keys, 4, 2, 16, 16}, ts::causal);
-    for (index_t const queries : {1, 3, 97})
-        for (index_t const keys : {127, 128, 1023, 1025, 2050}) check_shape<float>(ratios, {queries, keys, 2, 1, 8, 8}, ts::causal);
+    for_each_token_shape([&](shape const& s) { check_shape<float>(ratios, s, ts::causal); });
     CHECK(ratios.is_tight());
 }
 
 TEST_CASE("attention: head dimensions and group sizes") {
     tally ratios;
-    for (index_t const dim : {0, 1, 3, 7, 8, 9, 15, 17, 40, 59, 64, 72, 111, 128})
-        for (index_t const queries : {1, 21}) check_shape<float>(ratios, {queries, 37, 3, 3, dim, ts::maximum(dim, 1)}, ts::full);
-    for (index_t const group : {1, 2, 3, 4, 5, 7, 8, 13})
-        for (index_t const queries : {1, 2, 19}) check_shape<float>(ratios, {queries, 70, 2 * group, 2, 24, 40}, ts::causal);
-    check_shape<float>(ratios, {1, 30, 2, 2, 64, 13}, ts::causal);
-    check_shape<float>(ratios, {35, 30, 2, 2, 13, 64}, ts::causal);
-    check_shape<float>(ratios, {20, 20, 2, 2, 576, 512}, ts::causal);
+    for_each_dimension([&](shape const& s) { check_shape<float>(ratios, s, ts::full); });
+    for_each_group([&](shape const& s) { check_shape<float>(ratios, s, ts::causal); });
     CHECK(ratios.is_tight());
 }
 
 TEST_CASE("attention: formats of the cache") {
     tally ratios;
-    for (index_t const queries : {1, 3, 40})
-        for (index_t const dim : {5, 64, 77}) {
-            check_shape<ts::fp32>(ratios, {queries, 150, 4, 2, dim, dim}, ts::causal);
-            check_shape<ts::fp16, tessera_test::best_arch>(ratios, {queries, 150, 4, 2, dim, dim}, ts::causal);
-            check_shape<ts::bf16, tessera_test::best_arch>(ratios, {queries, 150, 4, 2, dim, dim}, ts::causal);
-            check_shape<ts::int8_per_token>(ratios, {queries, 150, 4, 2, dim, dim}, ts::causal);
-        }
+    for_each_format_shape([&](shape const& s) {
+        check_shape<ts::fp32>(ratios, s, ts::causal);
+        check_shape<ts::fp16, tessera_test::best_arch>(ratios, s, ts::causal);
+        check_shape<ts::bf16, tessera_test::best_arch>(ratios, s, ts::causal);
+        check_shape<ts::int8_per_token>(ratios, s, ts::causal);
+    });
     CHECK(ratios.is_tight());
 }
 
