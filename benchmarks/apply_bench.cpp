@@ -6,6 +6,7 @@
 // itself with `reference` before it is timed.
 //
 //     vs_ggml_<layout>  the same blocks in ggml, in each of its layouts
+//     vs_ik_llama_<type> the same in ik_llama.cpp's interleaved rows
 //     vs_onnxruntime    the same 4-bit codes and scales (float32 there) with int8 activations
 //     vs_onednn         float32 weights; or u8 x s8 without the rounding of x and without scales, a favour to it
 //     vs_openblas       float32 weights
@@ -136,6 +137,7 @@ void run_case(benchmark::State& state, case_parameters const& c, Preparation pre
     try {
         bench::product const same{c.m, c.n, c.k, c.threads, copies.size(), x.data(), y.data()};
         bench::add_ggml(peers, c.ggml_type, same, dense.data());
+        bench::add_ik_llama(peers, bench::ik_llama_type(c.ggml_type), same, dense.data());
         weights.add_peers(peers, same, preparation);
     } catch (std::exception const& e) {
         return state.SkipWithError(e.what());
@@ -181,6 +183,12 @@ int const registered = [] {
     using g32 = ts::int8_per_group<32>;
     add<block_weights<ts::q4_0>>("q4_0", "int8_per_group_32", bench::ggml_q4_0, g32{}, {1, 4, 8, 16, 512});
     add<block_weights<ts::q4_1>>("q4_1", "int8_per_group_32", bench::ggml_q4_1, g32{}, {1, 4, 8, 16, 512});
+    // One scale a row of x: what blocks of 32 need not to multiply by a scale of x for every block.
+    using token = ts::int8_per_token;
+    add<block_weights<ts::q4_0>>("q4_0", "int8_per_token", bench::ggml_q4_0, token{}, {8, 16, 512});
+    add<block_weights<ts::q4_1>>("q4_1", "int8_per_token", bench::ggml_q4_1, token{}, {512});
+    add<block_weights<ts::q8_0>>("q8_0", "int8_per_token", bench::ggml_q8_0, token{}, {512});
+    add<block_weights<ts::q4_k>>("q4_k", "int8_per_token", bench::ggml_q4_k, token{}, {512});
     add<quantized_weights<ts::int4_g32>>("int4_g32", "int8_per_token", -1, ts::int8_per_token{}, {1, 4, 8, 16, 512});
     add<quantized_weights<ts::int4_g128>>("int4_g128", "int8_per_token", -1, ts::int8_per_token{}, {1, 4, 8, 16, 512});
     add<quantized_weights<ts::uint4_g128>>("uint4_g128", "int8_per_token", -1, ts::int8_per_token{}, {1});

@@ -31,6 +31,9 @@
 #if defined(BENCH_HAS_ONNXRUNTIME)
 #include "onnxruntime.hpp"
 #endif
+#if defined(BENCH_IK_LLAMA_MODULE)
+#include "ik_llama.hpp"
+#endif
 
 namespace bench {
 
@@ -52,6 +55,16 @@ inline constexpr int ggml_q4_0 = GGML_TYPE_Q4_0, ggml_q4_1 = GGML_TYPE_Q4_1, ggm
 inline constexpr int ggml_q4_0 = -1, ggml_q4_1 = -1, ggml_q5_0 = -1, ggml_q8_0 = -1, ggml_q4_k = -1, ggml_q6_k = -1,
                      ggml_f16 = -1;
 #endif
+
+/// The rows that ik_llama.cpp interleaves for a format of ggml.
+inline char const* ik_llama_type(int ggml_type) {
+    if (ggml_type < 0) return nullptr;
+    if (ggml_type == ggml_q4_0) return "q4_0_r8";
+    if (ggml_type == ggml_q8_0) return "q8_0_r8";
+    if (ggml_type == ggml_q4_k) return "q4_k_r4";
+    if (ggml_type == ggml_q6_k) return "q6_k_r4";
+    return nullptr;
+}
 
 namespace detail {
 
@@ -101,6 +114,17 @@ inline void add_ggml([[maybe_unused]] std::vector<peer>& peers, [[maybe_unused]]
             made->set_threads(of.threads);
             return made;
         });
+#endif
+}
+
+/// ik_llama.cpp in the layout that its run-time repacking would choose, by the name of that type. Null: it has none.
+inline void add_ik_llama([[maybe_unused]] std::vector<peer>& peers, [[maybe_unused]] char const* type,
+                         [[maybe_unused]] product const& of, [[maybe_unused]] float const* weights) {
+#if defined(BENCH_IK_LLAMA_MODULE)
+    if (type == nullptr) return;
+    detail::add_peer(peers, "ik_llama_" + std::string(type), of, 0.2, {of.y, of.m}, [&] {
+        return std::make_shared<ik_llama_product>(type, of.n, of.k, of.m, of.copies, weights, of.x, of.threads);
+    });
 #endif
 }
 
