@@ -94,28 +94,21 @@ namespace detail {
 /// The view type that stands for an argument of `linear{...}`.
 template <class T>
 struct as_storage;
+/// An owner stands for its view, where that is storage.
+template <class T>
+    requires(is_owner<T> && requires { typename as_storage<typename T::view_type>::type; })
+struct as_storage<T> : as_storage<typename T::view_type> {};
 template <class T, class E, class L>
+    requires(E::rank() == 2)
 struct as_storage<view<T, E, L, default_accessor<T>>> {
     using type = matrix_view<std::remove_cv_t<T> const>;
-};
-template <class T>
-struct as_storage<tensor<T, 2>> {
-    using type = matrix_view<T const>;
 };
 template <class Scheme>
 struct as_storage<quantized<Scheme>> {
     using type = quantized<Scheme>;
 };
-template <class Scheme>
-struct as_storage<quantized_tensor<Scheme>> {
-    using type = quantized<Scheme>;
-};
 template <class Format>
 struct as_storage<blocked<Format>> {
-    using type = blocked<Format>;
-};
-template <class Format>
-struct as_storage<blocked_tensor<Format>> {
     using type = blocked<Format>;
 };
 template <class Layout, class Storage>

@@ -13,9 +13,5 @@ template <class Format, class Gain>
 struct as_storage<pvq_matrix<Format, Gain>> {
     using type = pvq_matrix<Format, Gain>;
 };
-template <class Format, class Gain>
-struct as_storage<pvq_tensor<Format, Gain>> {
-    using type = pvq_matrix<Format, Gain>;
-};
 
 } // namespace tessera::inline TESSERA_ABI::detail

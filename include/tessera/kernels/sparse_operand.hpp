@@ -17,16 +17,8 @@ template <class T, class G>
 struct as_storage<csr<T, G>> {
     using type = csr<T, G>;
 };
-template <class T, class G>
-struct as_storage<csr_tensor<T, G>> {
-    using type = csr<T, G>;
-};
 template <index_t N, index_t M, class T, class G>
 struct as_storage<n_of_m<N, M, T, G>> {
-    using type = n_of_m<N, M, T, G>;
-};
-template <index_t N, index_t M, class T, class G>
-struct as_storage<n_of_m_tensor<N, M, T, G>> {
     using type = n_of_m<N, M, T, G>;
 };
 

@@ -14,18 +14,10 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// Owner of storage that is read by tiles.
-template <class T>
-concept tile_storage_owner = is_owner<T> && requires { requires tile_storage<typename T::view_type>; };
-
 template <class T>
     requires(tile_storage<T> && !requires { typename T::layout; })
 struct as_storage<T> {
     using type = T;
-};
-template <tile_storage_owner T>
-struct as_storage<T> {
-    using type = typename T::view_type;
 };
 
 template <class Storage, class Preparation>

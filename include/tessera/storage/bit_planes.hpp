@@ -219,10 +219,6 @@ template <int Bits>
 struct as_storage<bit_planes<Bits>> {
     using type = bit_planes<Bits>;
 };
-template <int Bits>
-struct as_storage<bit_plane_tensor<Bits>> {
-    using type = bit_planes<Bits>;
-};
 
 } // namespace detail
 

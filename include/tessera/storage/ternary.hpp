@@ -199,10 +199,6 @@ template <class Scheme>
 struct as_storage<base3<Scheme>> {
     using type = base3<Scheme>;
 };
-template <class Scheme>
-struct as_storage<base3_tensor<Scheme>> {
-    using type = base3<Scheme>;
-};
 
 } // namespace detail
 
