@@ -70,7 +70,7 @@ quick)
     again="$again|attention/(hidden|heavy_hitters|batch)|moe/(grouped|erased)|nn/activation_backward|vector/(higgs|any_precision)"
     again="$again|quant/(pvq|range|scheme_law|scales)|sparse/n_of_m_law|examples/(compress|rate_distortion))"
     phase tests build tests -DTESSERA_TEST_ARCHS=best "-DTESSERA_TEST_LEFT_OUT=$again" \
-        '-DTESSERA_EXAMPLES_LEFT_OUT=compress|rate_distortion'
+        '-DTESSERA_EXAMPLES_LEFT_OUT=compress|rate_distortion|kv_formats'
     ;;
 ci)
     phase tests build tests -DTESSERA_TEST_CONSUMERS=ON -DTESSERA_TEST_ARCHS=classes -DTESSERA_TEST_LEFT_OUT=none \

@@ -44,7 +44,7 @@ private:
 /// What llama.hpp is made of here: any operators, and one kind of cache, as examples/generate has by default.
 struct judge::parts {
     using projection_type = any_projection;
-    using kv_type = generate::basic_kv_memory<generate::detail::cache_of<ts::fp16, ts::contiguous>>;
+    using kv_type = generate::basic_kv_memory<ts::kv_formats<ts::fp16>>;
     maker const* make;
     any_projection operator()(backend const&, tensors stack, generate::activations, ts::memory_arena& arena,
                               std::vector<std::optional<generate::matrix_adapter>>&&) const {
@@ -157,7 +157,7 @@ result judge::run(maker const& make, form x, report const& done) {
     generate::llama_options options;
     options.context = static_cast<index_t>(text_.size());
     options.chunk = 128;
-    options.kv = generate::kv_format::fp16;
+    options.kv.formats = "fp16";
     index_t head_bytes = 0;
     maker const counted = [&](tensors stack, ts::memory_arena& arena) {
         any_projection made = make(stack, arena);

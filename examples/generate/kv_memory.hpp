@@ -2,110 +2,144 @@
 #pragma once
 
 /// @file
-/// The keys and values of all layers, in a format that is chosen at run time.
+/// The keys and values of all layers, in formats that are chosen at run time, and what is forgotten when they are too many.
+///
+/// Keys keep the rotations of their places in the text, which go on counting where tokens have been forgotten. After a chunk
+/// of tokens a layer with more than it may keep forgets
+///
+///     window        all but the first tokens ("attention sinks", Xiao et al. 2023, arXiv:2309.17453) and the last ones
+///     heavy_hitters all but those that attention used most and the last ones, every KV head its own (H2O, attention/heavy_hitters.hpp)
+///
+/// so that memory is that of what is kept and a chunk. A ring forgets the oldest.
 
 #include <tessera/attention/attention.hpp>
-#include <tessera/storage/kv_cache.hpp>
+#include <tessera/attention/heavy_hitters.hpp>
+#include <tessera/storage/any_kv_cache.hpp>
 
-#include <cstddef>
+#include <algorithm>
 #include <string>
-#include <type_traits>
-#include <variant>
 #include <vector>
 
 namespace generate {
 
 namespace ts = tessera;
 using ts::index_t;
+using ts::kv_layout;
 
-enum class kv_format { fp32, fp16, bf16, int8 };
+enum class eviction { none, window, heavy_hitters };
 
-constexpr char const* name_of(kv_format f) noexcept {
-    constexpr char const* names[] = {"fp32", "fp16", "bf16", "int8"};
-    return names[static_cast<int>(f)];
+constexpr char const* name_of(eviction e) noexcept {
+    constexpr char const* names[] = {"none", "window", "h2o"};
+    return names[static_cast<int>(e)];
 }
 
-/// contiguous: every token up to the capacity; ring: the last ones.
-enum class kv_layout { contiguous, ring };
+struct kv_options {
+    std::string formats = "fp16"; ///< "KEYS,VALUES" or one for both, as kv_formats::parse reads them
+    kv_layout layout = kv_layout::contiguous;
+    index_t tokens = 0; ///< room; 0: for the whole context, or what is kept and a chunk
+    eviction evict = eviction::none;
+    index_t sinks = 4;     ///< first tokens that the window keeps
+    index_t window = 1024; ///< last tokens that are kept, or as many heavy and last ones, half and half
 
-namespace detail {
+    /// Tokens that a layer keeps.
+    index_t kept() const noexcept { return evict == eviction::window ? sinks + window : window; }
+    /// Room that a text of so many tokens needs, in chunks of `chunk`.
+    index_t room(index_t context, index_t chunk) const noexcept {
+        if (tokens != 0) return tokens;
+        return evict == eviction::none ? context : ts::minimum(context, kept() + chunk);
+    }
+};
 
-template <class Format, class Layout>
-using cache_of = ts::kv_cache<ts::key<Format>, ts::value<Format>, Layout>;
-
-} // namespace detail
-
-/// One of the caches that it is compiled for, `Cache...`.
-template <class... Cache>
+/// Caches in one of `Formats`.
+template <class Formats>
 class basic_kv_memory {
+    using cache = ts::basic_any_kv_cache<Formats>;
+
 public:
     basic_kv_memory() = default;
-    /// @throws tessera::unsupported_error when it is not compiled for the format and layout
-    basic_kv_memory(kv_format format, kv_layout layout, index_t layers, index_t capacity, index_t kv_heads, index_t head_dim) {
-        auto const make = [&]<class Format, class Layout>(std::type_identity<Format>, std::type_identity<Layout>) {
-            using cache = detail::cache_of<Format, Layout>;
-            if constexpr ((std::is_same_v<cache, Cache> || ...)) {
-                auto& all = caches_.template emplace<std::vector<cache>>();
-                for (index_t i = 0; i < layers; ++i) all.emplace_back(capacity, kv_heads, head_dim);
-            } else {
-                ts::detail::raise<ts::unsupported_error>(std::string{"the program is not compiled for KV caches in "} + name_of(format));
-            }
-        };
-        auto const with_layout = [&](auto f) {
-            if (layout == kv_layout::ring)
-                make(f, std::type_identity<ts::ring>{});
-            else
-                make(f, std::type_identity<ts::contiguous>{});
-        };
-        switch (format) {
-        case kv_format::fp32: with_layout(std::type_identity<float>{}); break;
-        case kv_format::fp16: with_layout(std::type_identity<ts::fp16>{}); break;
-        case kv_format::bf16: with_layout(std::type_identity<ts::bf16>{}); break;
-        case kv_format::int8: with_layout(std::type_identity<ts::int8_per_token>{}); break;
+    /// @throws tessera::unsupported_error when there is no such format, or no such forgetting in a ring
+    basic_kv_memory(kv_options const& options, index_t layers, index_t capacity, index_t kv_heads, index_t head_dim)
+        : options_{options}, formats_{Formats::parse(options.formats)} {
+        if (options.evict != eviction::none && options.layout == kv_layout::ring)
+            ts::detail::raise<ts::unsupported_error>("tessera: kv_memory: a ring forgets its oldest tokens, and no others");
+        for (index_t i = 0; i < layers; ++i) {
+            caches_.emplace_back(formats_, capacity, kv_heads, head_dim, options.layout);
+            if (options.evict == eviction::heavy_hitters) scores_.push_back(fresh_scores(caches_.back()));
         }
     }
 
-    /// Position of the next token.
-    index_t position() const {
-        return std::visit([](auto const& c) { return c.empty() ? index_t{0} : c.front().end_position(); }, caches_);
-    }
-    index_t bytes() const {
-        return std::visit([](auto const& all) {
-            index_t sum = 0;
-            for (auto const& c : all) sum += c.bytes();
-            return sum;
-        }, caches_);
+    std::string name() const { return Formats::name(formats_); }
+    /// Attention must be called with the queries of all tokens appended, because what is forgotten depends on them.
+    bool wants_all_queries() const noexcept { return options_.evict == eviction::heavy_hitters; }
+    /// Position of the next token in the text.
+    index_t position() const noexcept { return position_; }
+    /// Tokens that the next step sees.
+    index_t tokens() const noexcept { return caches_.empty() ? 0 : caches_.front().tokens(); }
+    index_t bytes() const noexcept {
+        index_t sum = 0;
+        for (cache const& c : caches_) sum += c.bytes();
+        return sum;
     }
     void clear() {
-        std::visit([](auto& all) {
-            for (auto& c : all) c.clear();
-        }, caches_);
+        for (cache& c : caches_) c.clear();
+        for (ts::heavy_hitters& s : scores_) s = fresh_scores(caches_.front());
+        position_ = 0;
     }
 
     template <class Exec>
     void append(Exec const& exec, index_t layer,
                 ts::tensor_view<float const, 3> const& k,   // (tokens, kv_heads, head_dim)
                 ts::tensor_view<float const, 3> const& v) { // (tokens, kv_heads, head_dim)
-        std::visit([&](auto& c) { ts::append(exec, c[static_cast<std::size_t>(layer)], k, v); }, caches_);
+        ts::append(exec, caches_[static_cast<std::size_t>(layer)], k, v);
+        if (layer == 0) position_ += k.extent(0);
     }
 
     template <class Exec>
     void attend(Exec const& exec, index_t layer,
-                ts::tensor_view<float const, 3> const& q,    // (tokens, heads, head_dim)
-                ts::tensor_view<float, 3> const& out) const { // (tokens, heads, head_dim)
-        std::visit([&](auto const& c) { ts::attention(exec, q, c[static_cast<std::size_t>(layer)], out, ts::causal); },
-                   caches_);
+                ts::tensor_view<float const, 3> const& q,  // (tokens, heads, head_dim)
+                ts::tensor_view<float, 3> const& out) {    // (tokens, heads, head_dim)
+        auto const at = static_cast<std::size_t>(layer);
+        if (options_.evict == eviction::heavy_hitters)
+            scores_[at].attend(exec, q, caches_[at], out, ts::causal);
+        else
+            ts::attention(exec, q, caches_[at], out, ts::causal);
+    }
+
+    /// Forgets what is too much; the last queries of the layer have been there.
+    template <class Exec>
+    void forget(Exec const& exec, index_t layer) {
+        auto const at = static_cast<std::size_t>(layer);
+        if (options_.evict == eviction::heavy_hitters) scores_[at].evict(exec, caches_[at]);
+        if (options_.evict == eviction::window && caches_[at].tokens() > options_.kept())
+            drop(caches_[at], options_.sinks, caches_[at].tokens() - options_.window);
     }
 
 private:
-    std::variant<std::vector<Cache>...> caches_;
+    ts::heavy_hitters fresh_scores(cache const& kv) const {
+        return {kv.kv_heads(), kv.capacity(), options_.window - options_.window / 2, options_.window / 2};
+    }
+    /// Forgets tokens [first, last); those after them move up.
+    static void drop(cache& kv, index_t first, index_t last) {
+        index_t const left = kv.tokens() - last;
+        auto const move = [&](auto const& rows) {
+            for (index_t h = 0; h < kv.kv_heads(); ++h) {
+                std::copy_n(rows.row(h, last), left * rows.slot_stride, rows.row(h, first));
+                if (rows.scales != nullptr) std::copy_n(rows.scale_row(h, last), left, rows.scale_row(h, first));
+            }
+        };
+        move(kv.key_rows());
+        move(kv.value_rows());
+        kv.truncate(first + left);
+    }
+
+    kv_options options_;
+    ts::kv_choice formats_;
+    std::vector<cache> caches_;
+    std::vector<ts::heavy_hitters> scores_; // of each layer, or none
+    index_t position_ = 0;
 };
 
-/// Every format in every layout.
-using kv_memory =
-    basic_kv_memory<detail::cache_of<float, ts::contiguous>, detail::cache_of<ts::fp16, ts::contiguous>,
-                    detail::cache_of<ts::bf16, ts::contiguous>, detail::cache_of<ts::int8_per_token, ts::contiguous>,
-                    detail::cache_of<float, ts::ring>, detail::cache_of<ts::fp16, ts::ring>,
-                    detail::cache_of<ts::bf16, ts::ring>, detail::cache_of<ts::int8_per_token, ts::ring>>;
+/// Every format that the library names.
+using kv_memory = basic_kv_memory<ts::standard_kv_formats>;
 
 } // namespace generate

@@ -13,6 +13,7 @@
 #include "hyperparameters.hpp"
 #include "kv_memory.hpp"
 #include "projection.hpp"
+#include "rope_scaling.hpp"
 
 #include <tessera/core/slice.hpp>
 #include <tessera/nn/activation.hpp>
@@ -34,11 +35,10 @@ using token_id = std::int32_t;
 
 struct llama_options {
     activations products = activations::automatic; ///< with quantised weights
-    kv_format kv = kv_format::fp16;
-    kv_layout layout = kv_layout::contiguous;
-    index_t kv_tokens = 0; ///< room in the KV cache; 0: for the whole context
-    index_t context = 0;   ///< positions; 0: what the model was trained for
-    index_t chunk = 256;   ///< most tokens that run together: their activations stay in the second-level cache
+    kv_options kv;
+    index_t context = 0; ///< positions; 0: what the model was trained for
+    rope_scaling rope = rope_scaling::ntk; ///< of contexts beyond
+    index_t chunk = 256; ///< most tokens that run together: their activations stay in the second-level cache
     ts::peft::adapter const* adapter = nullptr; ///< read while the model is made; null: none
     ts::memory_arena* arena = nullptr; ///< where the weights are placed, to outlive the model; null: memory of its own
 };
@@ -73,6 +73,9 @@ public:
     /// Of the placed weights.
     index_t weight_bytes() const;
     index_t kv_bytes() const { return kv_.bytes(); }
+    std::string kv_name() const { return kv_.name(); }
+    /// Tokens that the next step sees.
+    index_t kv_tokens() const { return kv_.tokens(); }
     void clear() { kv_.clear(); }
 
     /// Runs tokens behind those before; the logits of the last one. Allocates nothing.
@@ -200,11 +203,11 @@ llama<Exec, Parts>::llama(Exec const& exec, ts::gguf::file const& file, llama_op
     : exec_{exec}, sizes_{read_hyperparameters(file)}, options_{options} {
     auto const& s = sizes_;
     if (options_.context == 0) options_.context = s.context;
-    if (options_.kv_tokens == 0) options_.kv_tokens = options_.context;
     ts::check::within("llama", "context", options_.context, 1, index_t{1} << 24);
-    ts::check::within("llama", "room in the KV cache", options_.kv_tokens, 1, index_t{1} << 24);
     ts::check::within("llama", "chunk", options_.chunk, 1, 1 << 16);
-    options_.chunk = ts::minimum(options_.chunk, options_.kv_tokens);
+    options_.kv.tokens = options_.kv.room(options_.context, options_.chunk);
+    ts::check::within("llama", "room in the KV cache", options_.kv.tokens, 1, index_t{1} << 24);
+    options_.chunk = ts::minimum(options_.chunk, options_.kv.tokens);
 
     loader load{exec_, file, parts, options_.products, options_.arena != nullptr ? *options_.arena : arena_,
                 matrix_adapters{options_.adapter, s.head_dim}};
@@ -231,8 +234,8 @@ llama<Exec, Parts>::llama(Exec const& exec, ts::gguf::file const& file, llama_op
     load.check_all_used();
     options_.adapter = nullptr;
 
-    rotations_ = ts::rope_table{options_.context, s.rope_dims, s.rope_base};
-    kv_ = typename Parts::kv_type{options_.kv, options_.layout, s.layers, options_.kv_tokens, s.kv_heads, s.head_dim};
+    rotations_ = scaled_rotations(s, options_.context, options_.rope);
+    kv_ = typename Parts::kv_type{options_.kv, s.layers, options_.kv.tokens, s.kv_heads, s.head_dim};
     x_ = ts::matrix<float>{options_.chunk, s.width};
     normed_ = ts::matrix<float>{options_.chunk, s.width};
     qkv_ = ts::matrix<float>{options_.chunk, q_rows + 2 * kv_rows};
@@ -257,7 +260,7 @@ void llama<Exec, Parts>::reserve() {
             most = ts::maximum(most, l.down.workspace_bytes(exec_, ts::columns(rows(hidden_), 0, s.feed_forward)));
         }
         most = ts::maximum(most, head_.workspace_bytes(exec_, ts::rows(normed_.view(), 0, 1)));
-        ts::attention_shape const shape{m, s.heads, s.kv_heads, s.head_dim, s.head_dim, options_.kv_tokens};
+        ts::attention_shape const shape{m, s.heads, s.kv_heads, s.head_dim, s.head_dim, options_.kv.tokens};
         most = ts::maximum(most, ts::workspace_bytes(exec_, shape));
     }
     exec_.reserve(most);
@@ -292,14 +295,15 @@ ts::matrix_view<float const> llama<Exec, Parts>::forward(std::span<token_id cons
         ts::rope(exec_, ts::rope_interleaved{}, turned, rotations_, first, turned);
         kv_.append(exec_, i, heads_of(qkv, s.heads * s.head_dim, s.kv_heads),
                    heads_of(qkv, (s.heads + s.kv_heads) * s.head_dim, s.kv_heads));
-        if (i + 1 == s.layers) { // of the last layer only the rows that make logits are needed
+        if (i + 1 == s.layers && !kv_.wants_all_queries()) { // of the last layer only the rows that make logits are needed
             m = wanted;
             x = last_rows(x, m);
             qkv = last_rows(qkv, m);
-            if (m == 0) break;
         }
         auto const attended = ts::rows(attended_.view(), 0, m);
-        kv_.attend(exec_, i, heads_of(qkv, 0, s.heads), heads_of(attended, 0, s.heads));
+        if (m > 0) kv_.attend(exec_, i, heads_of(qkv, 0, s.heads), heads_of(attended, 0, s.heads));
+        kv_.forget(exec_, i);
+        if (m == 0) break;
         l.output.apply(exec_, attended, x, ts::residual{x});
 
         auto const again = ts::rows(normed_.view(), 0, m);
@@ -311,6 +315,8 @@ ts::matrix_view<float const> llama<Exec, Parts>::forward(std::span<token_id cons
         ts::swiglu(exec_, gate, up, gate);
         l.down.apply(exec_, gate, x, ts::residual{x});
     }
+    m = wanted;
+    x = last_rows(x, m);
     auto const logits = ts::rows(logits_.view(), 0, m);
     if (m == 0) return logits;
     auto const normed = ts::rows(normed_.view(), 0, m);

@@ -106,9 +106,20 @@ void print_memory(llama<backend> const& model, ts::mapped_file const& file) {
 }
 
 void print_setting(llama<backend> const& model, backend const& exec) {
-    std::printf("ran             %s, %lld thread%s, activations %s, KV cache %s\n", backend::arch_type::name,
+    llama_options const& o = model.options();
+    std::printf("ran             %s, %lld thread%s, activations %s\n", backend::arch_type::name,
                 static_cast<long long>(exec.parallel().concurrency()), exec.parallel().concurrency() == 1 ? "" : "s",
-                name_of(model.options().products), name_of(model.options().kv));
+                name_of(o.products));
+    std::printf("KV cache        %s, room for %lld tokens, %.1f KB a token", model.kv_name().c_str(), static_cast<long long>(o.kv.tokens),
+                static_cast<double>(model.kv_bytes()) / static_cast<double>(o.kv.tokens) / 1e3);
+    if (o.kv.evict == eviction::window)
+        std::printf("; keeps the first %lld and the last %lld tokens", static_cast<long long>(o.kv.sinks), static_cast<long long>(o.kv.window));
+    if (o.kv.evict == eviction::heavy_hitters)
+        std::printf("; keeps %lld tokens, half of them the last, half the most used", static_cast<long long>(o.kv.window));
+    if (o.context > model.sizes().context)
+        std::printf("\ncontext         %lld positions, %lld of them trained, rotations scaled: %s", static_cast<long long>(o.context),
+                    static_cast<long long>(model.sizes().context), name_of(o.rope));
+    std::printf("\n");
 }
 
 /// Prompt and answer of random tokens, each from an empty context, until the median has settled.
@@ -118,24 +129,28 @@ void measure(llama<backend>& model, bench_sizes const& sizes) {
     for (index_t i = 0; i < ts::maximum(sizes.prompt, sizes.answer); ++i)
         tokens.push_back(static_cast<token_id>(static_cast<index_t>(random.bits(static_cast<std::uint64_t>(i))) %
                                                model.vocabulary()));
-    auto const timed = [&](char const* name, index_t n, index_t at_once) {
+    auto const timed = [&](char const* name, index_t before, index_t n, index_t at_once) {
         if (n == 0) return;
         std::vector<double> rates;
         stopwatch whole;
-        for (int run = 0; run < 21 && (run < 6 || whole.seconds() < 4) && interrupted == 0; ++run) {
-            model.clear();
+        // Six runs, if they take less than twenty seconds, and as many as four seconds hold.
+        for (int run = 0; run < 21 && (run < 2 || whole.seconds() < (run < 6 ? 20 : 4)) && interrupted == 0; ++run) {
+            if (before == 0) model.clear();
             stopwatch watch;
             for (index_t i = 0; i < n; i += at_once)
                 model(std::span{tokens}.subspan(static_cast<std::size_t>(i), static_cast<std::size_t>(at_once)));
             if (run > 0) rates.push_back(static_cast<double>(n) / watch.seconds()); // the first warms up
+            if (before > 0 && model.position() + n > model.context()) break;
         }
         if (rates.empty()) return;
         auto const [least, most] = std::minmax_element(rates.begin(), rates.end());
-        std::printf("%-8s %5lld  %9.2f tokens/s   (%zu runs, %.2f to %.2f)\n", name, static_cast<long long>(n),
-                    median(rates), rates.size(), *least, *most);
+        std::string const behind = before > 0 ? ", behind " + std::to_string(before) + " tokens" : "";
+        std::printf("%-8s %5lld  %9.2f tokens/s   (%zu runs, %.2f to %.2f)%s\n", name, static_cast<long long>(n),
+                    median(rates), rates.size(), *least, *most, behind.c_str());
     };
-    timed("prefill", sizes.prompt, sizes.prompt);
-    timed("decode", sizes.answer, 1);
+    timed("prefill", 0, sizes.prompt, sizes.prompt);
+    if (sizes.prompt > 0) timed("decode", sizes.prompt, sizes.answer, 1);
+    timed("decode", 0, sizes.answer, 1);
 }
 
 struct timing {
@@ -218,18 +233,21 @@ int run(options const& o) {
     llama_options settings;
     settings.products = o.products;
     settings.kv = o.kv;
+    settings.rope = o.rope;
     settings.chunk = o.chunk;
     std::vector<ts::peft::adapter> adapters;
     for (adapter_choice const& a : o.adapters) adapters.push_back(ts::peft::read(a.folder));
     std::optional<ts::peft::adapter> together;
     if (!adapters.empty()) settings.adapter = &combine(o, adapters, together);
-    index_t const limit = read_hyperparameters(file).context;
-    index_t const wanted = o.bench ? ts::maximum(o.bench->prompt, ts::maximum(o.bench->answer, 1))
+    index_t const trained = read_hyperparameters(file).context;
+    index_t const limit = o.context > 0 ? o.context : trained;
+    // The measurement decodes twice behind the prompt.
+    index_t const wanted = o.bench ? ts::maximum(o.bench->prompt + 2 * o.bench->answer, 1)
                                    : static_cast<index_t>(prompt.size()) + o.length;
     if (static_cast<index_t>(prompt.size()) > limit || (o.bench && wanted > limit))
-        throw usage_error{"the prompt has " + std::to_string(o.bench ? wanted : static_cast<index_t>(prompt.size())) +
-                          " tokens, the model's context " + std::to_string(limit)};
-    settings.context = ts::minimum(wanted, limit);
+        throw usage_error{"the text has " + std::to_string(o.bench ? wanted : static_cast<index_t>(prompt.size())) +
+                          " tokens, the context " + std::to_string(limit) + "; --context makes it longer"};
+    settings.context = o.context > 0 ? o.context : ts::minimum(wanted, limit);
     std::optional<ts::placed_cache> cache;
     if (o.cache) settings.arena = &cache.emplace(cache_path(o, exec, bytes), ts::placed_cache_options{
                                       .source = o.cache_check, .panels = o.cache_check,

@@ -7,6 +7,7 @@
 #include "arguments.hpp"
 #include "kv_memory.hpp"
 #include "projection.hpp"
+#include "rope_scaling.hpp"
 
 #include <tessera/sampling/sampler.hpp>
 
@@ -39,7 +40,9 @@ struct options {
     index_t length = 256;
     tessera::sampling_options choice{.temperature = 0};
     int threads = 0; ///< 0: what OpenMP says
-    kv_format kv = kv_format::fp16;
+    kv_options kv;
+    index_t context = 0; ///< 0: what is needed, at most what the model was trained for
+    rope_scaling rope = rope_scaling::ntk;
     activations products = activations::automatic;
     bool read = false;
     std::optional<std::string> cache; ///< folder of placed weights; without: none are kept
@@ -73,12 +76,21 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
   --seed N           of the draw (0)
 
   --threads N        default: as many as OpenMP takes
-  --kv FORMAT        of the KV cache: fp32, fp16 (default), bf16, int8
+  --kv K,V           formats of the keys and the values in the KV cache, or one for both (fp16):
+                     fp32, fp16, bf16, int8 (a scale for a token and head), int8_g32, e4m3, e5m2, int4, int4_g32, int4_g64,
+                     uint4_g32, nf4_g64, e2m1_g32, uint3_g32, uint2_g32 (g32: scales of 32 numbers)
+  --window N         keep the first tokens and the last N in the KV cache, forget those between; memory is that of N
+  --sinks N          first tokens that the window keeps (4)
+  --evict POLICY     what is forgotten beyond --window (1024): window (as above), h2o (half are the last tokens, half those that
+                     attention used most, every KV head its own), none (default)
+  --context N        positions of the text; beyond those the model was trained for rotations are scaled (a prompt of 16000 tokens:
+                     --context 16384); default: what is needed, at most what the model was trained for
+  --rope-scaling HOW ntk (default): slow rotations become slower, fast ones stay; linear: all become slower; none
   --exact            float32 activations
   --activations WHAT exact, int8-per-token, int8-per-group (one scale for 32 values) or automatic (default: int8-per-group,
                      and bf16 for prompts where the processor has bf16 tiles)
   --chunk N          most prompt tokens that run together (256)
-  --bench P,N        measure: P prompt tokens, then N tokens one by one, each from an empty context
+  --bench P,N        measure: P prompt tokens, N tokens one by one, each from an empty context, and N behind the prompt
   --help
 )";
 
@@ -88,6 +100,16 @@ inline adapter_choice parse_adapter(std::string_view text) {
     std::size_t const equals = text.rfind('=');
     if (equals == std::string_view::npos) return {std::string{text}};
     return {std::string{text.substr(0, equals)}, number<float>("weight of --adapter", text.substr(equals + 1), -1000, 1000)};
+}
+
+/// The text, if it names formats.
+inline std::string kv_formats_of(std::string_view text) {
+    try {
+        tessera::standard_kv_formats::parse(text);
+    } catch (tessera::unsupported_error const& e) {
+        throw usage_error{"--kv: " + std::string{e.what()}};
+    }
+    return std::string{text};
 }
 
 inline bench_sizes parse_bench(std::string_view text) {
@@ -105,6 +127,8 @@ inline options parse_options(std::span<char const* const> arguments) {
     using detail::number;
     options o;
     o.model = default_model_path();
+    bool is_window = false;
+    std::optional<eviction> evict;
     for (std::size_t i = 0; i < arguments.size(); ++i) {
         std::string_view const argument = arguments[i];
         std::size_t const equals = argument.starts_with("--") ? argument.find('=') : std::string_view::npos;
@@ -128,9 +152,16 @@ inline options parse_options(std::span<char const* const> arguments) {
         else if (name == "--top-k") o.choice.top_k = number<index_t>(name, value(), 0, 1 << 30);
         else if (name == "--seed") o.choice.seed = number<std::uint64_t>(name, value(), 0, ~std::uint64_t{0});
         else if (name == "--threads") o.threads = number<int>(name, value(), 1, 1024);
-        else if (name == "--kv")
-            o.kv = detail::one_of<kv_format>(name, value(), {{"fp32", kv_format::fp32}, {"fp16", kv_format::fp16},
-                                                             {"bf16", kv_format::bf16}, {"int8", kv_format::int8}});
+        else if (name == "--kv") o.kv.formats = detail::kv_formats_of(value());
+        else if (name == "--window") o.kv.window = number<index_t>(name, value(), 1, 1 << 24), is_window = true;
+        else if (name == "--sinks") o.kv.sinks = number<index_t>(name, value(), 0, 1 << 24);
+        else if (name == "--evict")
+            evict = detail::one_of<eviction>(name, value(), {{"none", eviction::none}, {"window", eviction::window},
+                                                             {"h2o", eviction::heavy_hitters}});
+        else if (name == "--context") o.context = number<index_t>(name, value(), 1, 1 << 24);
+        else if (name == "--rope-scaling")
+            o.rope = detail::one_of<rope_scaling>(name, value(), {{"none", rope_scaling::none}, {"linear", rope_scaling::linear},
+                                                                  {"ntk", rope_scaling::ntk}});
         else if (name == "--exact") o.products = activations::exact;
         else if (name == "--activations")
             o.products = detail::one_of<activations>(name, value(), {{"exact", activations::exact},
@@ -149,6 +180,7 @@ inline options parse_options(std::span<char const* const> arguments) {
         else throw usage_error{"unknown option '" + std::string{argument} + "'"};
         if (equals != std::string_view::npos && !took_value) throw usage_error{std::string{name} + " takes no value"};
     }
+    o.kv.evict = evict.value_or(is_window ? eviction::window : eviction::none);
     return o;
 }
 

@@ -136,7 +136,7 @@ TEST_CASE("an adapter beside the weights is the merged model") {
         ts::peft::adapter const adapter = random_adapter(model, use_dora);
         llama_options o;
         o.products = activations::exact;
-        o.kv = kv_format::fp32;
+        o.kv.formats = "fp32";
         o.context = 64;
         o.adapter = &adapter;
         ts::workspace scratch;
@@ -189,7 +189,7 @@ TEST_CASE("SmolLM2-135M-Instruct with a LoRA and a DoRA against PEFT") {
         for (activations const products : {activations::exact, activations::int8_per_group}) {
             llama_options o;
             o.products = products;
-            o.kv = products == activations::exact ? kv_format::fp32 : kv_format::fp16;
+            o.kv.formats = products == activations::exact ? "fp32" : "fp16";
             o.context = 512;
             o.adapter = &adapter;
             llama model{backend{}, file, o};

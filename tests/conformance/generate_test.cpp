@@ -120,7 +120,7 @@ TEST_CASE("synthetic model: float32 activations against plain loops in double, e
         for (auto const& r : conformance::naive_llama{f.file}(tokens)) expected.push_back(to_float(r));
         llama_options o;
         o.products = activations::exact;
-        o.kv = kv_format::fp32;
+        o.kv.formats = "fp32";
         o.context = 64;
         llama model{backend{}, f.file, o};
         CHECK(largest_divergence(expected, logits_of(model, tokens, 37)) <= rounding_divergence);
@@ -135,7 +135,7 @@ TEST_CASE("synthetic model: the CPU policy against the reference policy, every k
         CAPTURE(std::string{name_of(products)});
         llama_options o;
         o.products = products;
-        o.kv = kv_format::fp32;
+        o.kv.formats = "fp32";
         o.context = 64;
         llama slow{ts::reference{}, f.file, o};
         llama fast{backend{}, f.file, o};
@@ -168,7 +168,7 @@ TEST_CASE("synthetic model: prefill in chunks is prefill at once") {
     model_file const f;
     llama_options o;
     o.products = activations::exact;
-    o.kv = kv_format::fp32;
+    o.kv.formats = "fp32";
     o.context = 128;
     llama whole{backend{}, f.file, o};
     auto const expected = logits_of(whole, tokens, 90);
@@ -190,34 +190,96 @@ TEST_CASE("synthetic model: KV formats, and the ring") {
     model_file const f;
     std::vector<floats> exact;
     for (auto const& r : conformance::naive_llama{f.file}(tokens)) exact.push_back(to_float(r));
-    for (kv_format const format : {kv_format::fp32, kv_format::fp16, kv_format::bf16, kv_format::int8}) {
-        CAPTURE(std::string{name_of(format)});
+    for (std::string const format : {"fp32", "fp16", "bf16", "int8", "fp16,int8"}) {
+        CAPTURE(format);
         llama_options o;
         o.products = activations::exact;
-        o.kv = format;
+        o.kv.formats = format;
         o.context = 64;
         llama contiguous{backend{}, f.file, o};
         auto const expected = logits_of(contiguous, tokens, 20);
-        o.layout = kv_layout::ring;
+        o.kv.layout = kv_layout::ring;
         llama ring{backend{}, f.file, o};
         CHECK(logits_of(ring, tokens, 20) == expected); // the same bits while nothing is dropped
         // A key or value is off by at most u: relative rounding of fp16 and bf16, half a step of int8.
-        double const u = format == kv_format::fp32 ? 1e-6 : format == kv_format::fp16 ? 0x1p-11 : 0x1p-8;
+        double const u = format == "fp32" ? 1e-6 : format == "fp16" ? 0x1p-11 : 0x1p-8;
         double const kl = largest_divergence(exact, expected);
-        MESSAGE(std::string{name_of(format)}, ": largest KL ", kl);
+        MESSAGE(format, ": largest KL ", kl);
         CHECK(kl <= 100 * u * u + rounding_divergence);
     }
+    CHECK_THROWS_AS((llama{backend{}, f.file, llama_options{.kv = {.formats = "fp16,int5"}}}), ts::unsupported_error);
     // A ring that has dropped tokens is a window.
     llama_options o;
     o.products = activations::exact;
-    o.kv = kv_format::fp32;
+    o.kv.formats = "fp32";
     o.context = 64;
-    o.layout = kv_layout::ring;
-    o.kv_tokens = 16;
+    o.kv.layout = kv_layout::ring;
+    o.kv.tokens = 16;
     llama ring{backend{}, f.file, o};
     std::vector<floats> expected;
     for (auto const& r : conformance::naive_llama{f.file, 16}(tokens)) expected.push_back(to_float(r));
     CHECK(largest_divergence(expected, logits_of(ring, tokens, 1)) <= rounding_divergence);
+}
+
+TEST_CASE("synthetic model: what the KV cache forgets") {
+    std::vector<token_id> const tokens = some_tokens(60);
+    model_file const f;
+    llama_options o;
+    o.products = activations::exact;
+    o.kv.formats = "fp32";
+    o.context = 64;
+    auto const logits = [&](eviction evict, index_t sinks, index_t window, std::size_t chunk) {
+        llama_options own = o;
+        own.kv.evict = evict;
+        own.kv.sinks = sinks;
+        own.kv.window = window;
+        own.chunk = static_cast<index_t>(chunk);
+        llama model{backend{}, f.file, own};
+        auto out = logits_of(model, tokens, chunk);
+        CHECK(model.position() == 60);
+        CHECK(model.kv_tokens() == ts::minimum(index_t{60}, own.kv.kept()));
+        model.clear();
+        CHECK(model.position() == 0);
+        CHECK(logits_of(model, tokens, chunk) == out);
+        return out;
+    };
+    auto const all = logits(eviction::none, 0, 64, 1);
+    CHECK(logits(eviction::window, 4, 56, 1) == all); // nothing is forgotten
+    CHECK(logits(eviction::heavy_hitters, 0, 60, 1) == all);
+    // Without sinks the window is a ring's: that keeps the token itself and 15, here 15 are kept behind every token.
+    std::vector<floats> expected;
+    for (auto const& r : conformance::naive_llama{f.file, 16}(tokens)) expected.push_back(to_float(r));
+    CHECK(largest_divergence(expected, logits(eviction::window, 0, 15, 1)) <= rounding_divergence);
+    // Sinks and heavy tokens are seen: the results are others, and whole chunks see more.
+    auto const sinks = logits(eviction::window, 4, 15, 1);
+    CHECK(largest_divergence(expected, sinks) > rounding_divergence);
+    CHECK(std::equal(sinks.begin(), sinks.begin() + 20, all.begin()));
+    auto const heavy = logits(eviction::heavy_hitters, 0, 16, 1);
+    CHECK(std::equal(heavy.begin(), heavy.begin() + 17, all.begin()));
+    CHECK(largest_divergence(sinks, heavy) > rounding_divergence);
+    logits(eviction::heavy_hitters, 0, 16, 7);
+    logits(eviction::window, 4, 15, 7);
+    o.kv.layout = kv_layout::ring;
+    o.kv.evict = eviction::window;
+    CHECK_THROWS_AS((llama{backend{}, f.file, o}), ts::unsupported_error);
+}
+
+TEST_CASE("rotations of long contexts: golden numbers, and none within the trained one") {
+    hyperparameters s;
+    s.context = 2048;
+    s.rope_dims = 64;
+    s.rope_base = 10000;
+    auto const plain = rope_frequencies(s, 2048, rope_scaling::ntk);
+    CHECK(plain.size() == 32);
+    CHECK(plain[0] == 1.0);
+    CHECK(plain == rope_frequencies(s, 100, rope_scaling::linear));
+    CHECK(plain == rope_frequencies(s, 8192, rope_scaling::none));
+    auto const linear = rope_frequencies(s, 8192, rope_scaling::linear);
+    auto const ntk = rope_frequencies(s, 8192, rope_scaling::ntk);
+    for (std::size_t i = 0; i < 32; ++i) CHECK(linear[i] == plain[i] / 4);
+    CHECK(ntk[0] == 1.0);
+    CHECK(ntk[31] == doctest::Approx(plain[31] / 4).epsilon(1e-12)); // the slowest: exactly as linear
+    CHECK(std::pow(ntk[1], -32.0) == doctest::Approx(41829.36593).epsilon(1e-9)); // the base: 10000 * 4^(64 / 62)
 }
 
 TEST_CASE("synthetic model: no scratch memory is added after the first chunk and the first token") {
@@ -324,10 +386,10 @@ struct judgement {
 };
 
 judgement judge(ts::gguf::file const& file, conformance::greedy_judge const& reference, activations products,
-                kv_format kv) {
+                std::string const& kv) {
     llama_options o;
     o.products = products;
-    o.kv = kv;
+    o.kv.formats = kv;
     o.context = 512;
     llama model{backend{}, file, o};
     judgement j;
@@ -346,7 +408,7 @@ judgement judge(ts::gguf::file const& file, conformance::greedy_judge const& ref
         }
     }
     j.mean /= static_cast<double>(positions);
-    MESSAGE("activations ", std::string{name_of(products)}, ", KV ", std::string{name_of(kv)}, ": mean KL ", j.mean, ", largest ", j.largest, ", ",
+    MESSAGE("activations ", std::string{name_of(products)}, ", KV ", kv, ": mean KL ", j.mean, ", largest ", j.largest, ", ",
             j.other_tokens, " of ", positions, " most probable tokens differ");
     return j;
 }
@@ -374,12 +436,12 @@ TEST_CASE("SmolLM2-135M-Instruct against transformers") {
         CHECK(chat.encode(words, messages) == p.tokens);
     }
 
-    for (kv_format const kv : {kv_format::fp32, kv_format::fp16}) {
+    for (std::string const kv : {"fp32", "fp16"}) {
         judgement const exact = judge(file, reference, activations::exact, kv);
         CHECK(exact.largest <= 1e-4);
         CHECK(exact.other_tokens == 0); // so the free-running continuation is the same
     }
-    CHECK(judge(file, reference, activations::automatic, kv_format::fp16).mean <= 5e-3);
-    CHECK(judge(file, reference, activations::int8_per_group, kv_format::fp16).mean <= 5e-3);
-    judge(file, reference, activations::int8_per_token, kv_format::fp16); // not the default: reported only
+    CHECK(judge(file, reference, activations::automatic, "fp16").mean <= 5e-3);
+    CHECK(judge(file, reference, activations::int8_per_group, "fp16").mean <= 5e-3);
+    judge(file, reference, activations::int8_per_token, "fp16"); // not the default: reported only
 }

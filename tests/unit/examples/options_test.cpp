@@ -52,3 +52,25 @@ TEST_CASE("options: adapters and the cache") {
         CHECK_THROWS_AS(parse({wrong}), generate::usage_error);
     }
 }
+
+TEST_CASE("options: the KV cache and long contexts") {
+    using generate::eviction;
+    auto const o = parse({"--kv", "int8,int4_g32", "--context", "16384", "--rope-scaling=linear"});
+    CHECK(o.kv.formats == "int8,int4_g32");
+    CHECK(o.kv.evict == eviction::none);
+    CHECK(o.context == 16384);
+    CHECK(o.rope == generate::rope_scaling::linear);
+    auto const window = parse({"--window", "100", "--sinks=2"}).kv;
+    CHECK(window.evict == eviction::window);
+    CHECK(window.kept() == 102);
+    CHECK(window.room(1000, 64) == 166);
+    CHECK(window.room(50, 64) == 50);
+    auto const heavy = parse({"--window=64", "--evict", "h2o"}).kv;
+    CHECK(heavy.evict == eviction::heavy_hitters);
+    CHECK(heavy.kept() == 64);
+    CHECK(parse({"--evict=none", "--window=64"}).kv.evict == eviction::none);
+    for (char const* const wrong : {"--kv=int5", "--kv=fp16,", "--window=0", "--evict=old", "--context=0", "--rope-scaling=no"}) {
+        CAPTURE(wrong);
+        CHECK_THROWS_AS(parse({wrong}), generate::usage_error);
+    }
+}
