@@ -293,11 +293,12 @@ TESSERA_FORCE_INLINE ints<Arch> integer_quad(code_strip<Arch, Weights> const& st
         return strip.quad(q);
 }
 
-/// One zero point per row, from bytes.
+/// A byte per lane: one zero point, or one integer of two levels, per row.
 template <class Arch>
-TESSERA_FORCE_INLINE ints<Arch> load_zero_points(std::uint8_t const* p) noexcept {
+TESSERA_FORCE_INLINE ints<Arch> load_byte_lanes(std::uint8_t const* p) noexcept {
 #if defined(__AVX512F__)
-    if constexpr (lanes<Arch> == 16) return _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_maskz_cvtepu8_epi32(detail::every_lane, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
 #endif
 #if defined(__AVX2__)
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
@@ -306,6 +307,47 @@ TESSERA_FORCE_INLINE ints<Arch> load_zero_points(std::uint8_t const* p) noexcept
     alignas(64) std::int32_t z[lanes<Arch>];
     for (index_t i = 0; i < lanes<Arch>; ++i) z[i] = p[i];
     return ints<Arch>::load_aligned(z);
+}
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> load_byte_lanes(std::int8_t const* p) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_maskz_cvtepi8_epi32(detail::every_lane, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+#endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>)
+        return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p)));
+#endif
+    alignas(64) std::int32_t z[lanes<Arch>];
+    for (index_t i = 0; i < lanes<Arch>; ++i) z[i] = p[i];
+    return ints<Arch>::load_aligned(z);
+}
+
+/// The same in both 16-bit halves of a lane.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> load_byte_pairs(std::uint8_t const* p) noexcept {
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        __m256i const order = _mm256_setr_epi8(0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3, -1, //
+                                               4, -1, 4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7, -1);
+        return _mm256_shuffle_epi8(_mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))), order);
+    }
+#endif
+    ints<Arch> const low = load_byte_lanes<Arch>(p);
+    return low | low << 16;
+}
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> load_byte_pairs(std::int8_t const* p) noexcept {
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        __m256i const order = _mm256_setr_epi8(-1, 0, -1, 0, -1, 1, -1, 1, -1, 2, -1, 2, -1, 3, -1, 3, //
+                                               -1, 4, -1, 4, -1, 5, -1, 5, -1, 6, -1, 6, -1, 7, -1, 7);
+        __m128i const bytes = _mm_loadl_epi64(reinterpret_cast<__m128i const*>(p));
+        return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_broadcastq_epi64(bytes), order), 8);
+    }
+#endif
+    ints<Arch> const low = load_byte_lanes<Arch>(p);
+    return (low & ints<Arch>(0xffff)) | low << 16;
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd

@@ -156,6 +156,138 @@ TESSERA_FORCE_INLINE ints<Arch> dot4(ints<Arch> acc, ints<Arch> u, ints<Arch> s)
     return detail::dot4<Bits, Arch>(Arch{}, acc, u, s);
 }
 
+/// Where products of bytes are 16-bit numbers that do not saturate (no VNNI): how many dot4 of codes of `Bits` bits and s of at
+/// most 127 such numbers hold, two in a lane, before they are widened; 0 elsewhere.
+template <int Bits, class Arch>
+inline constexpr int narrow_depth = [] {
+    [[maybe_unused]] constexpr int depth = Bits <= 7 ? 32767 / (2 * 127 * ((1 << Bits) - 1)) : 0;
+#if defined(__AVX512BW__)
+    if (lanes<Arch> == 16 && std::is_base_of_v<avx512, Arch>) {
+#if defined(__AVX512VNNI__)
+        if (std::is_base_of_v<avx512_vnni, Arch>) return 0;
+#endif
+        return depth;
+    }
+#endif
+#if defined(__AVX2__)
+    if (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+#if defined(__AVXVNNI__)
+        if (std::is_base_of_v<avx2_vnni, Arch>) return 0;
+#endif
+        return depth;
+    }
+#endif
+    return 0;
+}();
+
+#if defined(__AVX2__)
+/// The products of one dot4 in 16 bits, two in a lane.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4_narrow(ints<Arch> u, ints<Arch> s) noexcept {
+#if defined(__AVX512BW__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_maddubs_epi16(u, s);
+    else
+#endif
+        return _mm256_maddubs_epi16(u, s);
+}
+/// The same added to others. g++ 12 makes a tree of additions and spills its leaves, so the instruction is written as assembly.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4_narrow(ints<Arch> sum, ints<Arch> u, ints<Arch> s) noexcept {
+    ints<Arch> const products = dot4_narrow<Arch>(u, s);
+#if defined(__AVX512BW__)
+    if constexpr (lanes<Arch> == 16)
+        return _mm512_add_epi16(sum, products);
+    else
+#endif
+    {
+#if defined(__GNUC__) && !defined(__clang__)
+        __m256i const a = sum, b = products;
+        __m256i result;
+        asm("vpaddw %2, %1, %0" : "=x"(result) : "%x"(a), "x"(b));
+        return result;
+#else
+        return _mm256_add_epi16(sum, products);
+#endif
+    }
+}
+#else
+template <class Arch>
+ints<Arch> dot4_narrow(ints<Arch> u, ints<Arch> s) noexcept; // narrow_depth is 0
+template <class Arch>
+ints<Arch> dot4_narrow(ints<Arch> sum, ints<Arch> u, ints<Arch> s) noexcept;
+#endif
+
+namespace detail {
+
+/// acc + a * b: of each of the two 16-bit numbers of a lane on x86, else of the lane.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(generic_arch, ints<Arch> acc, ints<Arch> a, ints<Arch> b) noexcept {
+    return acc + a * b;
+}
+#if defined(__SSE2__) || defined(_M_X64)
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(sse2, ints<Arch> acc, ints<Arch> a, ints<Arch> b) noexcept {
+    return _mm_add_epi32(acc, _mm_madd_epi16(a, b));
+}
+#endif
+#if defined(__AVX2__)
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(avx2, ints<Arch> acc, ints<Arch> a, ints<Arch> b) noexcept {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+}
+#endif
+#if defined(__AVX512BW__)
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(avx512, ints<Arch> acc, ints<Arch> a, ints<Arch> b) noexcept {
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
+}
+#endif
+#if defined(__AVX512VNNI__)
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(avx512_vnni, ints<Arch> acc, ints<Arch> a, ints<Arch> b) noexcept {
+    return _mm512_dpwssd_epi32(acc, a, b);
+}
+#endif
+
+} // namespace detail
+
+/// acc + both 16-bit sums of a lane.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> widen_narrow(ints<Arch> acc, ints<Arch> sum) noexcept {
+    return detail::multiply_pairs<Arch>(Arch{}, acc, sum, ints<Arch>(0x00010001));
+}
+
+/// acc + both products of a lane: of 16-bit sums and factors.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_narrow(ints<Arch> acc, ints<Arch> sums, ints<Arch> factors) noexcept {
+    return detail::multiply_pairs<Arch>(Arch{}, acc, sums, factors);
+}
+/// acc + sum * factor, numbers of a lane that fit 16 bits.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> multiply_small(ints<Arch> acc, ints<Arch> sum, ints<Arch> factor) noexcept {
+#if defined(__SSE2__) || defined(_M_X64)
+    factor = factor & ints<Arch>(0xffff); // the other half of the sum, its sign, counts nothing
+#endif
+    return detail::multiply_pairs<Arch>(Arch{}, acc, sum, factor);
+}
+
+/// Where products of bytes saturate (no VNNI), dot4 of 8-bit codes is made of signed ones: dot4_less adds (u - dot4_bias) * s.
+template <int Bits, class Arch>
+inline constexpr int dot4_bias = Bits == 8 && lanes<Arch> == 8 && narrow_depth<1, Arch> > 0 ? 128 : 0;
+
+template <int Bits, class Arch>
+TESSERA_FORCE_INLINE ints<Arch> dot4_less(ints<Arch> acc, ints<Arch> u, ints<Arch> s) noexcept {
+#if defined(__AVX2__)
+    if constexpr (dot4_bias<Bits, Arch> != 0) { // |u - 128| times s with the sign of u - 128: at most 2 * 128 * 127
+        __m256i const code = _mm256_xor_si256(u, _mm256_set1_epi8(-128));
+        __m256i const products = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(s, code));
+        return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+    }
+#endif
+    return dot4<Bits, Arch>(acc, u, s);
+}
+
 /// What dot4 is made of on an architecture, as compiled.
 template <class Arch>
 inline constexpr char const* dot4_name = [] {

@@ -162,6 +162,16 @@ struct code_source<blocked<Format>> {
     static constexpr index_t group = Format::group_size;
     /// Two levels: columns that share a super scale, of type fp16; every row has whole super groups. 0: one level.
     static constexpr index_t super_group = two_level_format<Format> ? Format::block_size : 0;
+    /// Two levels: whether the groups of a block are placed together (storage/prepacked.hpp): short ones, whose sums are
+    /// multiplied by integers of the group (at most 16 bits in either half of 16 columns), if a minimum fits a byte with its scale.
+    static constexpr bool joins_groups = [] {
+        if constexpr (!two_level_format<Format> || !is_integer || group != 16 || bits > 6 || zero < 0 || zero > 32)
+            return false;
+        else if constexpr (Format::has_minimum)
+            return requires { requires Format::sub_bits <= 4; };
+        else
+            return true;
+    }();
 
     static constexpr typename Format::block const& block_at(storage const& w, index_t n, index_t k) noexcept {
         return w.row(n)[k / Format::block_size];
@@ -202,6 +212,15 @@ inline constexpr index_t super_group = [] {
         return index_t{Source::super_group};
     else
         return index_t{0};
+}();
+
+/// Whether the groups under a super scale are placed together.
+template <class Source>
+inline constexpr bool joins_groups = [] {
+    if constexpr (requires { Source::joins_groups; })
+        return Source::joins_groups;
+    else
+        return false;
 }();
 
 /// What super scales are placed as.

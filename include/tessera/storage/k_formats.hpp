@@ -178,6 +178,7 @@ static_assert(sizeof(q5_k_block) == 176 && sizeof(q6_k_block) == 210);
 struct q2_k : detail::two_level_blocks<q2_k, detail::q2_k_block, 16, 15> {
     static constexpr int code_bits = 2;
     static constexpr int min_code = 0;
+    static constexpr int sub_bits = 4;
     static constexpr bool has_minimum = true;
     static constexpr char const* name = "q2_k";
 

@@ -14,6 +14,12 @@
 /// Where scales have two levels, the first record of every super group follows on R super scales | R super minima (if the
 /// format has them).
 ///
+/// Groups of 16 columns under integers of two levels (Q2_K, Q3_K, Q6_K) share a record, one a super group:
+///
+///     R super scales | R super minima (if the format has them) | for each group: R integers | codes
+///
+/// where an integer is the group's scale, or scale + 16 minimum.
+///
 /// Codes are placed in planes of 8, 4, 2 and 1 bits (`code_planes`: 6 bits as 4 + 2), the widest with the lowest bits. They
 /// come in strips of as many columns as a vector of the narrowest plane holds, a plane after the other, in vectors of 4 R bytes
 /// of which byte 4 r + j belongs to row r: in a plane of p bits, vector v holds column (32 / p) v + 4 q + j of the strip from
@@ -31,7 +37,7 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// To be raised when bytes of panels change: what files keep of older ones is then packed anew.
-inline constexpr int panel_layout_version = 3;
+inline constexpr int panel_layout_version = 4;
 
 /// The planes in which codes are placed, widest first.
 struct code_planes {
@@ -110,13 +116,19 @@ public:
     using source = code_source<Storage>;
     using scale_type = typename source::scale_type;
 
-    static constexpr code_planes planes = detail::planes_of(source::bits, source::group);
+    /// Whether the groups under a super scale share a record.
+    static constexpr bool joins_groups = detail::joins_groups<source>;
+    /// Whether a byte holds a scale and a minimum.
+    static constexpr bool packs_minima = joins_groups && source::offset == offset_kind::minimum;
+    static constexpr code_planes planes =
+        detail::planes_of(source::bits, joins_groups ? detail::super_group<source> : source::group);
     /// Columns and bytes of a strip of codes.
     static constexpr index_t strip_columns = planes.columns();
     static constexpr index_t vector_bytes = 4 * R;
     static constexpr index_t strip_bytes = planes.vectors() * vector_bytes;
     static constexpr index_t scale_bytes = R * static_cast<index_t>(sizeof(scale_type));
-    static constexpr index_t offset_bytes = source::offset == offset_kind::minimum      ? scale_bytes
+    static constexpr index_t offset_bytes = packs_minima                                ? 0
+                                            : source::offset == offset_kind::minimum    ? scale_bytes
                                             : source::offset == offset_kind::zero_point ? R
                                                                                         : 0;
     static constexpr index_t header_bytes = scale_bytes + offset_bytes;
@@ -140,24 +152,41 @@ public:
     constexpr index_t group_columns(index_t g) const noexcept { return minimum(group(), cols_ - g * group()); }
     /// Strips of a group of `columns` columns.
     static constexpr index_t strips(index_t columns) noexcept { return ceil_div(columns, strip_columns); }
+    /// Bytes of a group of `columns` columns; where groups share a record, its part of it.
     static constexpr index_t record_bytes(index_t columns) noexcept {
-        return header_bytes + strips(columns) * strip_bytes;
+        return header_bytes + (joins_groups ? columns * strip_bytes / strip_columns : strips(columns) * strip_bytes);
     }
     /// Bytes from the beginning of a group's codes to the strip of its column k.
     static constexpr index_t strip_offset(index_t k) noexcept { return k / strip_columns * strip_bytes; }
     constexpr index_t panel_bytes() const noexcept {
         index_t const g = groups();
-        return g == 0 ? 0 : record_offset(g - 1) + record_bytes(group_columns(g - 1));
+        if constexpr (joins_groups)
+            return super_offset(g); // rows are whole super groups
+        else
+            return g == 0 ? 0 : record_offset(g - 1) + record_bytes(group_columns(g - 1));
     }
-    /// Bytes from the beginning of a panel to the record of group g, and to the super scales that are above it.
+    /// Bytes from the beginning of a panel to the scales of group g, to the super scales that are above it, and to the strip in
+    /// which its codes begin.
     constexpr index_t record_offset(index_t g) const noexcept {
         if constexpr (super_groups == 0)
             return g * record_bytes(group());
+        else if constexpr (joins_groups)
+            return super_offset(g) + super_bytes + g % super_groups * header_bytes;
         else
             return (g / super_groups + 1) * super_bytes + g * record_bytes(source::group);
     }
     static constexpr index_t super_offset(index_t g) noexcept {
         return g / maximum(super_groups, 1) * (super_bytes + super_groups * record_bytes(source::group));
+    }
+    constexpr index_t codes_offset(index_t g) const noexcept {
+        if constexpr (joins_groups)
+            return super_offset(g) + super_bytes + super_groups * header_bytes + strip_offset(g % super_groups * source::group);
+        else
+            return record_offset(g) + header_bytes;
+    }
+    /// The column of that strip at which group g begins.
+    static constexpr int first_column(index_t g) noexcept {
+        return joins_groups ? static_cast<int>(g * source::group % strip_columns) : 0;
     }
     constexpr index_t bytes() const noexcept { return panels() * panel_bytes(); }
     constexpr std::byte const* panel_data(index_t p) const noexcept { return data_ + p * panel_bytes(); }

@@ -24,6 +24,28 @@ void check_bytes(std::uint8_t const (&u)[64], std::int8_t const (&s)[64], std::i
         for (index_t j = 0; j < 4; ++j) expected += u[4 * i + j] * s[4 * i + j];
         CHECK(actual[i] == expected);
     }
+    for (std::int8_t const v : s) // the other products are of s without -128
+        if (v == -128) return;
+    constexpr int bias = ts::simd::dot4_bias<Bits, Arch>;
+    ts::simd::dot4_less<Bits, Arch>(ints(start), load(u), load(s)).store_aligned(actual);
+    for (index_t i = 0; i < ts::simd::lanes<Arch>; ++i) {
+        std::int32_t expected = start;
+        for (index_t j = 0; j < 4; ++j) expected += (u[4 * i + j] - bias) * s[4 * i + j];
+        CHECK(actual[i] == expected);
+    }
+    if constexpr (constexpr int depth = ts::simd::narrow_depth<Bits, Arch>; depth > 0) {
+        ints sum = ts::simd::dot4_narrow<Arch>(load(u), load(s));
+        for (int i = 1; i < depth; ++i) sum = ts::simd::dot4_narrow<Arch>(sum, load(u), load(s));
+        ts::simd::widen_narrow<Arch>(ints(start), sum).store_aligned(actual);
+        alignas(64) std::int32_t scaled[ts::simd::lanes<Arch>];
+        ts::simd::multiply_narrow<Arch>(ints(start), sum, ints(-32 * 65536 + 65504)).store_aligned(scaled);
+        for (index_t i = 0; i < ts::simd::lanes<Arch>; ++i) {
+            std::int32_t expected = 0;
+            for (index_t j = 0; j < 4; ++j) expected += depth * u[4 * i + j] * s[4 * i + j];
+            CHECK(actual[i] == start + expected);
+            CHECK(scaled[i] == start - 32 * expected);
+        }
+    }
 }
 
 template <class Arch, int Bits>

@@ -12,7 +12,7 @@ namespace {
 template <class Format>
 constexpr ts::index_t placed_millibits = ts::prepacked<ts::panel<16, 4>, ts::blocked<Format>>{nullptr, 16, 256}.bytes() * 8000 / 4096;
 static_assert(placed_millibits<ts::q4_k> == 4625 && placed_millibits<ts::q5_k> == 5625 && placed_millibits<ts::q6_k> == 6562);
-static_assert(placed_millibits<ts::q2_k> == 3125 && placed_millibits<ts::q3_k> == 4562 && placed_millibits<ts::q8_k> == 8125);
+static_assert(placed_millibits<ts::q2_k> == 2625 && placed_millibits<ts::q3_k> == 3562 && placed_millibits<ts::q8_k> == 8125);
 
 } // namespace
 

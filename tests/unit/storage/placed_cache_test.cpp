@@ -259,7 +259,7 @@ TEST_CASE("another instruction set") {
         cache.save();
     });
     CHECK(ts::placed_cache_name(ts::cpu<ts::native_arch>{}, {1, 2}) ==
-          "00000000000000020000000000000001-panel" + std::to_string(ts::simd::lanes<ts::native_arch>) + "-v3.placed");
+          "00000000000000020000000000000001-panel" + std::to_string(ts::simd::lanes<ts::native_arch>) + "-v4.placed");
 }
 
 TEST_CASE("what changed is packed anew, the rest is found") {
@@ -402,7 +402,7 @@ TEST_CASE("damage: every byte of header and table, every length, bytes of panels
         refuses(good.substr(0, 20), "is truncated: 20 bytes, expected at least 64");
         refuses(with(8, 0x04030201, 4), "was written in another byte order");
         refuses(with(12, 2, 4), "has file format 2, expected 1");
-        refuses(with(16, 7, 8), "has panel layout 7, expected 3");
+        refuses(with(16, 7, 8), "has panel layout 7, expected 4");
         refuses(good.substr(0, 4500), "has 4500 bytes, its header says " + std::to_string(good.size()));
         refuses(with(24, ~0ull, 8), "has no room for the 18446744073709551615 entries of its header");
         refuses(with(130, 1, 1), "is damaged: the hash of its table differs");
@@ -454,8 +454,8 @@ TEST_CASE("where the file cannot be written nothing is left behind") {
 }
 
 // Whoever changes a panel's bytes sees this fail, raises panel_layout_version and puts the new hashes here.
-TEST_CASE("the layout of version 3") {
-    REQUIRE(ts::panel_layout_version == 3);
+TEST_CASE("the layout of version 4") {
+    REQUIRE(ts::panel_layout_version == 4);
     auto const hash_of = [](auto const& storage, auto packed) {
         std::vector<std::byte> bytes(static_cast<std::size_t>(packed.bytes()), std::byte{0x5a}); // all of them are written
         for (index_t p = 0; p < packed.panels(); ++p) ts::pack_panel(storage, packed, p, bytes.data() + p * packed.panel_bytes());
@@ -491,6 +491,15 @@ TEST_CASE("the layout of version 3") {
     std::vector<ts::q4_k::block> blocks(19);
     std::memcpy(static_cast<void*>(blocks.data()), stored.data(), stored.size());
     CHECK(all(ts::blocked<ts::q4_k>{blocks.data(), 19, 256}) == "23dc704fae50ddba6b21b0f0e47c4dc7 a37fb56652476587b99eaef2158a28a0");
+    // Groups that share a record.
+    std::vector<ts::q3_k::block> joined(19);
+    std::memset(static_cast<void*>(joined.data()), 0, joined.size() * sizeof joined[0]);
+    for (std::size_t i = 0; i < joined.size(); ++i)
+        for (int c = 0; c < 256; ++c) {
+            ts::q3_k::set_code(joined[i], c, static_cast<int>((37 * i + 11 * static_cast<std::size_t>(c)) % 8) - 4);
+            if (c < 16) ts::q3_k::set_sub(joined[i], c, static_cast<int>((5 * i + 3 * static_cast<std::size_t>(c)) % 64) - 32, 0);
+        }
+    CHECK(all(ts::blocked<ts::q3_k>{joined.data(), 19, 256}) == "1aa7841e64792ad52ac7a5d324f3c8cb 378d3a14d650a82530873eae89625c23");
     ts::matrix<float> dense{19, 7};
     for (index_t i = 0; i < dense.size(); ++i) dense.data()[i] = static_cast<float>(i);
     using view = ts::matrix_view<float const>;

@@ -26,41 +26,46 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
         std::memcpy(to + r * static_cast<index_t>(sizeof stored), &stored, sizeof stored);
     };
     for (index_t g = 0; g < packed.groups(); ++g) {
+        std::byte* const record = out + packed.record_offset(g);
         if constexpr (target::super_groups > 0)
             if (g % target::super_groups == 0) {
+                std::byte* const super = out + target::super_offset(g);
                 for (index_t r = 0; r < R; ++r) {
                     index_t const n = p * R + r;
                     bool const exists = n < w.rows();
-                    place(out, r, super_scale_type{exists ? source::super_scale(w, n, g * packed.group()) : 0.0f});
+                    place(super, r, super_scale_type{exists ? source::super_scale(w, n, g * packed.group()) : 0.0f});
                     if constexpr (source::offset == offset_kind::minimum)
-                        place(out + target::super_scale_bytes, r,
+                        place(super + target::super_scale_bytes, r,
                               super_scale_type{exists ? source::super_minimum(w, n, g * packed.group()) : 0.0f});
                 }
-                out += target::super_bytes;
             }
         index_t const first = g * packed.group();
         index_t const columns = packed.group_columns(g);
-        auto* const codes = reinterpret_cast<std::uint8_t*>(out + target::header_bytes);
-        index_t const padded = target::strips(columns) * target::strip_columns;
-        std::memset(codes, 0, static_cast<std::size_t>(target::strips(columns) * target::strip_bytes));
+        auto* const codes = reinterpret_cast<std::uint8_t*>(out + packed.codes_offset(g));
+        int const within = target::first_column(g);
+        index_t const padded = target::joins_groups ? columns : target::strips(columns) * target::strip_columns;
+        if (within == 0) std::memset(codes, 0, static_cast<std::size_t>(target::strips(columns) * target::strip_bytes));
         for (index_t r = 0; r < R; ++r) {
             index_t const n = p * R + r;
             bool const exists = n < w.rows();
-            if constexpr (target::super_groups > 0) {
-                place(out, r, static_cast<scale_type>(exists ? source::sub_scale(w, n, first) : 0));
+            if constexpr (target::packs_minima) {
+                int const both = exists ? source::sub_scale(w, n, first) + 16 * source::sub_minimum(w, n, first) : 0;
+                place(record, r, static_cast<std::uint8_t>(both));
+            } else if constexpr (target::super_groups > 0) {
+                place(record, r, static_cast<scale_type>(exists ? source::sub_scale(w, n, first) : 0));
                 if constexpr (source::offset == offset_kind::minimum)
-                    place(out + target::scale_bytes, r, static_cast<scale_type>(exists ? source::sub_minimum(w, n, first) : 0));
+                    place(record + target::scale_bytes, r, static_cast<scale_type>(exists ? source::sub_minimum(w, n, first) : 0));
             } else {
-                place(out, r, static_cast<scale_type>(exists ? source::scale(w, n, first) : 0.0f));
+                place(record, r, static_cast<scale_type>(exists ? source::scale(w, n, first) : 0.0f));
                 if constexpr (source::offset == offset_kind::minimum)
-                    place(out + target::scale_bytes, r, static_cast<scale_type>(exists ? source::minimum(w, n, first) : 0.0f));
+                    place(record + target::scale_bytes, r, static_cast<scale_type>(exists ? source::minimum(w, n, first) : 0.0f));
             }
             if constexpr (source::offset == offset_kind::zero_point)
-                out[target::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
+                record[target::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
             for (index_t k = 0; k < padded; ++k) {
                 std::uint32_t const code = exists && k < columns ? source::code(w, n, first + k) : padding;
-                std::uint8_t* const strip = codes + target::strip_offset(k) + 4 * r + k % 4;
-                auto const column = static_cast<int>(k % target::strip_columns);
+                std::uint8_t* const strip = codes + target::strip_offset(within + k) + 4 * r + k % 4;
+                auto const column = static_cast<int>((within + k) % target::strip_columns);
                 for (int q = 0; q < target::planes.count; ++q) {
                     std::uint32_t const part = (code >> target::planes.shift[q]) & ((1u << target::planes.bits[q]) - 1u);
                     std::uint8_t& byte = strip[target::planes.vector(q, column) * target::vector_bytes];
@@ -68,7 +73,6 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
                 }
             }
         }
-        out += target::record_bytes(columns);
     }
 }
 

@@ -30,7 +30,7 @@ struct bf16_shape {
             return true;
         else
             return Weights::source::group % 32 == 0 || // a chunk begins inside no vector, and ends with a group
-                   (Weights::source::group % Weights::strip_columns == 0 && chunk % maximum(Weights::source::group, 1) == 0);
+                   ((Weights::joins_groups || Weights::source::group % Weights::strip_columns == 0) && chunk % maximum(Weights::source::group, 1) == 0);
     }();
     static constexpr index_t chunk_bytes = chunk * 32;
 
@@ -55,8 +55,7 @@ void decode_pairs(prepacked<panel<R, 4>, Storage> const& w, std::byte const* dat
     while (first < last) {
         index_t const g = first / w.group();
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
-        std::byte const* codes = data + w.record_offset(g) + weights::header_bytes +
-                                 weights::strip_offset(first - g * w.group());
+        std::byte const* codes = data + w.codes_offset(g) + weights::strip_offset(first - g * w.group());
         floats const scale = group_scales<Arch>(w, data, g);
         floats offset(0.0f);
         if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, data, g);
@@ -70,9 +69,15 @@ void decode_pairs(prepacked<panel<R, 4>, Storage> const& w, std::byte const* dat
 #pragma GCC unroll 8
             for (index_t v = 0; v < weights::strip_bytes; v += weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
             simd::code_strip<Arch, weights> const strip{codes};
+            constexpr auto columns = static_cast<int>(weights::joins_groups ? source::group : weights::strip_columns);
+            if (weights::first_column(g) == 0)
 #pragma GCC unroll 16
-            for (int c = 0; c < weights::strip_columns; c += 2, out += 2 * R)
-                simd::store_bf16_pairs(out, column(strip, c), column(strip, c + 1));
+                for (int c = 0; c < columns; c += 2, out += 2 * R)
+                    simd::store_bf16_pairs(out, column(strip, c), column(strip, c + 1));
+            else // the second of two groups in a strip
+#pragma GCC unroll 16
+                for (int c = columns; c < weights::strip_columns; c += 2, out += 2 * R)
+                    simd::store_bf16_pairs(out, column(strip, c), column(strip, c + 1));
         }
         first += here;
     }

@@ -23,15 +23,15 @@ namespace tessera::inline TESSERA_ABI::detail {
 template <int MR>
 inline constexpr int sums_a_row = MR >= 4 ? 1 : 4 / MR;
 
-/// sum[m][.] += value of each column of one strip of codes * x[m][column].
-template <class Arch, class Weights, int MR>
+/// sum[m][.] += value of each of `Count` columns, from `First`, of one strip of codes * x[m][column].
+template <class Arch, class Weights, int MR, int First = 0, int Count = static_cast<int>(Weights::strip_columns)>
 TESSERA_FORCE_INLINE void multiply_strip(std::byte const* codes, float const* const (&x)[MR], index_t offset,
                                          simd::floats<Arch> (&sum)[MR][sums_a_row<MR>]) noexcept {
     using floats = simd::floats<Arch>;
     simd::code_strip<Arch, Weights> const strip{codes};
 #pragma GCC unroll 32
-    for (int c = 0; c < Weights::strip_columns; ++c) {
-        floats const value = simd::column_values(strip, c);
+    for (int c = 0; c < Count; ++c) {
+        floats const value = simd::column_values(strip, First + c);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
             floats& s = sum[m][c % sums_a_row<MR>];
@@ -66,12 +66,21 @@ void product_panel_float(Weights const& w, std::byte const* panel, Form const& x
     }
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
-        std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
-        simd::prefetch(codes - Weights::header_bytes + prefetch_distance);
+        std::byte const* codes = panel + w.codes_offset(g);
+        simd::prefetch(panel + w.record_offset(g) + prefetch_distance);
         floats sum[MR][sums_a_row<MR>];
         for (auto& row_sums : sum)
             for (floats& s : row_sums) s = floats(0.0f);
         index_t k = 0;
+        if constexpr (Weights::joins_groups && Weights::strip_columns > source::group) { // two groups in a strip
+            constexpr auto half = static_cast<int>(source::group);
+            for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
+            if (Weights::first_column(g) == 0)
+                multiply_strip<Arch, Weights, MR, 0, half>(codes, row, g * half, sum);
+            else
+                multiply_strip<Arch, Weights, MR, half, half>(codes, row, g * half, sum);
+            k = half;
+        }
         for (; k + Weights::strip_columns <= columns; k += Weights::strip_columns, codes += Weights::strip_bytes) {
 #pragma GCC unroll 8
             for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
@@ -105,7 +114,7 @@ void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept
     using floats = simd::floats<Arch>;
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
-        std::byte const* codes = panel + w.record_offset(g) + Weights::header_bytes;
+        std::byte const* codes = panel + w.codes_offset(g);
         floats const scale = group_scales<Arch>(w, panel, g);
         floats offset(0.0f);
         if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, panel, g);
@@ -122,7 +131,15 @@ void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept
 #pragma GCC unroll 8
             for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
             simd::code_strip<Arch, Weights> const strip{codes};
-            if (k + Weights::strip_columns <= columns) {
+            if constexpr (Weights::joins_groups && Weights::strip_columns > source::group) { // two groups in a strip
+                constexpr auto half = static_cast<int>(source::group);
+                if (Weights::first_column(g) == 0)
+#pragma GCC unroll 16
+                    for (int c = 0; c < half; ++c) decode(strip, c);
+                else
+#pragma GCC unroll 16
+                    for (int c = half; c < 2 * half; ++c) decode(strip, c);
+            } else if (k + Weights::strip_columns <= columns) {
 #pragma GCC unroll 32
                 for (int c = 0; c < Weights::strip_columns; ++c) decode(strip, c);
             } else {

@@ -12,6 +12,11 @@
 /// under one scale of x, and short enough that 32 bits hold its sum. Integers are exact, and groups are added in order, so
 /// the result does not depend on how many rows are computed together.
 ///
+/// Where groups of 16 columns share a record (storage/prepacked.hpp), a group's sum is multiplied by its integer scale, and sums stay
+/// integers as far as the scale of x reaches; the super scale multiplies them once.
+///
+/// Without VNNI, products of bytes are added in 16 bits as long as these hold them (simd/dot.hpp), 8-bit codes taken as signed.
+///
 /// Per vector of 4-bit codes and row: 2 dot products; per vector: 1 load, 3 logical operations; per group and row: a
 /// conversion and 1 to 3 multiply-adds.
 
@@ -45,6 +50,11 @@ inline constexpr index_t prefetch_distance = 4096;
 template <class Arch>
 inline constexpr int row_block = simd::lanes<Arch> == 16 ? 8 : 4;
 
+/// The same of integer products: where 16-bit sums of a group are all that is in registers, twice as many.
+template <class Arch, class Weights>
+inline constexpr int int8_row_block =
+    simd::narrow_depth<integer_codes<typename Weights::source>::bits, Arch> >= 2 ? 8 : row_block<Arch>;
+
 /// The same of dense panels, two at a time.
 template <class Arch>
 inline constexpr int dense_row_block = simd::lanes<Arch> == 16 ? 12 : 4;
@@ -57,45 +67,108 @@ TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noe
         if (m0 < m1) for_row_blocks<static_cast<int>(std::bit_floor(static_cast<unsigned>(Most - 1)))>(m0, m1, f);
 }
 
-/// The dot products of `strips` strips of codes of NP panels with MR rows of x. The panels' sums are independent, which keeps
-/// the units busy where few rows would leave them waiting, and share the loads of x.
-template <class Arch, class Weights, simd::byte_half Half, int MR, int NP>
-TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, std::int8_t const* const (&x)[MR],
-                                     index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+/// sum += the dot products of a stretch of `Strips` strips of codes of NP panels with MR rows of x. The panels' sums are independent, which
+/// keeps the units busy where few rows would leave them waiting, and share the loads of x. Where there are 16-bit products
+/// (`narrow_depth`), these add up first.
+template <class Arch, class Weights, simd::byte_half Half, int Strips, int MR, int NP>
+TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t offset,
+                                      simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     using ints = simd::ints<Arch>;
     constexpr int bits = integer_codes<typename Weights::source>::bits;
+    constexpr int depth = simd::narrow_depth<bits, Arch>;
     constexpr int quads = static_cast<int>(Weights::strip_columns / 4);
-    for (index_t s = 0; s < strips; ++s, offset += Weights::strip_columns) {
-        std::byte const* strip[NP];
+    ints narrow[NP][MR];
 #pragma GCC unroll 2
-        for (int p = 0; p < NP; ++p) {
-            strip[p] = codes[p] + s * Weights::strip_bytes;
+    for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
-            for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(strip[p] + v + prefetch_distance);
-        }
+        for (index_t line = 0; line < Strips * Weights::strip_bytes; line += minimum(config::cache_line, Weights::strip_bytes))
+            simd::prefetch(codes[p] + line + prefetch_distance);
 #pragma GCC unroll 8
-        for (int q = 0; q < quads; ++q) {
-            ints code[NP];
+    for (int q = 0; q < Strips * quads; ++q) {
+        ints code[NP];
 #pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) code[p] = simd::integer_quad<Arch, Weights, Half>(simd::code_strip<Arch, Weights>{strip[p]}, q);
+        for (int p = 0; p < NP; ++p)
+            code[p] = simd::integer_quad<Arch, Weights, Half>(
+                simd::code_strip<Arch, Weights>{codes[p] + q / quads * Weights::strip_bytes}, q % quads);
 #pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) {
-                ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * q);
+        for (int m = 0; m < MR; ++m) {
+            ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * q);
 #pragma GCC unroll 2
-                for (int p = 0; p < NP; ++p) sum[p][m] = simd::dot4<bits, Arch>(sum[p][m], code[p], four);
+            for (int p = 0; p < NP; ++p) {
+                if constexpr (depth < 2) {
+                    sum[p][m] = simd::dot4_less<bits, Arch>(sum[p][m], code[p], four);
+                } else {
+                    narrow[p][m] = q % depth == 0 ? simd::dot4_narrow<Arch>(code[p], four)
+                                                  : simd::dot4_narrow<Arch>(narrow[p][m], code[p], four);
+                    if (q % depth == depth - 1 || q == Strips * quads - 1) sum[p][m] = simd::widen_narrow<Arch>(sum[p][m], narrow[p][m]);
+                }
             }
         }
     }
 }
 
+/// The same of any number of strips.
+template <class Arch, class Weights, simd::byte_half Half, int MR, int NP>
+TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, std::int8_t const* const (&x)[MR],
+                                     index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+    // What adds up in 16 bits, but not more than 32 columns.
+    constexpr int depth = minimum(simd::narrow_depth<integer_codes<typename Weights::source>::bits, Arch>, 8);
+    constexpr int together = static_cast<int>(maximum(depth * 4 / Weights::strip_columns, 1));
+    std::byte const* stretch[NP];
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) stretch[p] = codes[p];
+    auto const step = [&]<int Strips>(std::integral_constant<int, Strips>) {
+        dot_stretch<Arch, Weights, Half, Strips, MR, NP>(stretch, x, offset, sum);
+        offset += Strips * Weights::strip_columns;
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) stretch[p] += Strips * Weights::strip_bytes;
+    };
+    index_t s = 0;
+    for (; s + together <= strips; s += together) step(std::integral_constant<int, together>{});
+    if constexpr (together > 1)
+        for (; s < strips; ++s) step(std::integral_constant<int, 1>{});
+}
+
+/// The integers of two levels of a group of a panel whose groups share a record, in both 16-bit halves of a lane (Narrow) or
+/// as lanes.
+template <class Arch, class Weights, bool Narrow = false>
+TESSERA_FORCE_INLINE simd::ints<Arch> joined_levels(std::byte const* record) noexcept {
+    using type = std::conditional_t<Weights::packs_minima, std::uint8_t, std::int8_t>;
+    if constexpr (Narrow)
+        return simd::load_byte_pairs<Arch>(reinterpret_cast<type const*>(record));
+    else
+        return simd::load_byte_lanes<Arch>(reinterpret_cast<type const*>(record));
+}
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::ints<Arch> joined_scales(simd::ints<Arch> const& levels) noexcept {
+    return Weights::packs_minima ? levels & simd::ints<Arch>(0x000f000f) : levels;
+}
+template <class Arch, bool Narrow = false>
+TESSERA_FORCE_INLINE simd::floats<Arch> joined_minima(simd::ints<Arch> const& levels) noexcept {
+    return xsimd::to_float(levels >> (Narrow ? 20 : 4));
+}
+/// The super scales and minima that are above.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> super_scales(std::byte const* super) noexcept {
+    return simd::load<Arch>(reinterpret_cast<typename Weights::super_scale_type const*>(super));
+}
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> super_minima(std::byte const* super) noexcept {
+    return super_scales<Arch, Weights>(super + Weights::super_scale_bytes);
+}
+
 /// Scales of group g of a panel, whose record is at `record`, as float32; one lane a row. Products of two levels are exact.
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(std::byte const* panel, std::byte const* record, index_t g) noexcept {
-    auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record));
-    if constexpr (Weights::super_groups > 0)
-        return scales * simd::load<Arch>(reinterpret_cast<typename Weights::super_scale_type const*>(panel + Weights::super_offset(g)));
-    else
-        return scales;
+    if constexpr (Weights::joins_groups) {
+        return xsimd::to_float(joined_scales<Arch, Weights>(joined_levels<Arch, Weights>(record))) * super_scales<Arch, Weights>(panel + Weights::super_offset(g));
+    } else {
+        auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record));
+        if constexpr (Weights::super_groups > 0)
+            return scales * super_scales<Arch, Weights>(panel + Weights::super_offset(g));
+        else
+            return scales;
+    }
 }
 /// The same as factors of integer sums.
 template <class Arch, class Weights>
@@ -110,17 +183,20 @@ TESSERA_FORCE_INLINE simd::floats<Arch> integer_scales(std::byte const* panel, s
 /// The same of minima.
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(std::byte const* panel, std::byte const* record, index_t g) noexcept {
-    auto const minima =
-        simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record + Weights::scale_bytes));
-    if constexpr (Weights::super_groups > 0)
-        return minima * simd::load<Arch>(reinterpret_cast<typename Weights::super_scale_type const*>(
-                            panel + Weights::super_offset(g) + Weights::super_scale_bytes));
-    else
-        return minima;
+    if constexpr (Weights::packs_minima) {
+        return joined_minima<Arch>(joined_levels<Arch, Weights>(record)) * super_minima<Arch, Weights>(panel + Weights::super_offset(g));
+    } else {
+        auto const minima =
+            simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record + Weights::scale_bytes));
+        if constexpr (Weights::super_groups > 0)
+            return minima * super_minima<Arch, Weights>(panel + Weights::super_offset(g));
+        else
+            return minima;
+    }
 }
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::ints<Arch> record_zero_points(std::byte const* record) noexcept {
-    return simd::load_zero_points<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
+    return simd::load_byte_lanes<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
 }
 /// The same where the record has not been looked up.
 template <class Arch, class Weights>
@@ -137,12 +213,13 @@ TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::b
 }
 
 /// sum[p][m] = -zero * (sum of row m0 + m of x over the blocks of a segment of `columns` columns), zero the format's or the
-/// group's.
+/// group's, less what dot products leave out.
 template <class Arch, class Weights, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_t offset, Form const& x, index_t m0,
                                      index_t first_block, index_t columns, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
+    constexpr int bias = simd::dot4_bias<integer_codes<source>::bits, Arch>;
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
         std::int32_t of_x = 0;
@@ -150,9 +227,9 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) {
             if constexpr (source::offset == offset_kind::zero_point)
-                sum[p][m] = ints(0) - record_zero_points<Arch, Weights>(panel[p] + offset) * ints(of_x);
+                sum[p][m] = (ints(bias) - record_zero_points<Arch, Weights>(panel[p] + offset)) * ints(of_x);
             else
-                sum[p][m] = ints(-integer_codes<source>::zero * of_x);
+                sum[p][m] = ints((bias - integer_codes<source>::zero) * of_x);
         }
     }
 }
@@ -222,6 +299,183 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     }
 }
 
+/// The dot products of `Quads` times four columns, from column `First` of a strip, in 16-bit halves or not; Started: added to sum.
+template <class Arch, class Weights, int First, int Quads, bool Narrow, bool Started, int MR, int NP>
+TESSERA_FORCE_INLINE void dot_joined_group(std::byte const* const (&strip)[NP], std::int8_t const* const (&x)[MR], index_t offset,
+                                           simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+    using ints = simd::ints<Arch>;
+    constexpr int bits = integer_codes<typename Weights::source>::bits;
+#pragma GCC unroll 4
+    for (int q = 0; q < Quads; ++q) {
+        ints code[NP];
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) code[p] = simd::code_strip<Arch, Weights>{strip[p]}.quad(First / 4 + q);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            ints const four = simd::broadcast_bytes4<Arch>(x[m] + offset + 4 * q);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) {
+                if constexpr (Narrow)
+                    sum[p][m] = q == 0 && !Started ? simd::dot4_narrow<Arch>(code[p], four)
+                                                   : simd::dot4_narrow<Arch>(sum[p][m], code[p], four);
+                else
+                    sum[p][m] = simd::dot4<bits, Arch>(sum[p][m], code[p], four);
+            }
+        }
+    }
+}
+
+/// Adds group g, the record of whose super group is at `offset` of NP panels: scale * (code - zero) * x to `sums`, in integers,
+/// and minimum * x to `minima`. First: its column in a strip.
+template <class Arch, class Weights, class Form, int First, bool WithMinima, int MR, int NP>
+TESSERA_FORCE_INLINE void add_joined_group(std::byte const* const (&panel)[NP], index_t offset, index_t g, Form const& x,
+                                           index_t m0, std::int8_t const* const (&row)[MR], simd::ints<Arch> (&sums)[NP][MR],
+                                           simd::floats<Arch> (&minima)[NP][MR]) noexcept {
+    using source = typename Weights::source;
+    using ints = simd::ints<Arch>;
+    constexpr int bits = integer_codes<source>::bits;
+    constexpr int zero = integer_codes<source>::zero;
+    constexpr int depth = simd::narrow_depth<bits, Arch>;
+    constexpr bool narrow = depth >= 2;
+    constexpr int quads = narrow && depth < 4 ? 2 : 4; // that are multiplied by the scale together
+    constexpr bool small = 16 * 127 * maximum(zero, (1 << bits) - 1 - zero) < 32768;
+    index_t const within = g % Weights::super_groups;
+    index_t const record = offset + Weights::super_bytes + within * Weights::header_bytes;
+    std::byte const* strip[NP];
+    ints scales[NP];
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) {
+        strip[p] = panel[p] + offset + Weights::super_bytes + Weights::super_groups * Weights::header_bytes +
+                   Weights::strip_offset(within * source::group);
+        ints const levels = joined_levels<Arch, Weights, narrow>(panel[p] + record);
+        scales[p] = joined_scales<Arch, Weights>(levels);
+        if constexpr (WithMinima) {
+            auto const minimum = joined_minima<Arch, narrow>(levels);
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m)
+                minima[p][m] = simd::fma(minimum, simd::floats<Arch>(x.scaled_sum(m0 + m, g * source::group, source::group)), minima[p][m]);
+        }
+    }
+    constexpr bool started = quads == 4 && zero != 0;
+    ints start[MR]; // -zero * x, in the low half of a lane if need be; where it is longer than that the scale takes part of it
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+        int const of_x = zero == 0 ? 0 : x.row_sums(m0 + m)[g];
+        start[m] = ints(quads == 2 ? of_x : narrow ? -zero * of_x & 0xffff : -zero * of_x);
+    }
+    if constexpr (quads == 2 && zero != 0)
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            ints const factor = (scales[p] * ints(-zero)) & ints(0xffff);
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) sums[p][m] = simd::multiply_narrow<Arch>(sums[p][m], start[m], factor);
+        }
+#pragma GCC unroll 2
+    for (int part = 0; part < 4 / quads; ++part) {
+        ints sum[NP][MR];
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) sum[p][m] = quads == 2 ? ints(0) : start[m];
+        if (part == 0)
+            dot_joined_group<Arch, Weights, First, quads, narrow, started, MR, NP>(strip, row, g * Form::padded_block, sum);
+        else
+            dot_joined_group<Arch, Weights, First + 8, quads, narrow, started, MR, NP>(strip, row, g * Form::padded_block + 8, sum);
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) {
+                if constexpr (narrow)
+                    sums[p][m] = simd::multiply_narrow<Arch>(sums[p][m], sum[p][m], scales[p]);
+                else if constexpr (small)
+                    sums[p][m] = simd::multiply_small<Arch>(sums[p][m], sum[p][m], scales[p]);
+                else
+                    sums[p][m] = sums[p][m] + sum[p][m] * scales[p];
+            }
+    }
+}
+
+/// Moves integer sums, the last of column k, to float32.
+template <class Arch, class Form, int MR, int NP>
+TESSERA_FORCE_INLINE void move_joined_sums(Form const& x, index_t m0, index_t k, simd::ints<Arch> (&sums)[NP][MR],
+                                           simd::floats<Arch> (&total)[NP][MR]) noexcept {
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            auto const sum = xsimd::to_float(sums[p][m]);
+            if constexpr (Form::scale_group == 0)
+                total[p][m] = total[p][m] + sum;
+            else
+                total[p][m] = simd::fma(sum, simd::floats<Arch>(x.scale(m0 + m, k / Form::scale_group)), total[p][m]);
+            sums[p][m] = simd::ints<Arch>(0);
+        }
+}
+
+/// Adds the super group that begins with group g, whose record is at `offset` of NP panels: sums stay integers as long as the
+/// scale of x is the same, and are multiplied by the super scale once.
+template <class Arch, class Weights, class Form, int MR, int NP>
+TESSERA_FORCE_INLINE void add_super_group_int8(std::byte const* const (&panel)[NP], index_t offset, index_t g, Form const& x,
+                                               index_t m0, std::int8_t const* const (&row)[MR],
+                                               simd::floats<Arch> (*result)[NP]) noexcept {
+    using source = typename Weights::source;
+    using ints = simd::ints<Arch>;
+    using floats = simd::floats<Arch>;
+    constexpr index_t groups = Weights::super_groups;
+    // Groups under one scale of x.
+    constexpr index_t run = Form::scale_group == 0 ? groups : std::gcd(groups, Form::scale_group / source::group);
+    constexpr bool with_minima = Weights::packs_minima && MR * NP <= 4; // else in a loop of their own: there are 32 registers
+    constexpr int second = Weights::strip_columns > source::group ? static_cast<int>(source::group) : 0;
+    floats total[NP][MR];
+    floats minima[NP][MR];
+    ints sums[NP][MR];
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) {
+        for (index_t line = 0; line < Weights::super_bytes + groups * Weights::header_bytes; line += config::cache_line)
+            simd::prefetch(panel[p] + offset + line + prefetch_distance);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            total[p][m] = floats(0.0f);
+            minima[p][m] = floats(0.0f);
+            sums[p][m] = ints(0);
+        }
+    }
+    constexpr index_t pair_bytes = 2 * source::group * Weights::strip_bytes / Weights::strip_columns;
+    for (index_t i = g; i < g + groups; i += 2) {
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+            for (index_t line = 0; line < pair_bytes; line += config::cache_line)
+                simd::prefetch(panel[p] + offset + Weights::super_bytes + groups * Weights::header_bytes + (i - g) / 2 * pair_bytes +
+                               line + prefetch_distance);
+        add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(panel, offset, i, x, m0, row, sums, minima);
+        if constexpr (run == 1) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
+        add_joined_group<Arch, Weights, Form, second, with_minima, MR, NP>(panel, offset, i + 1, x, m0, row, sums, minima);
+        if (run <= 2 || (i + 2 - g) % run == 0) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
+    }
+    if constexpr (Weights::packs_minima && !with_minima)
+        for (index_t i = 0; i < groups; ++i)
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) {
+                auto const minimum = joined_minima<Arch>(
+                    joined_levels<Arch, Weights>(panel[p] + offset + Weights::super_bytes + i * Weights::header_bytes));
+#pragma GCC unroll 8
+                for (int m = 0; m < MR; ++m)
+                    minima[p][m] = simd::fma(minimum, floats(x.scaled_sum(m0 + m, (g + i) * source::group, source::group)), minima[p][m]);
+            }
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p) {
+        floats const scale = super_scales<Arch, Weights>(panel[p] + offset);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(total[p][m], scale, result[m][p]);
+        if constexpr (Weights::packs_minima) {
+            floats const minimum = super_minima<Arch, Weights>(panel[p] + offset);
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(minima[p][m], minimum, result[m][p]);
+        }
+    }
+}
+
 /// Rows of x whose results wait in memory while panels stream by.
 inline constexpr index_t int8_rows_together = 16;
 
@@ -241,6 +495,11 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) local[i][p] = result[i][p];
     simd::floats<Arch>(*const sums)[NP] = stays ? local : result;
+    if constexpr (Weights::joins_groups) {
+        for (index_t g = first; g < last; g += Weights::super_groups)
+            add_super_group_int8<Arch, Weights, Form, MR, NP>(panel, Weights::super_offset(g), g, x, m, row, result);
+        return;
+    }
     index_t const whole = minimum(last, w.cols() / w.group());
     index_t g = first;
     for (; g < whole; ++g, offset += Weights::record_bytes(w.group())) {
@@ -269,15 +528,16 @@ void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], 
     for (index_t m = 0; m < rows; ++m)
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) result[m][p] = floats(0.0f);
-    index_t const together = rows <= row_block<Arch>
+    index_t const together = rows <= int8_row_block<Arch, Weights>
                                  ? maximum(w.groups(), 1)
-                                 : maximum(prefetch_distance / 2 / Weights::record_bytes(maximum(w.group(), 1)), 1);
+                                 : round_up(maximum(prefetch_distance / 2 / Weights::record_bytes(maximum(w.group(), 1)), 1),
+                                            Weights::joins_groups ? Weights::super_groups : 1);
     for (index_t first = 0; first < w.groups(); first += together) {
         index_t const last = minimum(first + together, w.groups());
         index_t offset = w.record_offset(first);
         if constexpr (Weights::super_groups > 0)
             if (first % Weights::super_groups == 0) offset -= Weights::super_bytes; // stepped over with the group
-        for_row_blocks<row_block<Arch>>(0, rows, [&]<int MR>(index_t m) {
+        for_row_blocks<int8_row_block<Arch, Weights>>(0, rows, [&]<int MR>(index_t m) {
             add_groups_int8<Arch, Weights, Form, MR, NP>(w, panel, offset, first, last, x, m0 + m, result + m);
         });
     }

@@ -23,14 +23,20 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     std::byte const* const panel = w.panel_data(n / R);
     std::byte const* const record = panel + w.record_offset(g);
     auto const number = [&](index_t within_header, index_t within_super) {
-        float v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(record + within_header)[n % R]);
+        float v;
+        if constexpr (weights::packs_minima) {
+            auto const both = static_cast<int>(record[n % R]);
+            v = static_cast<float>(within_header == 0 ? both % 16 : both / 16);
+        } else {
+            v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(record + within_header)[n % R]);
+        }
         if constexpr (weights::super_groups > 0)
             v *= static_cast<float>(reinterpret_cast<typename weights::super_scale_type const*>(panel + weights::super_offset(g) + within_super)[n % R]);
         return v;
     };
-    auto const column = static_cast<int>(within % weights::strip_columns);
-    std::byte const* const strip =
-        record + weights::header_bytes + weights::strip_offset(within) + 4 * (n % R) + column % 4;
+    index_t const from_strip = weights::first_column(g) + within;
+    auto const column = static_cast<int>(from_strip % weights::strip_columns);
+    std::byte const* const strip = panel + w.codes_offset(g) + weights::strip_offset(from_strip) + 4 * (n % R) + column % 4;
     std::uint32_t code = 0;
     for (int p = 0; p < weights::planes.count; ++p) {
         auto const byte = static_cast<std::uint32_t>(strip[weights::planes.vector(p, column) * weights::vector_bytes]);
