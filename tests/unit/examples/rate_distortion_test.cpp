@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+#include <utility>
 #include <vector>
 
 namespace ts = tessera;
@@ -30,8 +31,18 @@ TEST_CASE("the best scalar quantisers of the normal distribution, and those of e
     }
     CHECK(lloyd_max(4).levels[2] == doctest::Approx(0.452780).epsilon(1e-5));
     CHECK(lloyd_max(4).levels[3] == doctest::Approx(1.510418).epsilon(1e-6));
-    CHECK(uniform(4).levels[2] == doctest::Approx(0.995687 / 2).epsilon(1e-5));
+    for (auto const& [levels, step] : {std::pair{4u, .995687}, {8u, .586019}, {16u, .335201}, {32u, .188139}, {256u, .030762}})
+        CHECK(uniform(levels).levels[levels / 2] == doctest::Approx(step / 2).epsilon(2e-5));
     CHECK(uniform(256).error == doctest::Approx(8.77e-5).epsilon(1e-3));
+    // With a level at 0: all of 4 bits, and -7 to 7.
+    auto const mid_tread = [](int low, int high, double step) {
+        std::vector<double> levels;
+        for (int q = low; q <= high; ++q) levels.push_back(step * q);
+        return rate_distortion::detail::error_of(levels);
+    };
+    CHECK(std::fabs(mid_tread(-8, 7, .338608) - .011864) < 1e-6);
+    CHECK(std::fabs(mid_tread(-7, 7, .353411) - .012889) < 1e-6);
+    CHECK(std::fabs(mid_tread(-128, 127, .030766) - 8.77e-5) < 1e-7);
     CHECK(bound(2) == 0.0625);
 }
 

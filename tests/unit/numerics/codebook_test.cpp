@@ -48,7 +48,15 @@ TEST_CASE("nf4") {
     static_assert(ts::nf4::bits == 4 && ts::nf4::max_magnitude == 1.0f && !ts::nf4::is_integer);
     static_assert(ts::nf4::encode(0.1f) == 8);
     CHECK(std::string{ts::nf4::name} == "nf4");
-    for (std::uint32_t code = 0; code < 16; ++code) CHECK(ts::nf4::encode(ts::nf4::decode(code)) == code);
+    // QLoRA's table, as bitsandbytes prints it.
+    double const published[16] = {-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+                                  -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725,
+                                  0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+                                  0.7229568362236023, 1};
+    for (std::uint32_t code = 0; code < 16; ++code) {
+        CHECK(static_cast<double>(ts::nf4::decode(code)) == published[code]);
+        CHECK(ts::nf4::encode(ts::nf4::decode(code)) == code);
+    }
     nearest_everywhere<ts::nf4>(1.0f);
     for (std::uint32_t i = 0; i + 1 < 16; ++i) {
         auto const middle = static_cast<float>(

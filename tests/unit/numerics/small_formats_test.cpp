@@ -2,7 +2,9 @@
 // Formats of few bits that are neither minifloats nor two's complement: bipolar integers, fixed point and k-hot codes, power
 // exponents; and the published grids and errors of minifloats.
 
+#include <tessera/core/philox.hpp>
 #include <tessera/numerics/bipolar.hpp>
+#include <tessera/numerics/codebook.hpp>
 #include <tessera/numerics/fixed_point.hpp>
 #include <tessera/numerics/fp6_fp4.hpp>
 #include <tessera/numerics/fp8.hpp>
@@ -15,6 +17,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 #include <string>
 #include <utility>
 #include <vector>
@@ -96,6 +99,68 @@ TEST_CASE("grids of minifloats") {
 TEST_CASE("errors of minifloats on normal numbers, with the best scale") {
     CHECK(gaussian_error<ts::e2m1>(0.487079) == doctest::Approx(0.012684904).epsilon(1e-7));
     CHECK(gaussian_error<ts::minifloat<3, 0, ts::specials::finite>>(0.262101) == doctest::Approx(0.037744990).epsilon(1e-7));
+    CHECK(gaussian_error<ts::nf4>(2.863063) == doctest::Approx(0.009899316).epsilon(1e-7));
+    // Three values: the least error, and that of the mean magnitude.
+    constexpr double inf = std::numeric_limits<double>::infinity();
+    auto const ternary = [](double s) { return gaussian_error({-inf, -s / 2, s / 2, inf}, {-s, 0, s}); };
+    CHECK(std::fabs(ternary(1.224006) - 0.190174) < 1e-6);
+    CHECK(ternary(1.22) > ternary(1.224006));
+    CHECK(ternary(1.23) > ternary(1.224006));
+    CHECK(std::fabs(ternary(std::sqrt(2 / std::acos(-1.0))) - 0.263382) < 1e-6);
+}
+
+namespace {
+
+/// Independent numbers of N(0, 1), by Box and Muller's transform.
+std::vector<float> normal_numbers(std::size_t n) {
+    ts::philox const random{11};
+    std::vector<float> x(n);
+    for (std::size_t i = 0; i < n; i += 2) {
+        double const radius = std::sqrt(-2 * std::log((static_cast<double>(random.bits(i)) + 0.5) * 0x1p-32));
+        double const angle = 2 * std::numbers::pi * (static_cast<double>(random.bits(i + 1)) + 0.5) * 0x1p-32;
+        x[i] = static_cast<float>(radius * std::cos(angle));
+        x[i + 1] = static_cast<float>(radius * std::sin(angle));
+    }
+    return x;
+}
+
+/// Blocks whose largest magnitude becomes `most`: the mean squared error is the published one, which is right to 1 %, to 4
+/// standard errors.
+template <class F>
+void check_blocks(std::vector<float> const& x, float most, std::vector<double> const& published) {
+    CAPTURE(std::string{F::name});
+    std::size_t const sizes[] = {16, 32, 64, 128, 256, 1024};
+    for (std::size_t s = 0; s < 6; ++s) {
+        CAPTURE(sizes[s]);
+        double sum = 0, squares = 0;
+        std::size_t const blocks = x.size() / sizes[s];
+        for (std::size_t b = 0; b < blocks; ++b) {
+            float const* const w = x.data() + b * sizes[s];
+            float largest = 0;
+            for (std::size_t i = 0; i < sizes[s]; ++i) largest = std::fmax(largest, std::fabs(w[i]));
+            float const scale = largest / most;
+            double error = 0;
+            for (std::size_t i = 0; i < sizes[s]; ++i)
+                error += std::pow(static_cast<double>(w[i]) - static_cast<double>(scale * F::decode(F::encode(w[i] / scale))), 2);
+            error /= static_cast<double>(sizes[s]);
+            sum += error;
+            squares += error * error;
+        }
+        auto const n = static_cast<double>(blocks);
+        double const mean = sum / n;
+        double const standard_error = std::sqrt((squares / n - mean * mean) / n);
+        CHECK(std::fabs(mean - published[s]) <= 0.01 * published[s] + 4 * standard_error);
+    }
+}
+
+} // namespace
+
+TEST_CASE("errors of blocks of normal numbers under their largest magnitude") {
+    auto const x = normal_numbers(std::size_t{1} << 17);
+    check_blocks<ts::nf4>(x, 1, {.00654, .00762, .00847, .00914, .00975, .0109});
+    check_blocks<ts::e2m1>(x, 6, {.00887, .0102, .0112, .0119, .0124, .0132});
+    check_blocks<ts::int4>(x, 7, {.00728, .00942, .0116, .0137, .0160, .0205});
+    check_blocks<ts::minifloat<3, 0, ts::specials::finite>>(x, 16, {.0283, .0326, .0355, .0370, .0379, .0381});
 }
 
 namespace {
