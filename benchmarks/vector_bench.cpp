@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// y = x Wᵀ for weights that are looked up, x in float32 unless the storage's name says int8 (one scale a row):
+// y = x Wᵀ for weights that are looked up, x in float32 unless the storage's name says int8 (one scale a row) or bf16:
 // vector/<storage>/m:M/n:N/k:K/from:dram/threads:T, codes at random (their values do not matter to time). Bytes are canonical. Each case compares its first row with `reference` before it is timed.
 // And Hadamard rotations of rows that lie in caches: hadamard/<order>/m:M/threads:T.
 //
@@ -97,10 +97,11 @@ void run_case(benchmark::State& state, Operand const& operand, ts::index_t m, in
         largest = std::max(largest, std::fabs(static_cast<double>(expected.data()[i])));
         difference = std::max(difference, std::fabs(static_cast<double>(y.data()[i] - expected.data()[i])));
     }
-    if (!(difference <= 1e-4 * largest)) return state.SkipWithError("differs from the reference");
+    bool const is_bf16 = std::is_same_v<typename Operand::preparation_type, ts::as_bf16>; // rounds W, too
+    if (!(difference <= (is_bf16 ? 4e-3 : 1e-4) * largest)) return state.SkipWithError("differs from the reference");
     bench::work work{.bytes = static_cast<double>(operand.storage().bytes())};
     bool const is_float = std::is_same_v<typename Operand::preparation_type, ts::as_is>;
-    (is_float ? work.float_operations : work.int_operations) = 2.0 * static_cast<double>(m * rows * columns);
+    (is_float ? work.float_operations : is_bf16 ? work.bf16_operations : work.int_operations) = 2.0 * static_cast<double>(m * rows * columns);
     for (auto _ : state)
         bench::measure(state, work, threads, [&](std::size_t i) { ts::apply(exec, copies[i % copies.size()], x, y); });
     state.counters["placed_bytes"] = static_cast<double>(first.bytes());
@@ -149,6 +150,9 @@ int const registered = [] {
     add("higgs/2x256/int8", [] { return grid<2, 8>(); }, int8);
     add("higgs/4x256/int8", [] { return grid<4, 8>(); }, int8);
     add("grid/8x256/int8", [] { return grid<8, 8>(); }, int8);
+    auto const bf16 = [](auto const& q) { return ts::linear{q, ts::as_bf16{}}; };
+    add("higgs/2x256/bf16", [] { return grid<2, 8>(); }, bf16);
+    add("vptq/v8_256_256/bf16", [] { return codebooks(8, 8); }, bf16);
     add("vptq/v8_256_256", [] { return codebooks(8, 8); }, plain);
     add("vptq/v8_65536", [] { return codebooks(16, 0); }, plain);
     add_rotation(4096, 64);

@@ -13,6 +13,7 @@
 
 #include "../kernels/cpu/grid_int8.hpp"
 #include "../kernels/cpu/table_panels.hpp"
+#include "../kernels/cpu/vector_bf16.hpp"
 #include "../kernels/ref/vector.hpp"
 #include "../operators/apply.hpp"
 #include "../operators/place.hpp"

@@ -47,11 +47,14 @@ struct error_model<ts::linear<Storage, P>> {
     using op = ts::linear<Storage, P>;
     static constexpr bool is_integer = ts::detail::activation_group<P> >= 0;
     /// Integer sums are exact: what rounds are sums over segments, of a point at least, and a few products with scales.
-    static index_t roundings(op const& w) { return is_integer ? w.cols() / 2 + 10 : w.cols() + w.cols() / 256 + 10; }
+    static index_t roundings(op const& w) {
+        if constexpr (std::is_same_v<P, ts::as_bf16>) return w.cols() + w.cols() / 256 + 10 + (1 << 16); // W may be rounded to bf16
+        return is_integer ? w.cols() / 2 + 10 : w.cols() + w.cols() / 256 + 10;
+    }
     static row_of_doubles magnitude(op const& w, row_of_doubles x) {
         row_of_doubles y(static_cast<std::size_t>(w.rows()), 0.0);
+        ts::detail::reference_prepare<P>(x.data(), w.cols(), x.data());
         if constexpr (is_integer) {
-            ts::detail::reference_prepare<P>(x.data(), w.cols(), x.data());
             row_of_doubles row(x.size());
             for (index_t n = 0; n < w.rows(); ++n) {
                 ts::detail::decode_rounded_row(w.storage(), n, row.data());

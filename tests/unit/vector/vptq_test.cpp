@@ -65,6 +65,18 @@ TEST_CASE("lengths that panels do not divide, of panels, and longer") {
     check_vector_law<random_vectors<32, 4, 9, 3>>();
 }
 
+TEST_CASE("x in bf16: tiles, dot products, and where there are none the rounded x") {
+    best_arch::visit([&]<class Arch>(Arch) {
+        for (product_shape const s : {product_shape{3, 37, 130}, {40, 83, 515}, {17, 64, 31}, {16, 5, 0}}) {
+            random_vectors<8, 6, 4> const owner{s.n, s.k};
+            ts::linear const w{owner.view(), ts::as_bf16{}};
+            guarded<float> x{s.m, s.k, 1};
+            guarded<float> y{s.m, s.n, 1};
+            x.fill(17);
+            check_on<Arch>(w, x, apply_case<std::remove_const_t<decltype(w)>>{w, x.view()}, s, y);
+        }
+    });
+}
 TEST_CASE("bits a weight of the published names") {
     // v8-k65536-256: 3 bits; v16-k65536-1024: 1.625; v12-k65536-4096: 2.33, rows of codes padded to 32 bits.
     auto const bits = [](int vector, int index, int residual) {

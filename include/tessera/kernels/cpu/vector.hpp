@@ -111,7 +111,7 @@ struct tile_product {
     using exec_type = cpu<Arch, Parallel>;
     using operand = linear<Storage, Preparation>;
     using decoder = detail::panel_decoder<Arch, Storage>;
-    using form = float_rows<0>;
+    using form = float_rows<0, Preparation>;
     using forms = type_list<form>;
     struct state {};
     static constexpr index_t R = simd::lanes<Arch>;

@@ -19,17 +19,19 @@ template <tile_storage Storage, class Preparation>
 struct kernel<op::apply, reference, linear<Storage, Preparation>> {
     static void plan(linear<Storage, Preparation> const& w, workspace_sizer& sizer) {
         sizer.carve<double>(w.cols());
-        sizer.carve<double>(w.cols());
+        sizer.carve<double>(w.cols()); // or floats
     }
     static void row(linear<Storage, Preparation> const& w, double const* x, double* y, double factor, workspace& arena) {
         detail::require_vector_preparation<Storage, Preparation>();
         workspace_scope scope{arena};
         if constexpr (detail::activation_group<Preparation> >= 0) return integer_row(w, x, y, factor, scope);
+        double* const prepared = scope.carve<double>(w.cols());
         float* const decoded = scope.carve<float>(w.cols());
+        detail::reference_prepare<Preparation>(x, w.cols(), prepared);
         for (index_t n = 0; n < w.rows(); ++n) {
             w.storage().decode_tile(n, n + 1, 0, w.cols(), decoded, w.cols());
             double dot = 0;
-            for (index_t k = 0; k < w.cols(); ++k) dot += x[k] * static_cast<double>(decoded[k]);
+            for (index_t k = 0; k < w.cols(); ++k) dot += prepared[k] * static_cast<double>(decoded[k]);
             y[n] += factor * dot;
         }
     }
