@@ -2,8 +2,8 @@
 #pragma once
 
 /// @file
-/// Weighted k-means: of numbers, where clusters are intervals of the sorted ones and sums come from prefix sums in double; and
-/// of vectors. Everything is deterministic.
+/// Lloyd's algorithm of numbers, where clusters are intervals of the sorted ones and sums come from prefix sums in double:
+/// k-means of numbers with weights, and levels of quantisers. Everything is deterministic.
 
 #include "../core/philox.hpp"
 #include "../core/types.hpp"
@@ -88,11 +88,68 @@ private:
     std::vector<sums> sums_;
 };
 
+/// Ascending numbers without weights, kept by somebody else.
+class sorted_numbers {
+public:
+    sorted_numbers(double const* x, index_t n) : x_{x}, sums_(static_cast<std::size_t>(n) + 1) {
+        for (std::size_t i = 0; i + 1 < sums_.size(); ++i) sums_[i + 1] = sums_[i] + x[i];
+    }
+    index_t size() const noexcept { return static_cast<index_t>(sums_.size()) - 1; }
+    double value(index_t i) const noexcept { return x_[i]; }
+    double mean(index_t first, index_t last) const noexcept {
+        double const sum = sums_[static_cast<std::size_t>(last)] - sums_[static_cast<std::size_t>(first)];
+        return std::clamp(sum / static_cast<double>(last - first), x_[first], x_[last - 1]); // prefix sums round
+    }
+    index_t above(index_t first, index_t last, double edge) const noexcept { return std::upper_bound(x_ + first, x_ + last, edge) - x_; }
+
+private:
+    double const* x_;
+    std::vector<double> sums_;
+};
+
 /// A partition of sorted samples: cluster c is [edge[c], edge[c + 1]), with its centroid.
 struct intervals {
     std::vector<index_t> edge;
     std::vector<double> centroid;
 };
+
+/// Centroids become the means of their clusters; an empty cluster keeps its own.
+template <class Samples>
+void take_means(Samples const& s, intervals& r) noexcept {
+    for (std::size_t c = 0; c + 1 < r.edge.size(); ++c)
+        if (r.edge[c] < r.edge[c + 1]) r.centroid[c] = s.mean(r.edge[c], r.edge[c + 1]);
+}
+
+/// Numbers go to the nearest centroid, of two equally near ones to the lower. Whether an edge moved.
+template <class Samples>
+bool find_edges(Samples const& s, intervals& r) noexcept {
+    bool moved = false;
+    for (std::size_t c = 1; c + 1 < r.edge.size(); ++c) {
+        index_t const edge = s.above(r.edge[c - 1], s.size(), 0.5 * (r.centroid[c - 1] + r.centroid[c]));
+        moved = moved || edge != r.edge[c];
+        r.edge[c] = edge;
+    }
+    return moved;
+}
+
+/// Lloyd's steps from the centroids, which ascend, until no edge moves or `steps` are done.
+template <class Samples>
+void lloyd(Samples const& s, intervals& r, int steps) noexcept {
+    for (int step = 0; step < steps && find_edges(s, r); ++step) take_means(s, r);
+}
+
+/// The same from the quantiles (2 i + 1) / (2 k) of some numbers.
+inline intervals lloyd_from_quantiles(sorted_numbers const& s, index_t k, int steps) {
+    intervals r;
+    r.edge.assign(static_cast<std::size_t>(k + 1), s.size());
+    r.edge[0] = 0;
+    for (index_t i = 0; i < k; ++i) r.centroid.push_back(s.value(minimum(s.size() - 1, (2 * i + 1) * s.size() / (2 * k))));
+    find_edges(s, r);
+    if (steps > 0) take_means(s, r);
+    lloyd(s, r, steps - 1);
+    find_edges(s, r); // where steps ended it
+    return r;
+}
 
 /// k-means of numbers: Lloyd's steps from k intervals of equal weight, until nothing moves or `steps` are done. Centroids ascend;
 /// an empty cluster keeps its centroid.
@@ -107,25 +164,9 @@ inline intervals kmeans_1d(sorted_samples const& s, index_t k, int steps = 50) {
         while (i < s.size() && s.weight(0, i) < total * static_cast<double>(c + 1) / static_cast<double>(k)) ++i;
         r.edge[static_cast<std::size_t>(c + 1)] = i;
     }
-    auto const average = [&](bool is_first) {
-        for (std::size_t c = 0; c + 1 < r.edge.size(); ++c) {
-            if (r.edge[c] < r.edge[c + 1])
-                r.centroid[c] = s.mean(r.edge[c], r.edge[c + 1]);
-            else if (is_first)
-                r.centroid[c] = s.value(minimum(r.edge[c], s.size() - 1));
-        }
-    };
-    average(true);
-    for (int step = 0; step < steps; ++step) {
-        bool moved = false;
-        for (std::size_t c = 1; c + 1 < r.edge.size(); ++c) {
-            index_t const edge = s.above(r.edge[c - 1], s.size(), 0.5 * (r.centroid[c - 1] + r.centroid[c]));
-            moved = moved || edge != r.edge[c];
-            r.edge[c] = edge;
-        }
-        if (!moved) break;
-        average(false);
-    }
+    for (std::size_t c = 0; c + 1 < r.edge.size(); ++c) r.centroid[c] = s.value(minimum(r.edge[c], s.size() - 1));
+    take_means(s, r);
+    lloyd(s, r, steps);
     return r;
 }
 

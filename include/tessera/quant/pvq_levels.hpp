@@ -16,7 +16,9 @@
 /// Encoders take the nearest level.
 
 #include "../core/types.hpp"
+#include "kmeans.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
@@ -106,23 +108,10 @@ inline void beta_gain_levels(index_t n, index_t d, index_t count, double* out) n
     }
 }
 
-/// levels[0 .. count) of the least squared error for `size` > 0 ascending numbers, from quantiles on.
-inline void lloyd_max(double const* sorted, index_t size, index_t count, double* levels) noexcept {
-    for (index_t i = 0; i < count; ++i) levels[i] = sorted[(2 * i + 1) * size / (2 * count)];
-    for (int step = 0; step < 1000; ++step) {
-        double moved = 0;
-        index_t at = 0;
-        for (index_t i = 0; i < count; ++i) {
-            double sum = 0;
-            index_t const first = at;
-            while (at < size && (i + 1 == count || sorted[at] <= 0.5 * (levels[i] + levels[i + 1]))) sum += sorted[at++];
-            if (at == first) continue;
-            double const mean = sum / static_cast<double>(at - first);
-            moved = std::fmax(moved, std::fabs(mean - levels[i]));
-            levels[i] = mean;
-        }
-        if (moved <= 1e-7 * levels[count - 1]) break;
-    }
+/// levels[0 .. count) of the least squared error for `size` > 0 ascending numbers, from quantiles on. Throws std::bad_alloc.
+inline void lloyd_max(double const* sorted, index_t size, index_t count, double* levels) {
+    auto const found = detail::lloyd_from_quantiles({sorted, size}, count, 1000);
+    std::copy(found.centroid.begin(), found.centroid.end(), levels);
 }
 
 } // namespace tessera::inline TESSERA_ABI

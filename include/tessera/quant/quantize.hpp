@@ -60,6 +60,7 @@ void quantize(Exec const& exec,
     check::elements("quantize", "w", w);
     check::equal("quantize", "rows of q", q.rows(), w.extent(0), "rows of w");
     check::equal("quantize", "columns of q", q.cols(), w.extent(1), "columns of w");
+    if constexpr (requires { range.check(); }) range.check();
     if (w.extent(1) > 1 && w.stride(1) != 1) {
         matrix<float> rows{w.extent(0), w.extent(1)}; // with adjacent columns
         for (index_t n = 0; n < w.extent(0); ++n)

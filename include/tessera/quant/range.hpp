@@ -17,7 +17,8 @@
 /// q rounds the scale to its stored type first (under a super scale, which is not chosen yet, to float32), and sums are of
 /// doubles, in sixteen parts (weight i in part i mod 16) that are added in order: every backend chooses the same.
 ///
-/// An interval of your own is a type with a member like `min_max_range::choose`.
+/// An interval of your own is a type with a member like `min_max_range::choose`, and perhaps one like `percentile_range::check`,
+/// which `quantize` asks at its door.
 ///
 /// `lloyd_max_levels` trains the table of a codebook: Lloyd's algorithm on numbers.
 ///
@@ -26,6 +27,7 @@
 
 #include "../core/error.hpp"
 #include "../kernels/ref/quantize.hpp"
+#include "kmeans.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -66,6 +68,12 @@ struct min_max_range {
 struct percentile_range {
     double fraction = 0.999; ///< 0 to 1
 
+    /// @throws unsupported_error for another fraction
+    void check() const {
+        if (!(fraction >= 0 && fraction <= 1))
+            detail::raise<unsupported_error>("tessera: quantize: fraction of percentile_range is " + std::to_string(fraction) +
+                                             ", expected 0 to 1");
+    }
     template <class Round>
     weight_range choose(range_question const& block, Round const&) const noexcept {
         auto const n = static_cast<double>(block.weights.size());
@@ -94,6 +102,8 @@ struct percentile_range {
 struct least_error_range {
     int candidates = 64;
 
+    /// @throws shape_error without candidates
+    void check() const { check::within("quantize", "candidates of least_error_range", candidates, 1, 1 << 20); }
     template <class Round>
     weight_range choose(range_question const& block, Round const& round) const noexcept {
         weight_range best = block.extremes;
@@ -117,6 +127,8 @@ struct least_error_range {
 struct lloyd_max_range {
     int iterations = 32; ///< at most
 
+    /// @throws shape_error for a negative number of iterations
+    void check() const { check::within("quantize", "iterations of lloyd_max_range", iterations, 0, 1 << 20); }
     template <class Round>
     weight_range choose(range_question const& block, Round const& round) const noexcept {
         weight_range best = block.extremes;
@@ -185,8 +197,8 @@ concept range_policy = requires(R const& r, range_question const& block, detail:
 };
 
 /// Levels of least squared error for numbers, by Lloyd's algorithm: from the quantiles (2 i + 1) / (2 L), each level becomes
-/// the mean of the numbers that are nearest to it (of two equally near ones to the lower), until none changes. A level without
-/// numbers stays. Returns the mean squared error. O(n log n + iterations L log n).
+/// the mean of the numbers that are nearest to it (of two equally near ones to the lower), until no number changes its level. A
+/// level without numbers stays. Returns the mean squared error. O(n log n + iterations L log n).
 /// @throws shape_error without numbers or levels; unsupported_error for numbers that are not finite
 inline double lloyd_max_levels(std::span<float const> numbers, // (n)
                                std::span<float> levels,        // (L), ascending afterwards
@@ -197,43 +209,18 @@ inline double lloyd_max_levels(std::span<float const> numbers, // (n)
     for (float const x : numbers)
         if (!(std::fabs(x) <= std::numeric_limits<float>::max()))
             detail::raise<unsupported_error>("tessera: lloyd_max_levels: a number is infinite or NaN, expected finite ones");
-    std::vector<float> x(numbers.begin(), numbers.end());
+    std::vector<double> x(numbers.begin(), numbers.end());
     std::sort(x.begin(), x.end());
-    std::vector<double> sums(x.size() + 1, 0.0); // of the first i numbers
-    double squares = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-        sums[i + 1] = sums[i] + static_cast<double>(x[i]);
-        squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-    }
-    std::size_t const count = levels.size();
-    for (std::size_t i = 0; i < count; ++i) levels[i] = x[std::min(x.size() - 1, (2 * i + 1) * x.size() / (2 * count))];
-    auto const end_of = [&](std::size_t level) { // of the numbers that are nearest to it
-        if (level + 1 == count) return x.size();
-        double const border = 0.5 * (static_cast<double>(levels[level]) + static_cast<double>(levels[level + 1]));
-        auto const above = std::upper_bound(x.begin(), x.end(), border, [](double b, float v) { return b < static_cast<double>(v); });
-        return static_cast<std::size_t>(above - x.begin());
-    };
-    std::vector<std::size_t> ends(count);
-    bool changes = true;
-    for (int round = 0; round < iterations && changes; ++round) {
-        changes = false;
-        for (std::size_t i = 0; i < count; ++i) ends[i] = end_of(i);
-        for (std::size_t i = 0; i < count; ++i) {
-            std::size_t const first = i == 0 ? 0 : ends[i - 1];
-            if (ends[i] <= first) continue;
-            auto const mean = static_cast<float>((sums[ends[i]] - sums[first]) / static_cast<double>(ends[i] - first));
-            changes = changes || mean != levels[i];
-            levels[i] = mean;
+    auto const found = detail::lloyd_from_quantiles({x.data(), n}, static_cast<index_t>(levels.size()), iterations);
+    double error = 0;
+    for (std::size_t i = 0; i < levels.size(); ++i) {
+        levels[i] = static_cast<float>(found.centroid[i]);
+        for (index_t k = found.edge[i]; k < found.edge[i + 1]; ++k) {
+            double const e = x[static_cast<std::size_t>(k)] - static_cast<double>(levels[i]);
+            error += e * e;
         }
     }
-    double error = squares; // sum x^2 - 2 l sum x + l^2 over each level's numbers
-    for (std::size_t i = 0, first = 0; i < count; ++i) {
-        std::size_t const last = end_of(i);
-        double const level = levels[i];
-        error += level * (level * static_cast<double>(last - first) - 2 * (sums[last] - sums[first]));
-        first = last;
-    }
-    return std::fmax(error, 0.0) / static_cast<double>(n);
+    return error / static_cast<double>(n);
 }
 
 } // namespace tessera::inline TESSERA_ABI

@@ -146,6 +146,10 @@ private:
     std::vector<float> fitted(index_t n0, index_t n1, index_t k0, index_t k1) const {
         std::vector<float> value;
         std::vector<float> weight;
+        float widest = 0;
+        for (index_t n = n0; n < n1; ++n)
+            for (index_t k = k0; k < k1; ++k) widest = std::fmax(widest, scale(n, k)); // drops NaN
+        int const unit = widest > 0 && widest <= std::numeric_limits<float>::max() ? std::ilogb(widest) + 1 : 0;
         for (index_t n = n0; n < n1; ++n)
             for (index_t k = k0; k < k1; ++k) {
                 float const s = scale(n, k);
@@ -154,7 +158,8 @@ private:
                 if (!(std::fabs(v) <= std::numeric_limits<float>::max()))
                     return std::vector<float>(static_cast<std::size_t>(Storage::table_size), std::numeric_limits<float>::quiet_NaN());
                 value.push_back(v);
-                if (!importance_.empty()) weight.push_back(importance_(n, k) * s * s);
+                float const relative = std::scalbn(s, -unit); // at most 1, so that its square is a float
+                if (!importance_.empty()) weight.push_back(importance_(n, k) * relative * relative);
             }
         sorted_samples const sorted{value.data(), weight.empty() ? nullptr : weight.data(), static_cast<index_t>(value.size())};
         std::vector<float> table;

@@ -155,6 +155,8 @@ TEST_CASE("what is not finite, and outputs of another shape, are refused on ever
     using without_nan = ts::scheme<ts::int4, ts::group<32>, ts::e2m1>;
     CHECK_THROWS_AS(ts::quantize<without_nan>(ts::cpu<>{}, w), ts::unsupported_error);
     CHECK_THROWS_AS(ts::quantize<without_nan>(ts::reference{}, w), ts::unsupported_error);
+    CHECK_THROWS_WITH_AS(ts::quantize<ts::int4_g128>(ts::cpu<>{}, w, ts::percentile_range{1.5}),
+                         "tessera: quantize: fraction of percentile_range is 1.500000, expected 0 to 1", ts::unsupported_error);
     ts::quantized_tensor<ts::int4_g32> other{4, 63};
     CHECK_THROWS_AS(ts::quantize(ts::cpu<>{}, ts::matrix_view<float const>{w.view()}, ts::min_max_range{}, {}, other),
                     ts::shape_error);

@@ -90,6 +90,7 @@ TEST_CASE("rounding in registers is the definition's, bit for bit") {
     check_format<ts::e2m1>(0, -none, none);
     check_format<ts::nf4>(0, -none, none);
     check_format<ts::codebook<odd_table>>(0, -none, none);
+    check_format<ts::minifloat<2, 1, ts::specials::finite, 140>>(0, -none, none); // zeros of both signs, no lanes
 }
 
 TEST_CASE("rounding in registers, more formats" * doctest::skip()) {
@@ -197,6 +198,15 @@ TEST_CASE("sums are the same on every instruction set") {
         CHECK(actual.cross == expected.cross);
         CHECK(actual.square == expected.square);
     });
+}
+
+TEST_CASE("ranges that cannot be are refused") {
+    CHECK_THROWS_WITH_AS(ts::percentile_range{1.5}.check(),
+                         "tessera: quantize: fraction of percentile_range is 1.500000, expected 0 to 1", ts::unsupported_error);
+    CHECK_THROWS_AS(ts::percentile_range{-0.1}.check(), ts::unsupported_error);
+    CHECK_THROWS_AS(ts::percentile_range{std::numeric_limits<double>::quiet_NaN()}.check(), ts::unsupported_error);
+    CHECK_THROWS_AS(ts::least_error_range{0}.check(), ts::shape_error);
+    CHECK_THROWS_AS(ts::lloyd_max_range{-1}.check(), ts::shape_error);
 }
 
 TEST_CASE("Lloyd's levels of the normal distribution") {

@@ -96,6 +96,18 @@ TEST_CASE("fitted tables: Lloyd-Max on a Gaussian, ascending, nearest, exact on 
     importance(0, 1) = 1;
     auto const weighted = ts::quantize_tables<ts::table_quantized<1, ts::per_tensor, float>>(few.view(), importance.view());
     CHECK(weighted.view()(0, 1) == few(0, 1));
+    // Importance counts with the square of a group's scale, which need be no float.
+    ts::matrix<float> const some = normal_matrix(3, 24);
+    ts::matrix<float> ones{3, 24};
+    for (index_t i = 0; i < 72; ++i) ones.data()[i] = 1;
+    using scaled = ts::table_quantized<3, ts::per_tensor, float, ts::scaled_by<float, ts::group<8>>>;
+    auto const near_one = ts::quantize_tables<scaled>(some.view(), ones.view());
+    for (float const size : {0x1p100f, 0x1p-100f}) {
+        ts::matrix<float> other{3, 24};
+        for (index_t i = 0; i < 72; ++i) other.data()[i] = size * some.data()[i];
+        auto const q = ts::quantize_tables<scaled>(other.view(), ones.view());
+        for (index_t i = 0; i < 72; ++i) CHECK(q.view()(i / 24, i % 24) == size * near_one.view()(i / 24, i % 24));
+    }
 }
 
 TEST_CASE("a tie is the lower code") {

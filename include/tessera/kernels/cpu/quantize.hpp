@@ -156,7 +156,14 @@ void nearest_scales(float const* x, index_t n, float divisor, std::int32_t* code
 
 /// True for formats whose weights are rounded a register at a time.
 template <class Format>
-inline constexpr bool rounds_in_registers = has_arithmetic_lanes<Format> || (Format::bits <= 4 && encodes_nearest<Format>);
+inline constexpr bool rounds_in_registers = [] {
+    if constexpr (has_arithmetic_lanes<Format>)
+        return true;
+    else if constexpr (Format::bits <= 4 && encodes_nearest<Format>)
+        return Format::encode(-0.0f) == Format::encode(0.0f); // comparisons do not tell zeros apart
+    else
+        return false;
+}();
 
 /// A grid in registers.
 template <class Format, class Arch>
