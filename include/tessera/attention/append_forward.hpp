@@ -22,9 +22,9 @@ void append_stage(X const* x, index_t stride, index_t n, float* scratch, void* t
 }
 template <class Exec, class X, class... Format>
 constexpr auto append_stage_of(kv_formats<Format...>, int format) noexcept {
-    constexpr void (*all[])(X const*, index_t, index_t, float*, void*, float*) noexcept = {
+    constexpr void (*each[])(X const*, index_t, index_t, float*, void*, float*) noexcept = {
         &append_stage<Exec, X, kv_element_of<Format>>...};
-    return all[format];
+    return each[format];
 }
 
 /// A row of n numbers into a slot of a cache; `scratch` has room for n floats.

@@ -142,12 +142,12 @@ private:
                            bool is_keys) const {
         index_t const waiting = tokens_ - compressed_;
         workspace_scope scope{exec.scratch()};
-        float* const all = scope.template carve<float>(kv_heads_ * size, s.dim);
+        float* const rows_of_block = scope.template carve<float>(kv_heads_ * size, s.dim);
         for (index_t h = 0; h < kv_heads_; ++h)
-            std::copy_n(s.tail.data() + h * options_.buffer * s.dim, waiting * s.dim, all + h * size * s.dim);
-        copy(x, 0, size - waiting, all, size, waiting);
+            std::copy_n(s.tail.data() + h * options_.buffer * s.dim, waiting * s.dim, rows_of_block + h * size * s.dim);
+        copy(x, 0, size - waiting, rows_of_block, size, waiting);
         detail::gear_compressor<Bits, T> compressor{options_, is_keys, kv_heads_, size, s.dim, rank};
-        gear_block<T> block = compressor.run(exec, all);
+        gear_block<T> block = compressor.run(exec, rows_of_block);
         block.first = compressed_;
         return block;
     }

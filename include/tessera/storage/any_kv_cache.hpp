@@ -58,12 +58,12 @@ struct any_kv_facts<kv_formats<Format...>> {
         return rows[format](dim) * bytes[format];
     }
     static bool has_scale(int format) noexcept {
-        static constexpr bool all[] = {kv_format<Format>::has_scale...};
-        return all[format];
+        static constexpr bool each[] = {kv_format<Format>::has_scale...};
+        return each[format];
     }
     static float element(int format, void const* row, index_t dim, index_t d) noexcept {
-        static constexpr float (*all[])(void const*, index_t, index_t) noexcept = {&any_kv_element<kv_element_of<Format>>...};
-        return all[format](row, dim, d);
+        static constexpr float (*each[])(void const*, index_t, index_t) noexcept = {&any_kv_element<kv_element_of<Format>>...};
+        return each[format](row, dim, d);
     }
 };
 

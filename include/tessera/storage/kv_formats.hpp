@@ -86,14 +86,14 @@ struct kv_formats {
     static_assert(size > 0, "tessera: kv_formats names at least one format");
 
     static constexpr std::string_view name(int i) noexcept {
-        constexpr std::string_view all[] = {kv_format_name<Format>.view()...};
-        return all[i];
+        constexpr std::string_view each[] = {kv_format_name<Format>.view()...};
+        return each[i];
     }
     /// All names, with ", " between them.
     static std::string names() {
-        std::string all;
-        for (int i = 0; i < size; ++i) (all += i == 0 ? "" : ", ") += name(i);
-        return all;
+        std::string text;
+        for (int i = 0; i < size; ++i) (text += i == 0 ? "" : ", ") += name(i);
+        return text;
     }
     /// The number of a format.
     static int find(std::string_view wanted) {
