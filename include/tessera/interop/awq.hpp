@@ -40,7 +40,7 @@ inline layer find(safetensors::file const& file, std::string_view name) {
 
 /// The layer in a scheme of its groups: scheme<uint4, group<128>, fp16, affine>; where all zero points are 8 a symmetric one of int4
 /// too; with one group per_channel. fp16 scales fit into fp16 and fp32.
-/// @throws format_error where the tensors do not fit each other or the scheme
+/// @throws format_error where the tensors do not fit each other or the scheme; std::bad_alloc
 template <class Scheme>
 quantized_tensor<Scheme> read(layer const& l) {
     static_assert(Scheme::format::bits == 4, "tessera: awq::read needs a scheme of 4 bits");
@@ -51,7 +51,7 @@ quantized_tensor<Scheme> read(layer const& l) {
     index_t const groups = tessera::detail::groups_of<Scheme>(k);
     fail.equal("rows of qzeros", l.qzeros.extent(0), groups, "groups of the scheme");
     fail.equal("columns of qzeros", l.qzeros.extent(1), words, "columns of qweight");
-    tessera::detail::float_array const scales{l.scales, fail};
+    tessera::detail::float_array const scales{l.scales, "scales", fail};
     fail.equal("size of scales", scales.size(), groups * n, "groups times rows");
     auto const nibble = [](matrix_view<std::int32_t const> const& words_of, index_t row, index_t i) noexcept {
         constexpr int shifts[8] = {0, 16, 4, 20, 8, 24, 12, 28}; // of rows 0 to 7

@@ -114,25 +114,26 @@ inline layer find(safetensors::file const& file, std::string_view name) {
     index_t const size = l.n * l.k;
     fail.equal("bytes of codes", static_cast<index_t>(l.codes.size()), ceil_div(size, 2), "two a byte of the shape");
     index_t const blocks = ceil_div(size, l.block);
-    l.quant_map = {part(".quant_map"), fail};
+    l.quant_map = {part(".quant_map"), "quant_map", fail};
     fail.equal("size of quant_map", l.quant_map.size(), 16, "values of 4 bits");
     safetensors::tensor_entry const& absmax = part(".absmax");
     fail.equal("size of absmax", absmax.size(), blocks, "blocks of the shape");
     if (l.nested_block == 0) {
-        l.scales = {absmax, fail};
+        l.scales = {absmax, "absmax", fail};
         return l;
     }
     if (absmax.type != element_type::u8) fail(std::string{"absmax is "} + name_of(absmax.type) + ", expected U8 with a nested_absmax");
     l.absmax = absmax.bytes;
-    l.scales = {part(".nested_absmax"), fail};
-    l.nested_quant_map = {part(".nested_quant_map"), fail};
+    l.scales = {part(".nested_absmax"), "nested_absmax", fail};
+    l.nested_quant_map = {part(".nested_quant_map"), "nested_quant_map", fail};
     fail.equal("size of nested_absmax", l.scales.size(), ceil_div(blocks, l.nested_block), "nested blocks");
     fail.equal("size of nested_quant_map", l.nested_quant_map.size(), 256, "values of 8 bits");
     return l;
 }
 
 /// The weight in scheme<nf4, group<64>, fp32>, or with `bitsandbytes::fp4`, and its blocksize.
-/// @throws format_error where the weight does not fit the scheme
+/// @throws format_error where the weight does not fit the scheme; shape_error for a layer that `find` did not make and whose
+/// shape is none; std::bad_alloc
 template <class Scheme>
 quantized_tensor<Scheme> read(layer const& l) {
     using format = typename Scheme::format;

@@ -103,7 +103,8 @@ inline vector<std::int32_t> order_of(vector_view<std::int32_t const> const& g_id
 
 /// The layer in a scheme of its bits and groups: scheme<uint4, group<128>, fp16, affine>; where all zero points are half of the
 /// codes (sym), scheme<int4, group<128>, fp16> too; with one group per_channel. fp16 scales fit into fp16 and fp32.
-/// @throws format_error where the tensors do not fit each other or the scheme
+/// @throws format_error where the tensors do not fit each other or the scheme; shape_error for more columns than 32 bits number;
+/// std::bad_alloc
 template <class Scheme>
 weights<Scheme> read(layer const& l, zero_points stored) {
     constexpr int bits = Scheme::format::bits;
@@ -119,7 +120,7 @@ weights<Scheme> read(layer const& l, zero_points stored) {
     index_t const groups = tessera::detail::groups_of<Scheme>(k);
     fail.equal("rows of qzeros", l.qzeros.extent(0), groups, "groups of the scheme");
     fail.equal("columns of qzeros", l.qzeros.extent(1), ceil_div(n * bits, 32), "zero points of a group");
-    tessera::detail::float_array const scales{l.scales, fail};
+    tessera::detail::float_array const scales{l.scales, "scales", fail};
     fail.equal("size of scales", scales.size(), groups * n, "groups times rows");
 
     weights<Scheme> result;

@@ -37,7 +37,8 @@ struct layer {
 
 /// The layer in a scheme of its bits and blocks: scheme<uint4, group<32>, fp32, affine>; where all zero points are half of the codes,
 /// or missing, a symmetric one of int4 too.
-/// @throws format_error where the arrays do not fit each other or the scheme
+/// @throws shape_error for n, k or block that cannot be; format_error where the arrays do not fit each other or the scheme;
+/// std::bad_alloc
 template <class Scheme>
 quantized_tensor<Scheme> read(layer const& l) {
     constexpr int bits = Scheme::format::bits;
@@ -61,7 +62,7 @@ quantized_tensor<Scheme> read(layer const& l) {
                  std::to_string(each));
     };
     holds("B", l.b.size(), blocks * block_bytes);
-    tessera::detail::float_array const scales{l.scales, fail};
+    tessera::detail::float_array const scales{l.scales, "scales", fail};
     holds("scales", static_cast<std::size_t>(scales.size()), blocks);
     bool const has_zeros = !l.zero_points.empty();
     if (has_zeros) holds("zero_points", l.zero_points.size(), zero_bytes);

@@ -31,11 +31,12 @@ struct layer_failure {
 class float_array {
 public:
     float_array() = default;
-    float_array(array_entry const& a, layer_failure const& fail) : type_{a.type}, data_{a.bytes.data()}, size_{a.size()} {
+    float_array(array_entry const& a, char const* name, layer_failure const& fail)
+        : type_{a.type}, data_{a.bytes.data()}, size_{a.size()} {
         if (type_ != element_type::f32 && type_ != element_type::f16 && type_ != element_type::bf16)
-            fail(std::string{"scales are "} + name_of(type_) + ", expected F32, F16 or BF16");
+            fail(std::string{"type of "} + name + " is " + name_of(type_) + ", expected F32, F16 or BF16");
         if (a.bytes.size() != static_cast<std::size_t>(size_) * size_of(type_))
-            fail("scales have " + std::to_string(a.bytes.size()) + " bytes, expected " +
+            fail(std::string{"bytes of "} + name + " is " + std::to_string(a.bytes.size()) + ", expected " +
                  std::to_string(static_cast<std::size_t>(size_) * size_of(type_)));
     }
     index_t size() const noexcept { return size_; }
@@ -70,6 +71,7 @@ constexpr index_t group_columns(index_t k) noexcept {
 
 /// The (n, k) weights scale(n, g) * (value of code(n, k) - zero(n, g)), codes counted from 0. A symmetric integer scheme holds
 /// them where every zero point is half of the codes; a table's codes have none (zero gives 0).
+/// @throws format_error where the scheme cannot hold them; shape_error, std::bad_alloc for shapes beyond memory
 template <class Scheme, class Code, class Scale, class Zero>
 quantized_tensor<Scheme> relay(index_t n, index_t k, Code const& code, Scale const& scale, Zero const& zero,
                                layer_failure const& fail) {

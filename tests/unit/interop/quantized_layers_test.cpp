@@ -128,7 +128,7 @@ TEST_CASE("gptq: what does not fit is refused") {
     refused("bits4.qzeros", element_type::i32, {3, 4}, 48, "rows of qzeros is 3, expected 4 (groups of the scheme)");
     refused("bits4.qzeros", element_type::i32, {4, 3}, 48, "columns of qzeros is 3, expected 4");
     refused("bits4.scales", element_type::f16, {4, 31}, 248, "size of scales is 124, expected 128");
-    refused("bits4.scales", element_type::f64, {4, 32}, 1024, "scales are F64, expected F32, F16 or BF16");
+    refused("bits4.scales", element_type::f64, {4, 32}, 1024, "type of scales is F64, expected F32, F16 or BF16");
     refused("bits4.g_idx", element_type::i32, {128}, 512, "group 0 has 128 columns, expected 32: no order of columns");
     std::vector<std::byte> index(512);
     index[3] = std::byte{0x80};
@@ -171,7 +171,7 @@ TEST_CASE("awq: weights of AutoAWQ") {
     refused("layer.qweight", element_type::i32, {128, 3}, 1536, "columns of qzeros is 4, expected 3 (columns of qweight)");
     refused("layer.qweight", element_type::i32, {130, 4}, 2080, "rows of qzeros is 2, expected 3");
     refused("layer.scales", element_type::f16, {2, 31}, 124, "size of scales is 62, expected 64");
-    refused("layer.scales", element_type::i8, {2, 32}, 64, "scales are I8");
+    refused("layer.scales", element_type::i8, {2, 32}, 64, "type of scales is I8");
 }
 
 TEST_CASE("bitsandbytes: weights of NF4 and FP4, scales of one level and two") {
@@ -203,7 +203,7 @@ TEST_CASE("bitsandbytes: weights of NF4 and FP4, scales of one level and two") {
     bad_state("{\"blocksize\": 64, \"shape\": [19, 192], \"nested_blocksize\": 256}", "bytes of codes is 1920, expected 1824");
     bad_state("{\"blocksize\": 64, \"shape\": [60, 64], \"nested_blocksize\": 16}", "size of nested_absmax is 1, expected 4");
     bad_state("{\"blocksize\": 0, \"shape\": [20, 192]}", "blocksize is 0");
-    bad_state("{\"blocksize\": 64, \"shape\": [20, 192]}", "scales are U8, expected F32");
+    bad_state("{\"blocksize\": 64, \"shape\": [20, 192]}", "type of absmax is U8, expected F32");
     bad_state("{\"blocksize\": 64, \"shape\": [40, 96], \"nested_blocksize\": 256}", "blocks reach into the next row");
     bad_state("{\"blocksize\": -1}", "expected digits alone");
     bad_state("{\"blocksize\": 18446744073709551615}", "is too large");
@@ -240,5 +240,5 @@ TEST_CASE("onnxruntime: weights of MatMulNBits") {
     refused([](auto& l) { l.block = 16; }, "block is 16, expected 32 (group of the scheme)");
     refused([](auto& l) { l.block = 24; }, "block is 24, expected a multiple of 16");
     refused([](auto& l) { l.zero_points = l.zero_points.first(47); }, "zero_points has size 47, expected 24 times 2");
-    refused([](auto& l) { l.scales.dims[0] = 95; }, "scales have 384 bytes, expected 380");
+    refused([](auto& l) { l.scales.dims[0] = 95; }, "bytes of scales is 384, expected 380");
 }
