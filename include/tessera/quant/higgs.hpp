@@ -9,6 +9,7 @@
 ///     auto const q = quantize_higgs<2, 8>(w);                 // 4 bits a weight: 256 points in the plane
 ///     apply(exec, q, x, y);                                   // x is rotated once, then meets the codes
 ///     auto const layer = place(exec, q.view() + adapter);
+///     auto const fast = place(exec, linear{q.storage(), int8_per_token{}} * q.rotation());   // 256 points: integer products
 ///
 /// For a group w (zeros behind the last column), H the unnormalised Hadamard matrix, D the signs (none by default, as in the
 /// published code):

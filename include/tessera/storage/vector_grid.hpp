@@ -11,6 +11,9 @@
 /// * grid: 2^Bits x Dims float32, row-major; any numbers;
 /// * scales (n, ceil(k / group)): fp16; group is a multiple of Dims.
 ///
+/// Products take x as it is or in bf16; with 8 bits and two dimensions or more in int8, too, where points are rounded to signed bytes
+/// (storage/grid_panels.hpp).
+///
 /// Every code is valid; a last code of a row whose columns end before it is padding. Where weights were rotated before they were
 /// quantised (HIGGS, quant/higgs.hpp) this is the matrix of rotated weights.
 
