@@ -16,7 +16,7 @@ template <class Arch, int Bits>
 void unpack_gear_codes(std::uint8_t const* codes, index_t n, float* to) noexcept {
     constexpr index_t width = simd::lanes<Arch>;
     index_t i = 0;
-    if constexpr (Bits == 4 || Bits == 8)
+    if constexpr (simd::has_unpack<Arch, Bits>)
         for (; i + width <= n; i += width)
             simd::store<Arch>(to + i, simd::unpack_values<Arch, small_integer<Bits, signedness::is_unsigned>>(codes + i * Bits / 8));
     for (; i < n; ++i) to[i] = static_cast<float>(bitpack::get<Bits>(codes, i));

@@ -3,7 +3,7 @@
 
 /// @file
 /// A row of a KV cache in a scheme (storage/kv_row.hpp) to floats: (value of the code - zero point) * scale, the bits of
-/// `kv_row::value`. Scales are widened a register at a time, and so are codes of 4 and 8 bits; others go one by one.
+/// `kv_row::value`. Scales are widened a register at a time, and so are codes of 1 to 4 bits and of 8; others go one by one.
 
 #include "../../simd/unpack.hpp"
 #include "../../storage/kv_row.hpp"
@@ -20,7 +20,7 @@ TESSERA_FORCE_INLINE void decode_kv_group(std::uint8_t const* row, index_t i, in
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
     constexpr int bits = format::bits;
-    if constexpr (bits == 4 || bits == 8)
+    if constexpr (simd::has_unpack<Arch, bits>)
         if (i * bits % 8 == 0)
             for (; i + width <= end; i += width, to += width) {
                 floats x = simd::unpack_values<Arch, format>(row + i * bits / 8);
