@@ -252,6 +252,14 @@ TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(avx512_vnni, ints<Arch> acc, ints
 
 } // namespace detail
 
+/// v in both 16-bit halves of every lane.
+template <class Arch>
+TESSERA_FORCE_INLINE ints<Arch> broadcast_pair(int v) noexcept {
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) return _mm256_set1_epi16(static_cast<short>(v));
+#endif
+    return ints<Arch>((v & 0xffff) | v * 65536);
+}
 /// acc + both 16-bit sums of a lane.
 template <class Arch>
 TESSERA_FORCE_INLINE ints<Arch> widen_narrow(ints<Arch> acc, ints<Arch> sum) noexcept {

@@ -165,7 +165,7 @@ struct code_source<blocked<Format>> {
     /// Two levels: whether the groups of a block are placed together (storage/prepacked.hpp): short ones, whose sums are
     /// multiplied by integers of the group (at most 16 bits in either half of 16 columns), if a minimum fits a byte with its scale.
     static constexpr bool joins_groups = [] {
-        if constexpr (!two_level_format<Format> || !is_integer || group != 16 || bits > 6 || zero < 0 || zero > 32)
+        if constexpr (!two_level_format<Format> || !is_integer || group != 16 || bits > 6 || zero < 0 || zero > 32 || zero % 2 != 0)
             return false;
         else if constexpr (Format::has_minimum)
             return requires { requires Format::sub_bits <= 4; };

@@ -111,9 +111,10 @@ TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::
 template <class Arch, class Weights, simd::byte_half Half, int MR, int NP>
 TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, std::int8_t const* const (&x)[MR],
                                      index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
-    // What adds up in 16 bits, but not more than 32 columns.
+    // What adds up in 16 bits, but not more than 32 columns; a cache line.
     constexpr int depth = minimum(simd::narrow_depth<integer_codes<typename Weights::source>::bits, Arch>, 8);
-    constexpr int together = static_cast<int>(maximum(depth * 4 / Weights::strip_columns, 1));
+    constexpr int together =
+        static_cast<int>(maximum(depth * 4 / Weights::strip_columns, maximum(config::cache_line / Weights::strip_bytes, 1)));
     std::byte const* stretch[NP];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) stretch[p] = codes[p];
@@ -357,19 +358,18 @@ TESSERA_FORCE_INLINE void add_joined_group(std::byte const* const (&panel)[NP], 
         }
     }
     constexpr bool started = quads == 4 && zero != 0;
-    ints start[MR]; // -zero * x, in the low half of a lane if need be; where it is longer than that the scale takes part of it
+    ints start[MR]; // -zero * x: in the low half of a lane, half of it in both if it is too long, or as it is
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
         int const of_x = zero == 0 ? 0 : x.row_sums(m0 + m)[g];
-        start[m] = ints(quads == 2 ? of_x : narrow ? -zero * of_x & 0xffff : -zero * of_x);
-    }
-    if constexpr (quads == 2 && zero != 0)
+        if constexpr (quads == 2) {
+            start[m] = simd::broadcast_pair<Arch>(-(zero / 2) * of_x);
 #pragma GCC unroll 2
-        for (int p = 0; p < NP; ++p) {
-            ints const factor = (scales[p] * ints(-zero)) & ints(0xffff);
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) sums[p][m] = simd::multiply_narrow<Arch>(sums[p][m], start[m], factor);
+            for (int p = 0; p < NP; ++p) sums[p][m] = simd::multiply_narrow<Arch>(sums[p][m], start[m], scales[p]);
+        } else {
+            start[m] = ints(narrow ? -zero * of_x & 0xffff : -zero * of_x);
         }
+    }
 #pragma GCC unroll 2
     for (int part = 0; part < 4 / quads; ++part) {
         ints sum[NP][MR];
