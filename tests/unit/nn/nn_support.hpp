@@ -5,6 +5,7 @@
 /// What the tests of nn/ share: the policies of this build, arrays with guarded gaps between their rows, and tolerances.
 
 #include "support/instruction_sets.hpp"
+#include "support/message_of.hpp"
 
 #include <doctest/doctest.h>
 
@@ -137,15 +138,6 @@ void check_close(ts::matrix_view<Y> y, Expected const& expected, Tolerance const
         }
 }
 
-/// The sentence of the error that f throws.
-template <class F>
-std::string message_of(F const& f) {
-    try {
-        f();
-    } catch (std::exception const& e) {
-        return e.what();
-    }
-    return "nothing was thrown";
-}
+using tessera_test::message_of;
 
 } // namespace nn_test

@@ -88,6 +88,38 @@ double check_law() {
     return worst;
 }
 
+/// The law of a storage that `Make{n, k}` owns, forward and transposed, on `Archs`; more(Arch{}, owner, x, y) judges what x became
+/// besides. Returns the worst error / tolerance.
+template <class Make, class Archs, class Shapes, class More>
+double check_both_ways(Shapes const& shapes, More const& more) {
+    double worst = 0;
+    index_t turn = 0;
+    for (product_shape const s : shapes) {
+        CAPTURE(s.m);
+        CAPTURE(s.n);
+        CAPTURE(s.k);
+        Make const owner{s.n, s.k};
+        ts::linear const w{owner.view()};
+        auto const t = ts::transposed(w);
+        ++turn;
+        guarded<float> x{s.m, s.k, turn % 3, turn % 3 == 2 ? 2 : 1};
+        guarded<float> y{s.m, s.n, turn % 2, turn % 5 == 4 ? 3 : 1};
+        guarded<float> dy{s.m, s.n, turn % 3, turn % 3 == 2 ? 2 : 1};
+        guarded<float> dx{s.m, s.k, turn % 2, turn % 5 == 4 ? 3 : 1};
+        x.fill(17);
+        dy.fill(19);
+        apply_case<std::remove_const_t<decltype(w)>> const forward{w, x.view()};
+        apply_case<std::remove_const_t<decltype(t)>> const backward{t, dy.view()};
+        product_shape const turned{s.m, s.k, s.n};
+        Archs::visit([&]<class Arch>(Arch arch) {
+            worst = std::fmax(worst, check_on<Arch>(w, x, forward, s, y));
+            worst = std::fmax(worst, check_on<Arch>(t, dy, backward, turned, dx));
+            more(arch, w, x, y);
+        });
+    }
+    return worst;
+}
+
 template <class Storage, class Preparation, class Archs = archs_of<Preparation>>
 void report_law(std::string const& name) {
     double const worst = check_law<Storage, Preparation, Archs>();

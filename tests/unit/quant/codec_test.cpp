@@ -2,7 +2,8 @@
 // Hooks of calibrated methods: re-encoding a subset changes its codes alone, and to the nearest; derivatives of decoding are
 // finite differences of it, in every number that a weight is decoded with.
 
-#include <tessera/core/philox.hpp>
+#include "support/random_matrix.hpp"
+
 #include <tessera/quant/codec.hpp>
 #include <tessera/quant/quantize.hpp>
 #include <tessera/quant/table_quantize.hpp>
@@ -18,12 +19,7 @@ using ts::index_t;
 
 namespace {
 
-ts::matrix<float> weights(index_t n, index_t k, std::uint64_t seed) {
-    ts::matrix<float> w{n, k};
-    ts::philox const random{seed};
-    for (index_t i = 0; i < n * k; ++i) w.data()[i] = random.normal(static_cast<std::uint64_t>(i));
-    return w;
-}
+using tessera_test::random_matrix;
 
 /// sum of gradient * decoded weight.
 template <class View>
@@ -56,8 +52,8 @@ ts::vector_view<float> view_of(std::vector<float>& v) { return ts::vector_view<f
 } // namespace
 
 TEST_CASE("a subset is encoded anew, under the scales there are") {
-    auto const w = weights(6, 70, 1);
-    auto const moved = weights(6, 70, 2);
+    auto const w = random_matrix(6, 70, 1);
+    auto const moved = random_matrix(6, 70, 2);
     using scheme = ts::scheme<ts::uint4, ts::group<32>, ts::fp16, ts::affine>;
     static_assert(ts::codec<ts::quantized_tensor<scheme>>);
     auto q = ts::quantize<scheme>(w);
@@ -99,8 +95,8 @@ TEST_CASE("a subset is encoded anew, under the scales there are") {
 }
 
 TEST_CASE("derivatives of schemes are differences of decoding") {
-    auto const w = weights(4, 48, 3);
-    auto const gradient = weights(4, 48, 4);
+    auto const w = random_matrix(4, 48, 3);
+    auto const gradient = random_matrix(4, 48, 4);
     {
         auto q = ts::quantize<ts::scheme<ts::uint4, ts::group<32>, ts::fp32, ts::affine>>(w);
         auto scales = zeros(8);
@@ -133,8 +129,8 @@ TEST_CASE("derivatives of schemes are differences of decoding") {
 }
 
 TEST_CASE("derivatives and subsets of tables") {
-    auto const w = weights(4, 48, 5);
-    auto const gradient = weights(4, 48, 6);
+    auto const w = random_matrix(4, 48, 5);
+    auto const gradient = random_matrix(4, 48, 6);
     using storage = ts::table_quantized<3, ts::per_channel, float, ts::scaled_by<float, ts::group<16>>>;
     auto q = ts::quantize_tables<storage>(w.view());
     static_assert(ts::codec<decltype(q)>);

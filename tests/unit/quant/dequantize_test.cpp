@@ -2,6 +2,8 @@
 // What stored weights stand for: decoding, error statistics; conversions that need no weights: narrower integers, FP4 to FP8;
 // exponents that are found.
 
+#include "support/random_matrix.hpp"
+
 #include <tessera/quant/dequantize.hpp>
 #include <tessera/quant/double_rounding.hpp>
 #include <tessera/quant/fp4_to_fp8.hpp>
@@ -27,12 +29,7 @@ namespace {
 
 using exec = ts::cpu<ts::native_arch, ts::serial>;
 
-ts::matrix<float> numbers(index_t n, index_t k, std::uint64_t seed = 1) {
-    ts::matrix<float> w{n, k};
-    for (index_t i = 0; i < n; ++i)
-        for (index_t j = 0; j < k; ++j) w(i, j) = ts::philox{seed}.normal(static_cast<std::uint64_t>(i * k + j));
-    return w;
-}
+using tessera_test::random_matrix;
 
 bool same(float a, float b) { return ts::detail::bit_cast<std::uint32_t>(a) == ts::detail::bit_cast<std::uint32_t>(b); }
 
@@ -41,7 +38,7 @@ void check_decoded() {
     for (auto const& [n, k] : {std::pair<index_t, index_t>{0, 5}, {5, 0}, {1, 1}, {3, 7}, {5, 97}, {2, 2100}}) {
         CAPTURE(n);
         CAPTURE(k);
-        auto const w = numbers(n, k);
+        auto const w = random_matrix(n, k);
         auto const q = ts::quantize<Scheme>(w);
         ts::matrix<float> y{n, k};
         ts::dequantize(exec{}, q, y);
@@ -63,7 +60,7 @@ TEST_CASE("dequantize gives what every element is") {
     check_decoded<ts::nv_e2m1>();
     check_decoded<ts::scheme<ts::bipolar<3>, ts::block<2, 24>>>();
     check_decoded<ts::scheme<ts::power_exponent<4, 1, 2>, ts::per_channel>>();
-    auto const w = numbers(3, 1500);
+    auto const w = random_matrix(3, 1500);
     ts::matrix<float> y{3, 1500};
     ts::dequantize(exec{}, w, y);
     CHECK(same(y(2, 1499), w(2, 1499)));
@@ -77,7 +74,7 @@ TEST_CASE("dequantize gives what every element is") {
 
 TEST_CASE("k-hot weights are shifts and additions") {
     using hot = ts::k_hot_point<8, 6, 2>;
-    auto const w = numbers(4, 64);
+    auto const w = random_matrix(4, 64);
     auto const q = ts::quantize<ts::scheme<hot, ts::group<32>>>(w);
     for (index_t n = 0; n < 4; ++n)
         for (index_t k = 0; k < 64; ++k) {
@@ -106,17 +103,17 @@ TEST_CASE("error statistics") {
     w(0, 2) = std::numeric_limits<float>::quiet_NaN();
     e = ts::error_of(exec{}, q, w);
     CHECK((std::isnan(e.snr_db) && std::isnan(e.mean_square) && std::isnan(e.max_error)));
-    auto const plain = numbers(3, 4);
+    auto const plain = random_matrix(3, 4);
     auto const exact = ts::error_of(exec{}, plain, plain);
     CHECK(std::isinf(exact.snr_db));
     CHECK(exact.bits_per_weight == 32);
     CHECK(ts::error_of(exec{}, ts::matrix<float>{0, 4}, ts::matrix<float>{0, 4}).max_error == 0);
-    CHECK_THROWS_AS(ts::error_of(exec{}, q, numbers(1, 5)), ts::shape_error);
+    CHECK_THROWS_AS(ts::error_of(exec{}, q, random_matrix(1, 5)), ts::shape_error);
 }
 
 TEST_CASE("error statistics on normal weights: FP4 in blocks of 32") {
     // Published by Monte Carlo: 0.0132 with Microscaling's scales, 0.0102 with any; the error of as many weights here is 0.00003.
-    auto const w = numbers(400, 2048);
+    auto const w = random_matrix(400, 2048);
     auto const e = ts::error_of(exec{}, ts::quantize<ts::mx_e2m1>(w), w);
     CHECK(std::fabs(e.mean_square - 0.0132) <= 0.0001);
     CHECK(e.bits_per_weight == 4.25);
@@ -160,7 +157,7 @@ TEST_CASE("double rounding: integers") {
 }
 
 TEST_CASE("double rounding: matrices, scales tied") {
-    auto const w = numbers(5, 70);
+    auto const w = random_matrix(5, 70);
     auto const check = [&](auto const& wide, auto const& narrow) {
         for (index_t n = 0; n < 5; ++n)
             for (index_t k = 0; k < 70; ++k) {
@@ -192,7 +189,7 @@ TEST_CASE("FP4 to FP8 is a shift, and exact") {
             CHECK(same(ts::e4m3fn::decode(ts::fp8_of_fp4(code, octaves)), exact));
             CHECK(ts::fp8_of_fp4(code, octaves) == ts::e4m3fn::encode(exact));
         }
-    auto w = numbers(3, 100);
+    auto w = random_matrix(3, 100);
     for (index_t k = 0; k < 100; ++k) w(1, k) *= std::ldexp(1.0f, static_cast<int>(-k / 5)); // 20 octaves
     w(2, 0) = 0;
     auto const check = [&](auto const& q) {
@@ -201,9 +198,9 @@ TEST_CASE("FP4 to FP8 is a shift, and exact") {
             for (index_t k = 0; k < 100; ++k) CHECK(f.view()(n, k) == q.view()(n, k));
     };
     check(ts::quantize<ts::scheme<ts::e2m1, ts::group<8>, ts::two_level<ts::e8m0, ts::per_channel>>>(w));
-    check(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(numbers(3, 100)));
+    check(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(random_matrix(3, 100)));
     CHECK_THROWS_AS(ts::to_fp8(ts::quantize<ts::scheme<ts::e2m1, ts::group<5>, ts::e8m0>>(w)), ts::unsupported_error);
-    auto zeros = numbers(3, 100);
+    auto zeros = random_matrix(3, 100);
     for (index_t k = 32; k < 64; ++k) zeros(1, k) = 0; // the smallest scale there is, of no weight
     check(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(zeros));
     CHECK(ts::to_fp8(ts::quantize<ts::scheme<ts::e2m1, ts::group<32>, ts::e8m0>>(ts::matrix<float>{3, 0})).rows() == 3);
@@ -214,7 +211,7 @@ TEST_CASE("FP4 to FP8 is a shift, and exact") {
 }
 
 TEST_CASE("power exponents: codes of a matrix, the exponent that is found") {
-    auto w = numbers(40, 512);
+    auto w = random_matrix(40, 512);
     auto const serial = exec{};
     double const a = ts::find_power_exponent(serial, w.view(), 4);
     double const least = ts::power_error(serial, w.view(), 4, a);

@@ -97,39 +97,10 @@ struct n_of_m_storage_of {
 };
 
 /// The law of stored matrices, forward and transposed; a row has the same bits whatever else is in the batch.
-template <class Storage, class Archs>
-double check_sparse_law() {
-    double worst = 0;
-    index_t turn = 0;
-    for (product_shape const s : product_shapes<Storage>()) {
-        CAPTURE(s.m);
-        CAPTURE(s.n);
-        CAPTURE(s.k);
-        Storage const owner{s.n, s.k};
-        ts::linear const w{owner.view()};
-        auto const t = ts::transposed(w);
-        ++turn;
-        guarded<float> x{s.m, s.k, turn % 3, turn % 3 == 2 ? 2 : 1};
-        guarded<float> y{s.m, s.n, turn % 2, turn % 5 == 4 ? 3 : 1};
-        guarded<float> dy{s.m, s.n, turn % 3, turn % 3 == 2 ? 2 : 1};
-        guarded<float> dx{s.m, s.k, turn % 2, turn % 5 == 4 ? 3 : 1};
-        x.fill(17);
-        dy.fill(19);
-        apply_case<std::remove_const_t<decltype(w)>> const forward{w, x.view()};
-        apply_case<std::remove_const_t<decltype(t)>> const backward{t, dy.view()};
-        product_shape const turned{s.m, s.k, s.n};
-        Archs::visit([&]<class Arch>(Arch) {
-            worst = std::fmax(worst, check_on<Arch>(w, x, forward, s, y));
-            check_batch_invariant<Arch>(w, x, y);
-            worst = std::fmax(worst, check_on<Arch>(t, dy, backward, turned, dx));
-        });
-    }
-    return worst;
-}
-
 template <class Storage, class Archs = archs_by_width>
 void report_sparse_law() {
-    double const worst = check_sparse_law<Storage, Archs>();
+    double const worst = check_both_ways<Storage, Archs>(
+        product_shapes<Storage>(), []<class Arch>(Arch, auto const& w, auto const& x, auto const& y) { check_batch_invariant<Arch>(w, x, y); });
     MESSAGE("worst error / tolerance " << worst);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The KV cache: what append writes, what is counted, where tokens are, and what is refused.
 
+#include "support/message_of.hpp"
+
 #include <tessera/attention/append.hpp>
 #include <tessera/attention/attention.hpp>
 #include <tessera/storage/kv_cache.hpp>
@@ -30,14 +32,7 @@ ts::tensor<float, 3> numbered(index_t first, index_t tokens, index_t heads, inde
     return x;
 }
 
-std::string message_of(auto const& call) {
-    try {
-        call();
-    } catch (ts::shape_error const& e) {
-        return e.what();
-    }
-    return "no error";
-}
+using tessera_test::message_of;
 
 /// Token t of the view has position first_position + t, and that is what was appended there.
 template <class Cache>

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "support/instruction_sets.hpp"
+#include "support/random_matrix.hpp"
 
 #include <tessera/adapter/dora.hpp>
 #include <tessera/moe/moe.hpp>
@@ -53,12 +54,7 @@ void write(std::string const& path, std::string const& bytes) {
     std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
-ts::matrix<float> random(index_t n, index_t k, std::uint64_t seed) {
-    ts::matrix<float> w{n, k};
-    ts::philox const r{seed};
-    for (index_t i = 0; i < w.size(); ++i) w.data()[i] = r.normal(static_cast<std::uint64_t>(i));
-    return w;
-}
+using tessera_test::random_matrix;
 
 /// The hashes of the panels of all leaves of a placed operator, but of compressed rows, which no file holds.
 template <class Op>
@@ -89,14 +85,14 @@ std::string packed(Exec const& exec, Op const& w) {
 struct model {
     static constexpr index_t n = 37;
     static constexpr index_t k = 96;
-    ts::matrix<float> dense = random(n, k, 1);
-    ts::quantized_tensor<ts::int4_g32> q = ts::quantize<ts::int4_g32>(random(n, k, 2));
-    ts::quantized_tensor<ts::uint4_g32> affine = ts::quantize<ts::uint4_g32>(random(n, k, 3));
-    ts::quantized_tensor<ts::int8_per_channel> int8 = ts::quantize<ts::int8_per_channel>(random(n, k, 4));
-    ts::matrix<float> b = random(n, 5, 5);
-    ts::matrix<float> a = random(5, k, 6);
-    ts::n_of_m_tensor<2, 4, float> kept = ts::sparsify<ts::n_of_m<2, 4, float>>(random(n, k, 7));
-    ts::csr_tensor<float> rows = ts::sparsify<ts::csr<float>>(random(n, k, 8), ts::magnitude_threshold{1.5f});
+    ts::matrix<float> dense = random_matrix(n, k, 1);
+    ts::quantized_tensor<ts::int4_g32> q = ts::quantize<ts::int4_g32>(random_matrix(n, k, 2));
+    ts::quantized_tensor<ts::uint4_g32> affine = ts::quantize<ts::uint4_g32>(random_matrix(n, k, 3));
+    ts::quantized_tensor<ts::int8_per_channel> int8 = ts::quantize<ts::int8_per_channel>(random_matrix(n, k, 4));
+    ts::matrix<float> b = random_matrix(n, 5, 5);
+    ts::matrix<float> a = random_matrix(5, k, 6);
+    ts::n_of_m_tensor<2, 4, float> kept = ts::sparsify<ts::n_of_m<2, 4, float>>(random_matrix(n, k, 7));
+    ts::csr_tensor<float> rows = ts::sparsify<ts::csr<float>>(random_matrix(n, k, 8), ts::magnitude_threshold{1.5f});
     ts::vector<float> factors{n};
 
     auto layer() const {
@@ -145,7 +141,7 @@ TEST_CASE("what was placed is found, and gives the same bits") {
 TEST_CASE("a mapped operand is the file's pages; the owner may move") {
     folder const at{"tessera_placed_2"};
     backend const exec;
-    auto const w = random(33, 64, 1);
+    auto const w = random_matrix(33, 64, 1);
     {
         ts::placed_cache cache{at.file()};
         auto const layer = ts::place(exec, ts::linear{w}, cache);
@@ -159,7 +155,7 @@ TEST_CASE("a mapped operand is the file's pages; the owner may move") {
     CHECK(reinterpret_cast<std::uintptr_t>(data) % 4096 == 0);
     auto const moved = std::move(layer);
     CHECK(moved.view().storage().data() == data);
-    auto const x = random(1, 64, 99);
+    auto const x = random_matrix(1, 64, 99);
     ts::matrix<float> y{1, 33};
     ts::matrix<float> expected{1, 33};
     ts::apply(exec, moved, x, y);
@@ -171,9 +167,9 @@ TEST_CASE("a mapped operand is the file's pages; the owner may move") {
 TEST_CASE("mixtures; equal operands; empty ones") {
     folder const at{"tessera_placed_3"};
     backend const exec;
-    auto const gate = random(4, 32, 1);
+    auto const gate = random_matrix(4, 32, 1);
     std::vector<ts::quantized_tensor<ts::int4_g32>> weights;
-    for (std::uint64_t e = 0; e < 4; ++e) weights.push_back(ts::quantize<ts::int4_g32>(random(32, 32, 10 + e / 2)));
+    for (std::uint64_t e = 0; e < 4; ++e) weights.push_back(ts::quantize<ts::int4_g32>(random_matrix(32, 32, 10 + e / 2)));
     std::vector<ts::linear<ts::quantized<ts::int4_g32>>> experts;
     for (auto const& w : weights) experts.emplace_back(w.view());
     ts::moe const block{ts::top_k_router{gate, 2, ts::softmax_gate{}}, experts};
@@ -198,7 +194,7 @@ TEST_CASE("mixtures; equal operands; empty ones") {
 TEST_CASE("where a matrix lies does not matter, what it holds does") {
     folder const at{"tessera_placed_4"};
     backend const exec;
-    auto const wide = random(40, 100, 1);
+    auto const wide = random_matrix(40, 100, 1);
     auto const part = ts::columns(ts::rows(wide.view(), 3, 36), 5, 69);
     ts::matrix<float> copy{33, 64};
     ts::matrix<float> turned{64, 33};
@@ -242,7 +238,7 @@ TEST_CASE("where a matrix lies does not matter, what it holds does") {
 
 TEST_CASE("another instruction set") {
     folder const at{"tessera_placed_5"};
-    auto const w = ts::quantize<ts::int4_g32>(random(40, 64, 1));
+    auto const w = ts::quantize<ts::int4_g32>(random_matrix(40, 64, 1));
     tessera_test::archs_by_width::visit([&](auto arch) { // panels of one width are the same
         ts::cpu<decltype(arch), ts::serial> const exec;
         std::string const path = at.file(ts::placed_cache_name(exec, ts::content_of({})).c_str());
@@ -266,7 +262,7 @@ TEST_CASE("what changed is packed anew, the rest is found") {
     folder const at{"tessera_placed_6"};
     backend const exec;
     std::vector<ts::matrix<float>> w;
-    for (std::uint64_t i = 0; i < 3; ++i) w.push_back(random(17, 40, i));
+    for (std::uint64_t i = 0; i < 3; ++i) w.push_back(random_matrix(17, 40, i));
     auto const run = [&](ts::placed_cache& cache) {
         for (auto const& one : w) {
             auto const layer = ts::place(exec, ts::linear{one}, cache);
@@ -300,7 +296,7 @@ TEST_CASE("what changed is packed anew, the rest is found") {
 TEST_CASE("sampled sources") {
     folder const at{"tessera_placed_7"};
     backend const exec;
-    auto w = random(64, 512, 1); // 128 KiB
+    auto w = random_matrix(64, 512, 1); // 128 KiB
     ts::placed_cache_options const sampled{.source = ts::content_check::sampled};
     auto const place = [&](ts::placed_cache_options const& options) {
         ts::placed_cache cache{at.file(), options};
@@ -327,8 +323,8 @@ TEST_CASE("sampled sources") {
 TEST_CASE("damage: every byte of header and table, every length, bytes of panels") {
     folder const at{"tessera_placed_8"};
     backend const exec;
-    auto const w = random(3, 5, 1);
-    auto const q = ts::quantize<ts::int4_g32>(random(9, 40, 2));
+    auto const w = random_matrix(3, 5, 1);
+    auto const q = ts::quantize<ts::int4_g32>(random_matrix(9, 40, 2));
     auto const op = ts::linear{w};
     auto const second = ts::linear{q, ts::int8_per_group<32>{}};
     {
@@ -436,7 +432,7 @@ TEST_CASE("damage: every byte of header and table, every length, bytes of panels
 TEST_CASE("where the file cannot be written nothing is left behind") {
     folder const at{"tessera_placed_9"};
     backend const exec;
-    auto const w = random(3, 5, 1);
+    auto const w = random_matrix(3, 5, 1);
     ts::placed_cache cache{at.file("no such folder/model.placed")};
     static_cast<void>(ts::place(exec, ts::linear{w}, cache));
     CHECK_THROWS_WITH_AS(cache.save(), ("tessera: " + at.file("no such folder/model.placed") + ": cannot write: No such file or directory").c_str(),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Ternary weights: all codes, absmean as published with its golden numbers, five to a byte, packed checkpoints.
 
+#include "support/message_of.hpp"
+
 #include <doctest/doctest.h>
 
 #include <tessera/quant/ternary.hpp>
@@ -26,15 +28,7 @@ double normal_quantile(double p) {
     return (low + high) / 2;
 }
 
-template <class F>
-std::string message_of(F const& f) {
-    try {
-        f();
-    } catch (std::exception const& e) {
-        return e.what();
-    }
-    return "nothing was thrown";
-}
+using tessera_test::message_of;
 
 } // namespace
 
