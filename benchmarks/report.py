@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""report.py FOLDER: turns FOLDER/*.json of Google Benchmark into report.md, and with matplotlib roofline.png, pareto.png."""
+"""report.py FOLDER: turns FOLDER/*.json of Google Benchmark into report.md, and with matplotlib roofline.png, pareto.png,
+attention_length.png."""
 
 import json
 import math
@@ -104,6 +105,47 @@ def pareto(pyplot, rows, path):
     figure.savefig(path, dpi=120)
 
 
+def attention_length(pyplot, rows, path):
+    """attention_length_bench: tiled against untiled; what masks cost by length and by what they let through."""
+    found = {}
+    for row in rows:
+        name = re.fullmatch(r"attention_length/(\w+)/(\w+)/kv:fp32/d:64/tokens:(\d+)/threads:1", short(row["name"]))
+        if name:
+            found[(name.group(1), name.group(2), int(name.group(3)))] = (seconds(row), row.get("operations", 0))
+    if not found:
+        return
+
+    def line(axes, points, label, style="-"):
+        points = sorted(points)
+        if points:
+            axes.plot([p[0] for p in points], [p[1] for p in points], style, marker="o", ms=3, lw=1, label=label)
+
+    figure, (rates, lengths, widths) = pyplot.subplots(1, 3, figsize=(17, 5))
+    for kind in ("tiled", "untiled"):
+        line(rates, [(n, work / time / 1e9) for (k, _, n), (time, work) in found.items() if k == kind], kind)
+    rates.set(xscale="log", xlabel="queries and keys", ylabel="GFLOP/s", title="All keys seen: tiled and untiled", ylim=0)
+    masks = sorted({mask for kind, mask, _ in found if kind == "masked"})
+    for mask in masks:
+        points = [(n, time * 1e3) for (k, m, n), (time, _) in found.items() if (k, m) == ("masked", mask)]
+        if len(points) > 1:
+            line(lengths, points, mask)
+    lengths.set(xscale="log", yscale="log", xlabel="queries and keys", ylabel="ms", title="Masks: time against length")
+    for kind, size, pattern in (("window", 8192, r"window(\d+)"), ("neighborhood", 4096, r"neighborhood(\d+)x\d+")):
+        points = []
+        for mask in masks:
+            width = re.fullmatch(pattern, mask)
+            if width and ("masked", mask, size) in found:
+                seen = int(width.group(1)) ** (2 if kind == "neighborhood" else 1)
+                points.append((seen, found[("masked", mask, size)][0] * 1e3))
+        line(widths, points, f"{kind}, {size} tokens")
+    widths.set(xscale="log", yscale="log", xlabel="keys that a query sees", ylabel="ms", title="Masks: time against width")
+    for axes in (rates, lengths, widths):
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
 def main(folder):
     context, rows = read(folder)
     (folder / "report.md").write_text(markdown(context, rows), encoding="utf-8")
@@ -117,6 +159,7 @@ def main(folder):
         return
     roofline(pyplot, context, sound, folder / "roofline.png")
     pareto(pyplot, sound, folder / "pareto.png")
+    attention_length(pyplot, sound, folder / "attention_length.png")
 
 
 if __name__ == "__main__":
