@@ -12,7 +12,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 
 # Nothing but the prompt's answer where somebody says how that should be.
 targets=example_generate
-[ $# -gt 0 ] || targets="$targets example_compress example_rate_distortion"
+[ $# -gt 0 ] || targets="$targets example_compress example_kv_formats example_rate_distortion"
 
 # Nothing is installed or built for a question.
 case " $* " in
@@ -71,6 +71,11 @@ say "the same weights in a few other formats (examples/compress --quick); the wh
 say "    build/release/examples/compress --output build/report"
 if [ -z "$why" ]; then set -- --model "$model"; else set -- --synthetic; fi
 "$programs/compress" "$@" --quick --output "$root/build/report"
+
+printf '\n'
+say "the same model with its KV cache in a few formats (examples/kv_formats --quick); all of them:"
+say "    build/release/examples/kv_formats --output build/report"
+"$programs/kv_formats" "$@" --quick --output "$root/build/report"
 
 printf '\n'
 say "bits a weight against error for every format, on normal numbers and on weights (examples/rate_distortion)"
