@@ -135,9 +135,10 @@ private:
         fp16 const* const centroids = w.centroids();
         fp16 const* const residuals = w.residuals();
         std::byte const* data[NP];
+        floats sum[NP]; // of its own: the compiler keeps it in registers
         for (int q = 0; q < NP; ++q) {
             data[q] = panel[q]->panel_;
-            result[q] = floats(0.0f);
+            sum[q] = floats(0.0f);
         }
         constexpr index_t column_bytes = R / 8 * (IndexBytes + ResidualBytes);
         constexpr index_t columns_a_line = maximum(64 / column_bytes, 1);
@@ -145,7 +146,11 @@ private:
             auto const& c = columns[k];
             floats const a(x[k]);
             if (c.part == 0) {
-                outlier_product(panel, k, a, result);
+                alignas(64) float column[R];
+                for (int q = 0; q < NP; ++q) {
+                    panel[q]->by_element(k, column);
+                    sum[q] = simd::fma(floats::load_aligned(column), a, sum[q]);
+                }
                 continue;
             }
             floats const scale(c.scale);
@@ -157,17 +162,10 @@ private:
                 std::byte const* const codes = data[q] + c.codes;
                 floats value = vectors<IndexBytes>(centroids + c.centroid, codes);
                 if constexpr (ResidualBytes > 0) value = value + vectors<ResidualBytes>(residuals + c.residual, codes + R / 8 * IndexBytes);
-                result[q] = simd::fma(simd::fma(scale, value, bias), a, result[q]);
+                sum[q] = simd::fma(simd::fma(scale, value, bias), a, sum[q]);
             }
         }
-    }
-    template <int NP>
-    static void outlier_product(panel_decoder const* const (&panel)[NP], index_t k, floats const& a, floats (&result)[NP]) noexcept {
-        for (int q = 0; q < NP; ++q) {
-            alignas(64) float column[R];
-            panel[q]->by_element(k, column);
-            result[q] = simd::fma(floats::load_aligned(column), a, result[q]);
-        }
+        for (int q = 0; q < NP; ++q) result[q] = sum[q];
     }
 
     weights w_;
