@@ -197,6 +197,13 @@ TESSERA_FORCE_INLINE T reduce_max(xsimd::batch<T, A> const& v) noexcept {
         return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
     }
 #endif
+#if defined(__AVX2__)
+    if constexpr (std::is_same_v<T, float> && std::is_same_v<A, xsimd::fma3<xsimd::avx2>>) {
+        __m128 const four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+        __m128 const two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+    }
+#endif
 #if defined(__aarch64__)
     if constexpr (std::is_same_v<T, float>) return vmaxnmvq_f32(v);
 #endif

@@ -252,6 +252,16 @@ TESSERA_FORCE_INLINE void store_int8(std::int8_t* p, ints<Arch> const& v) noexce
         return;
     }
 #endif
+#if defined(__AVX2__)
+    if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
+        __m256i const order = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                                               0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+        __m256i const bytes = _mm256_shuffle_epi8(v, order);
+        __m128i const eight = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), eight);
+        return;
+    }
+#endif
 #if defined(__aarch64__)
     if constexpr (std::is_base_of_v<neon64, Arch>) {
         int16x4_t const words = vmovn_s32(v);
