@@ -178,13 +178,13 @@ TEST_CASE("ranges are what their formulas say") {
         if (error_of(w, share) < error_of(w, best)) best = share;
     }
     CHECK(chosen(w, ts::least_error_range{}).magnitude() == best);
-    CHECK(best < 0.6f * widest);
+    CHECK(best < widest);
 
     // Lloyd's scale is no worse than the widest, and is the least squares one for its own codes.
     float const fixed_point = chosen(w, ts::lloyd_max_range{1000}).magnitude();
     CHECK(error_of(w, fixed_point) < error_of(w, widest));
     auto const sums = ts::detail::sums_of<ts::reference>(std::span<float const>{w}, ts::weight_grid<ts::int4>{fixed_point / 7, 0, -7, 7});
-    CHECK(sums.error == doctest::Approx(error_of(w, fixed_point)).epsilon(1e-6));
+    CHECK(std::fabs(sums.error - error_of(w, fixed_point)) <= 2 * 1000 * 0x1p-53 * sums.error); // sums of 1000 doubles
     CHECK(std::fabs(sums.cross / sums.square - 1) < 0x1p-10);
 }
 

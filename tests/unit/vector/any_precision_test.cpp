@@ -59,8 +59,8 @@ TEST_CASE("codes nest, tables ascend, errors fall") {
             CHECK(ascends);
         });
     for (std::size_t b = 4; b <= 8; ++b) CHECK(error[b] < error[b - 1]);
-    // 8 bits of 900 numbers: nearly every number has its own value, what is left is fp16's rounding.
-    CHECK(error[8] < 1e-3 * error[3]);
+    // A bit divides the error of many numbers by four, and that of 900, among 256 values, by more.
+    CHECK(error[8] <= error[3] / 1024);
     // The weighted mean of two children is their parent: they divide it (fp16 rounds each of the three).
     auto const p3 = q.prefix<3>();
     auto const p4 = q.prefix<4>();
@@ -72,7 +72,7 @@ TEST_CASE("codes nest, tables ascend, errors fall") {
             double const high = double{p4.table_value(i, 0, static_cast<std::uint32_t>(2 * c + 1), 0)};
             double const mean = (weight[2 * c] * low + weight[2 * c + 1] * high) / (weight[2 * c] + weight[2 * c + 1]);
             double const parent = double{p3.table_value(i, 0, static_cast<std::uint32_t>(c), 0)};
-            CHECK(std::abs(mean - parent) <= 0x1p-11 * (std::fmax(std::abs(low), std::abs(high)) + std::abs(parent)) * 1.001);
+            CHECK(std::abs(mean - parent) <= 0x1p-11 * (std::fmax(std::abs(low), std::abs(high)) + std::abs(parent)) * (1 + 0x1p-10)); // of means before they were rounded
         }
     }
 }
