@@ -11,11 +11,31 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
 
 namespace tessera::inline TESSERA_ABI::simd {
+
+namespace detail {
+
+/// N bytes from p on, by whole loads: a word put together in memory would wait for its parts.
+template <int N>
+TESSERA_FORCE_INLINE std::uint64_t load_bytes(std::uint8_t const* p) noexcept {
+    if constexpr (N == 1) {
+        return *p;
+    } else if constexpr (N == 2 || N == 4) {
+        std::conditional_t<N == 2, std::uint16_t, std::uint32_t> word;
+        std::memcpy(&word, p, N);
+        return word;
+    } else {
+        constexpr int most = N < 4 ? 2 : 4;
+        return load_bytes<most>(p) | load_bytes<N - most>(p + most) << 8 * most;
+    }
+}
+
+} // namespace detail
 
 /// Whether `unpack` reads such codes, a register's whole bytes.
 template <class Arch, int Bits>
@@ -30,8 +50,7 @@ TESSERA_FORCE_INLINE ints<Arch> unpack(std::uint8_t const* p) noexcept {
         if constexpr (Bits == 8)
             return _mm512_maskz_cvtepu8_epi32(detail::every_lane, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
         if constexpr (Bits < 4) { // eight codes fit 32 bits
-            std::uint64_t codes = 0;
-            std::memcpy(&codes, p, 2 * Bits);
+            std::uint64_t const codes = detail::load_bytes<2 * Bits>(p);
             __m512i const words = _mm512_mask_set1_epi32(_mm512_set1_epi32(static_cast<int>(codes)), 0xff00, static_cast<int>(codes >> 8 * Bits));
             __m512i const shifts = _mm512_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits, 0, Bits, 2 * Bits,
                                                      3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits);
@@ -46,8 +65,7 @@ TESSERA_FORCE_INLINE ints<Arch> unpack(std::uint8_t const* p) noexcept {
     if constexpr (lanes<Arch> == 8 && std::is_base_of_v<avx2, Arch>) {
         if constexpr (Bits == 8) return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p)));
         if constexpr (Bits < 4) {
-            std::uint32_t codes = 0;
-            std::memcpy(&codes, p, Bits);
+            std::uint64_t const codes = detail::load_bytes<Bits>(p);
             __m256i const shifts = _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits);
             return _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(codes)), shifts), _mm256_set1_epi32((1 << Bits) - 1));
         }
