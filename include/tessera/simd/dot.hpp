@@ -7,7 +7,8 @@
 ///     dot4<Bits>(acc, u, s)[i] = acc[i] + sum over j < 4 of u[4 i + j] * s[4 i + j]
 ///
 /// u unsigned codes of at most `Bits` bits, s signed bytes, acc 32-bit lanes; exact (VNNI's `vpdpbusd` does not saturate;
-/// AVX2's `vpmaddubsw` does beyond 15 bits, so it serves codes of at most 7 bits, and wider ones are widened). AArch64
+/// AVX2's `vpmaddubsw` does beyond 15 bits, so it serves codes of at most 7 bits, and wider ones are widened, or taken as signed
+/// where s is not -128: `dot4_less`; several of its results are added before they are widened: `narrow_depth`). AArch64
 /// multiplies signed bytes by signed ones (`smull`, `sdot`): codes of 8 bits are taken as u - 128, and 128 s is added.
 
 #include "arch_map.hpp"

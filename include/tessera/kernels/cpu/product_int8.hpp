@@ -326,6 +326,15 @@ TESSERA_FORCE_INLINE void dot_joined_group(std::byte const* const (&strip)[NP], 
     }
 }
 
+/// sum += minimum * the sum of group g of rows of x.
+template <class Arch, index_t Group, class Form, int MR>
+TESSERA_FORCE_INLINE void add_joined_minima(simd::floats<Arch> const& minimum, Form const& x, index_t m0, index_t g,
+                                            simd::floats<Arch> (&sum)[MR]) noexcept {
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+        sum[m] = simd::fma(minimum, simd::floats<Arch>(x.scaled_sum(m0 + m, g * Group, Group)), sum[m]);
+}
+
 /// Adds group g, the record of whose super group is at `offset` of NP panels: scale * (code - zero) * x to `sums`, in integers,
 /// and minimum * x to `minima`. First: its column in a strip.
 template <class Arch, class Weights, class Form, int First, bool WithMinima, int MR, int NP>
@@ -350,12 +359,8 @@ TESSERA_FORCE_INLINE void add_joined_group(std::byte const* const (&panel)[NP], 
                    Weights::strip_offset(within * source::group);
         ints const levels = joined_levels<Arch, Weights, narrow>(panel[p] + record);
         scales[p] = joined_scales<Arch, Weights>(levels);
-        if constexpr (WithMinima) {
-            auto const minimum = joined_minima<Arch, narrow>(levels);
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m)
-                minima[p][m] = simd::fma(minimum, simd::floats<Arch>(x.scaled_sum(m0 + m, g * source::group, source::group)), minima[p][m]);
-        }
+        if constexpr (WithMinima)
+            add_joined_minima<Arch, source::group>(joined_minima<Arch, narrow>(levels), x, m0, g, minima[p]);
     }
     constexpr bool started = quads == 4 && zero != 0;
     ints start[MR]; // -zero * x: in the low half of a lane, half of it in both if it is too long, or as it is
@@ -457,11 +462,8 @@ TESSERA_FORCE_INLINE void add_super_group_int8(std::byte const* const (&panel)[N
         for (index_t i = 0; i < groups; ++i)
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) {
-                auto const minimum = joined_minima<Arch>(
-                    joined_levels<Arch, Weights>(panel[p] + offset + Weights::super_bytes + i * Weights::header_bytes));
-#pragma GCC unroll 8
-                for (int m = 0; m < MR; ++m)
-                    minima[p][m] = simd::fma(minimum, floats(x.scaled_sum(m0 + m, (g + i) * source::group, source::group)), minima[p][m]);
+                std::byte const* const record = panel[p] + offset + Weights::super_bytes + i * Weights::header_bytes;
+                add_joined_minima<Arch, source::group>(joined_minima<Arch>(joined_levels<Arch, Weights>(record)), x, m0, g + i, minima[p]);
             }
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
