@@ -43,11 +43,12 @@ namespace snippets::in_attention {
 extern ts::tensor<float, 3> q, k, v, out; // (tokens, heads, head_dim)
 extern ts::kv_cache<ts::key<ts::int8_per_token>, ts::value<ts::fp16>> kv;
 extern ts::tensor<float, 3> d_out, d_q, d_k, d_v;
-extern ts::matrix<float> log_sum_exp;
+extern ts::matrix<float> log_sum_exp, mass;
 extern std::vector<ts::kv_cache<ts::key<ts::fp16>, ts::value<ts::fp16>>> caches; // (requests)
 extern ts::vector_view<std::int32_t const> offsets;                             // (requests + 1)
 extern std::vector<ts::index_t> lengths;
-extern ts::index_t kv_heads, key_dim, capacity, prompt;
+extern ts::index_t kv_heads, key_dim, head_dim, capacity, prompt, first, last, first_position;
+extern ts::rope_table const table;
 extern ts::vector_view<float const> logits; // (heads)
 extern ts::tensor_view<std::uint8_t, 3> seen; // (heads, 1, pages)
 inline constexpr auto score = ts::causal;

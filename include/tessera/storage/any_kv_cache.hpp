@@ -4,15 +4,13 @@
 /// @file
 /// A KV cache whose formats, one for keys and one for values, are chosen at run time from a list (kv_formats.hpp).
 ///
-///     ts::any_kv_cache kv{ts::standard_kv_formats::parse("int8,int4_g32"), capacity, kv_heads, head_dim};
-///     ts::append(exec, kv, k, v);
-///     ts::attention(exec, q, kv, out, ts::causal);
+///     ts::any_kv_cache kv{ts::standard_kv_formats::parse("int8,int4_g32"), 4096, 8, 128}; // capacity, kv_heads, head_dim
 ///
-/// Memory, bits of results and errors are those of the `kv_cache` of these formats. Code grows with the number of formats, not
+/// `append` and `attention` take it as they take a kv_cache. Memory, bits of results and errors are those of the `kv_cache` of these formats. Code grows with the number of formats, not
 /// with its square: appending, scores and weighted values are stages, which are compiled for one format each and called for a
 /// tile of keys (kernels/cpu/attention_any.hpp). A format of a program's own is an entry of its list:
 ///
-///     ts::basic_any_kv_cache<ts::kv_formats<ts::fp16, my_scheme>> own{{0, 1}, capacity, kv_heads, head_dim};
+///     ts::basic_any_kv_cache<ts::kv_formats<ts::fp16, ts::int4_g128>> own{{0, 1}, 4096, 8, 128};
 
 #include "kv_formats.hpp"
 

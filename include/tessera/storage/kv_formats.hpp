@@ -4,9 +4,9 @@
 /// @file
 /// Formats of keys and values by name: what a program lets its user choose from.
 ///
-///     using formats = ts::standard_kv_formats;                     // or ts::kv_formats<float, ts::fp16, my_scheme>
+///     using formats = ts::standard_kv_formats;                     // or ts::kv_formats<float, ts::fp16, ts::int4_g128>
 ///     ts::kv_choice const choice = formats::parse("int8,nf4_g64"); // keys and values; one name stands for both
-///     formats::names()                                             // "fp32, fp16, bf16, int8, ..."
+///     std::string const names = formats::names();                  // "fp32, fp16, bf16, int8, ..."
 ///
 /// A scheme is called what its format is, and its groups: `int4_g32`; `e4m3` where a token of a head has one scale; `pvq32k22`
 /// are vectors of 32 numbers and 22 pulses. A name that is

@@ -17,7 +17,7 @@
 /// longer. Neither locks: sequences of one pool are changed by one thread at a time. A pool that has no page left is a
 /// shape_error, and the sequence stays as it was. Formats that are chosen at run time:
 ///
-///     ts::any_kv_page_pool pool{ts::standard_kv_formats::parse("int8,int4_g32"), pages, 16, kv_heads, head_dim};
+///     ts::any_kv_page_pool pool{ts::standard_kv_formats::parse("int8,int4_g32"), 1000, 16, 8, 128};
 
 #include "any_kv_cache.hpp"
 #include "kv_cache.hpp"

@@ -5,7 +5,7 @@
 /// Keys and values of a cache as pyramid vectors: a row is cut into groups of N numbers, each a point p of the pyramid P(N, K) of
 /// numerics/pvq.hpp and a scale, gain / |p| rounded to fp16.
 ///
-///     ts::kv_cache<ts::key<ts::kv_pvq<ts::pvq<32, 22, 3>>>, ts::value<ts::int8_per_token>> kv{capacity, kv_heads, head_dim};
+///     ts::kv_cache<ts::key<ts::kv_pvq<ts::pvq<32, 22, 3>>>, ts::value<ts::int8_per_token>> kv{4096, 8, 128};
 ///
 ///     indices of the groups, bit-packed | scales of the groups
 ///
