@@ -119,6 +119,7 @@ private:
         r.factors = arena.template carve<float>(rows);
         r.keys = arena.template carve<float>(decode_tile::keys, s.key_dim);
         r.values = arena.template carve<float>(decode_tile::keys, s.value_dim);
+        if constexpr (simd::multiplies_digits<Arch>) r.codes = detail::code_scratch::carve(rows, s.key_dim, s.value_dim, arena);
         return r;
     }
 

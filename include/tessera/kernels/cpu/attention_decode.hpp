@@ -8,7 +8,8 @@
 ///
 /// Within a part, a tile of keys at a time: scores with head_dim in the lanes, the online softmax, values with value_dim
 /// in the lanes. Reading keys asks for the values of the same tile early, reading values for the keys of the next: two
-/// contiguous streams, one tile ahead.
+/// contiguous streams, one tile ahead, a line or two at a time between the multiplications. Caches of small integers go another
+/// way where there are matrix tiles: attention_codes.hpp.
 ///
 /// The weight of a key that a row does not see is -0, which no other weight is: values that are NaN or infinite are then
 /// left out of the product (0 times them is NaN), and added to the rows that see them.
@@ -16,9 +17,11 @@
 #include "../../simd/decode.hpp"
 #include "../../simd/reduce.hpp"
 #include "../attention.hpp"
+#include "attention_codes.hpp"
 #include "attention_tile.hpp"
 
 #include <cmath>
+#include <optional>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -29,7 +32,7 @@ struct decode_tile {
     static constexpr int rows = 4;
     /// Registers of value_dim at a time.
     static constexpr int vectors = width == 16 ? 4 : 2;
-    static constexpr index_t keys = 64;
+    static constexpr index_t keys = decode_keys;
     /// Keys of a part: constant, so that bits do not depend on the number of threads.
     static constexpr index_t part = 1024;
 };
@@ -42,49 +45,23 @@ struct cache_stream {
     index_t dim;
 };
 
-/// The bytes of rows that are wanted soon; none by default.
-struct cache_ahead {
-    char const* data = nullptr;
-    index_t stride = 0;
-    index_t bytes = 0;
-
-    cache_ahead() noexcept = default;
-    template <class T>
-    cache_ahead(cache_stream<T> const& s, index_t first) noexcept
-        : data{reinterpret_cast<char const*>(s.data + first * s.stride)},
-          stride{s.stride * static_cast<index_t>(sizeof(T))}, bytes{s.dim * static_cast<index_t>(sizeof(T))} {}
-
-    /// Part j of `parts` of every row: what several passes ask for together.
-    cache_ahead part(index_t j, index_t parts) const noexcept {
-        cache_ahead p = *this;
-        index_t const step = round_up(ceil_div(bytes, parts), config::cache_line);
-        p.data = data == nullptr ? data : data + j * step;
-        p.bytes = maximum(minimum(step, bytes - j * step), 0);
-        return p;
-    }
-
-    TESSERA_FORCE_INLINE void prefetch(index_t i) const noexcept {
-        for (index_t b = 0; b < bytes; b += config::cache_line) simd::prefetch_level_2(data + i * stride + b);
-    }
-};
-
 /// s[r * decode_tile::keys + i] = q(r) . k(i) for R rows; reads N keys at a time, so that R N sums fill one register.
 template <class Arch, int R, class Key>
 void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k, index_t n, float* s,
-                   cache_ahead const& ahead) noexcept {
+                   cache_ahead& lines) noexcept {
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
     constexpr int padded = R == 3 ? 4 : R;
     constexpr int N = static_cast<int>(width) / padded;
+    cache_ahead ahead = lines; // in registers
     for (index_t i = 0; i < n; i += N) {
         Key const* row[N];
-        unrolled<N>([&](auto j) noexcept {
-            row[j] = k.data + minimum(i + j, n - 1) * k.stride; // the sums of rows beyond the last are not used
-            ahead.prefetch(minimum(i + j, n - 1));
-        });
+        // The sums of rows beyond the last are not used.
+        unrolled<N>([&](auto j) noexcept { row[j] = k.data + minimum(i + j, n - 1) * k.stride; });
         floats sum[width];
         unrolled<static_cast<int>(width)>([&](auto l) noexcept { sum[l] = floats(0.0f); });
         for (index_t d = 0; d < k.dim; d += width) {
+            ahead.step(N);
             floats y[N];
             if (d + width <= k.dim)
                 unrolled<N>([&](auto j) noexcept { y[j] = simd::load<Arch>(row[j] + d); });
@@ -105,21 +82,23 @@ void decode_scores(float const* q, index_t q_stride, cache_stream<Key> const& k,
                 for (index_t j = 0; j < n - i; ++j) to[j] = total[r * N + j];
         });
     }
+    lines = ahead;
 }
 
 /// o(r, d) = o(r, d) * factor(r) + sum of p(r, i) v(i, d), for R rows and M registers of d from d0 on; the last register
 /// has `last` lanes.
 template <class Arch, int R, int M, class Value>
 void decode_values(float const* p, cache_stream<Value> const& v, index_t n, index_t d0, index_t last,
-                   float const* factor, float* o, index_t o_stride, cache_ahead const& ahead) noexcept {
+                   float const* factor, float* o, index_t o_stride, cache_ahead& lines) noexcept {
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
+    cache_ahead ahead = lines;
     floats sum[R][M];
     unrolled<R * M>([&](auto i) noexcept {
         sum[i / M][i % M] = simd::load<Arch>(o + i / M * o_stride + d0 + i % M * width) * floats(factor[i / M]);
     });
     for (index_t i = 0; i < n; ++i) {
-        ahead.prefetch(i);
+        ahead.step();
         Value const* const row = v.data + i * v.stride + d0;
         floats x[M];
         unrolled<M>([&](auto m) noexcept {
@@ -134,6 +113,7 @@ void decode_values(float const* p, cache_stream<Value> const& v, index_t n, inde
     unrolled<R * M>([&](auto i) noexcept {
         simd::store<Arch>(o + i / M * o_stride + d0 + i % M * width, sum[i / M][i % M]);
     });
+    lines = ahead;
 }
 
 /// The states of parts: (kv_heads, parts, rows), rows = queries * group; output rows are padded to whole registers.
@@ -155,6 +135,7 @@ struct decode_scratch {
     float* factors; // [rows]
     float* keys;    // a tile in float, where the cache's rows are not contiguous
     float* values;
+    code_scratch codes; // where codes are multiplied
 };
 
 /// A tile of keys of a part whose formats are chosen at run time, and what a stage needs to know of the call.
@@ -168,6 +149,7 @@ struct decode_tile_task {
     index_t first;
     index_t last;
     bool hides = false;
+    bool is_limited = false; ///< no weight is above 1
 };
 /// Stages: attention_any.hpp.
 template <class Arch, class View>
@@ -207,9 +189,13 @@ public:
 
     // One tile of a part whose formats are chosen at run time: attention_any.hpp.
 
-    void score_keys(index_t k0, index_t k1) noexcept { read_keys(k0, k1); }
-    void add_values(index_t k0, index_t k1, bool hides) noexcept {
-        hides_ = hides;
+    void score_keys(index_t k0, index_t k1) noexcept {
+        is_stage_ = true;
+        read_keys(k0, k1);
+    }
+    void add_values(index_t k0, index_t k1, decode_tile_task const& t) noexcept {
+        hides_ = t.hides;
+        is_limited_ = t.is_limited;
         read_values(k0, k1);
     }
 
@@ -303,32 +289,44 @@ private:
     }
 
     decode_tile_task task(index_t k0, index_t k1) const noexcept {
-        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_};
+        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_, is_limited_};
+    }
+
+    /// Asks for the rows of up to n keys from k on.
+    template <class T>
+    cache_ahead ahead_of(kv_rows<T const> const& rows, index_t k, index_t n, index_t dim, index_t steps) const noexcept {
+        if (k >= a_.kv.tokens || rows.dim_stride != 1) return {};
+        constexpr index_t size = sizeof(T);
+        bool const is_number = std::is_arithmetic_v<T> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
+        return {rows.row(kv_head_, a_.kv.slot(k)), (is_number ? dim : rows.slot_stride) * size, rows.slot_stride * size,
+                minimum(n, a_.kv.run_end(k) - k), steps};
     }
 
     void read_keys(index_t k0, index_t k1) noexcept {
-        if constexpr (is_any_kv_code<key_type>)
-            return any_scores<Arch>(a_.kv, task(k0, k1));
+        if constexpr (is_any_kv_code<key_type>) return any_scores<Arch>(a_.kv, task(k0, k1));
+        if constexpr (multiplies_codes<Arch, key_type>)
+            if (score_codes(k0, k1)) return;
         if constexpr (!is_kv_code<key_type>)
             if (a_.kv.keys.dim_stride == 1)
                 return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
-                    cache_ahead ahead;
-                    if (a_.kv.values.dim_stride == 1) ahead = {stream(a_.kv.values, first, a_.kv.value_dim), 0};
-                    scores(stream(a_.kv.keys, first, a_.kv.key_dim), first - k0, last - first, ahead);
+                    index_t const n = last - first;
+                    index_t const steps = row_groups() * round_up(n, width) * ceil_div(a_.kv.key_dim, width);
+                    scores(stream(a_.kv.keys, first, a_.kv.key_dim), first - k0, n,
+                           ahead_of(a_.kv.values, first, n, a_.kv.value_dim, steps));
                 });
         scores(staged(a_.kv.keys, k0, k1 - k0, a_.kv.key_dim, s_.keys), 0, k1 - k0, cache_ahead{});
     }
 
     void read_values(index_t k0, index_t k1) noexcept {
-        if constexpr (is_any_kv_code<value_type>)
-            return any_values<Arch>(a_.kv, task(k0, k1));
+        if constexpr (is_any_kv_code<value_type>) return any_values<Arch>(a_.kv, task(k0, k1));
+        if constexpr (multiplies_codes<Arch, value_type>)
+            if (add_codes(k0, k1)) return;
         index_t const n = k1 - k0;
         if constexpr (!is_kv_code<value_type>)
             if (a_.kv.values.dim_stride == 1 && !(hides_ && has_special(k0, k1)))
                 return for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
-                    cache_ahead ahead;
-                    if (last < a_.kv.tokens) ahead = {stream(a_.kv.keys, last, a_.kv.key_dim), 0};
-                    sums(stream(a_.kv.values, first, a_.kv.value_dim), first - k0, last - first, ahead);
+                    sums(stream(a_.kv.values, first, a_.kv.value_dim), first - k0, last - first,
+                         ahead_of(a_.kv.keys, last, last - first, a_.kv.key_dim, (last - first) * value_passes()));
                 });
         auto const copy = staged(a_.kv.values, k0, n, a_.kv.value_dim, s_.values);
         bool const special = hides_ && !all_finite<Arch>(s_.values, n * copy.dim);
@@ -337,6 +335,49 @@ private:
                 if (!std::isfinite(s_.values[i])) s_.values[i] = 0.0f;
         sums(copy, 0, n, cache_ahead{});
         if (special) add_special(k0, n);
+    }
+
+    /// The rows of keys [k0, k1), the last one more than once, and those of the next tile asked for in `steps` steps.
+    template <class T>
+    cache_ahead code_rows(kv_rows<T const> const& rows, index_t k0, index_t k1, index_t dim, index_t steps,
+                          std::uint8_t const* (&row)[tile::keys]) const noexcept {
+        index_t i = 0;
+        for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
+            T const* at = rows.row(kv_head_, a_.kv.slot(first));
+            for (index_t k = first; k < last; ++k, at += rows.slot_stride) row[i++] = reinterpret_cast<std::uint8_t const*>(at);
+        });
+        for (; i < tile::keys; ++i) row[i] = row[i - 1];
+        if (rows.scales != nullptr && k1 < a_.kv.tokens)
+            for (index_t b = 0; b < tile::keys; b += config::cache_line / sizeof(float))
+                simd::prefetch_level_2(rows.scale_row(kv_head_, a_.kv.slot(k1)) + b);
+        return ahead_of(rows, k1, tile::keys, dim, steps);
+    }
+    /// The scores of keys [k0, k1) by products of codes; false where that cannot be.
+    bool score_codes(index_t k0, index_t k1) noexcept {
+        using side = code_side<Arch, key_type>;
+        if (a_.kv.keys.dim_stride != 1 || !side::fits(a_.kv.key_dim) || !simd::amx_is_allowed()) return false;
+        side keys{s_.codes, a_.kv.key_dim};
+        if (!knows_queries_) has_code_queries_ = keys.set_queries(s_.queries, q_stride_, rows_);
+        knows_queries_ = true;
+        if (!has_code_queries_) return false;
+        std::uint8_t const* row[tile::keys];
+        ahead_ = code_rows(a_.kv.keys, k0, k1, a_.kv.key_dim, keys.score_steps(rows_) + (is_stage_ ? 0 : 30 * rows_ * (tile::keys / width)), row);
+        if (!tiles_) tiles_.emplace();
+        keys.scores(row, a_.kv.run_end(k0) >= k1 ? a_.kv.keys.slot_stride : 0, k1 - k0, rows_, s_.scores, *tiles_, ahead_);
+        return true;
+    }
+    /// The same of weighted values.
+    bool add_codes(index_t k0, index_t k1) noexcept {
+        using side = code_side<Arch, value_type>;
+        if (a_.kv.values.dim_stride != 1 || !side::fits(a_.kv.value_dim) || !simd::amx_is_allowed()) return false;
+        side const values{s_.codes, a_.kv.value_dim};
+        std::uint8_t const* row[tile::keys];
+        ahead_ = code_rows(a_.kv.values, k0, k1, a_.kv.value_dim, values.value_steps(rows_), row);
+        if (!tiles_) tiles_.emplace();
+        float value_scales[tile::keys];
+        values.add_values(row, k1 - k0, rows_, s_.scores, is_limited_,
+                          scales(a_.kv.values, k0, k1 - k0, value_scales), s_.factors, output_, stride_, *tiles_, ahead_);
+        return true;
     }
 
     /// Whether some value of keys [k0, k1) is not finite.
@@ -369,31 +410,34 @@ private:
         });
     }
 
+    index_t row_groups() const noexcept { return ceil_div(rows_, index_t{tile::rows}); }
+
     template <class Key>
-    void scores(cache_stream<Key> const& k, index_t at, index_t n, cache_ahead const& ahead) noexcept {
+    void scores(cache_stream<Key> const& k, index_t at, index_t n, cache_ahead ahead) noexcept {
         in_row_groups([&](index_t r, auto R) noexcept {
-            decode_scores<Arch, R>(s_.queries + r * q_stride_, q_stride_, k, n, s_.scores + r * tile::keys + at,
-                                   ahead.part(r / tile::rows, ceil_div(rows_, index_t{tile::rows})));
+            decode_scores<Arch, R>(s_.queries + r * q_stride_, q_stride_, k, n, s_.scores + r * tile::keys + at, ahead);
         });
     }
 
+    /// How often `sums` reads a value.
+    index_t value_passes() const noexcept {
+        constexpr index_t chunk = tile::vectors * width;
+        return row_groups() * (a_.kv.value_dim / chunk + ceil_div(a_.kv.value_dim % chunk, width));
+    }
     /// The first run of a tile's values (at == 0) rescales what was there.
     template <class Value>
-    void sums(cache_stream<Value> const& v, index_t at, index_t n, cache_ahead const& ahead) noexcept {
+    void sums(cache_stream<Value> const& v, index_t at, index_t n, cache_ahead ahead) noexcept {
         static constexpr float ones[tile::rows] = {1.0f, 1.0f, 1.0f, 1.0f};
         constexpr index_t chunk = tile::vectors * width;
-        index_t const passes = ceil_div(rows_, index_t{tile::rows}) * ceil_div(v.dim, chunk);
-        index_t pass = 0;
         in_row_groups([&](index_t r, auto R) noexcept {
             float const* const p = s_.scores + r * tile::keys + at;
             float const* const factor = at == 0 ? s_.factors + r : ones;
             float* const o = output_ + r * stride_;
             index_t d = 0;
             for (; d + chunk <= v.dim; d += chunk)
-                decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, ahead.part(pass++, passes));
+                decode_values<Arch, R, tile::vectors>(p, v, n, d, width, factor, o, stride_, ahead);
             for (; d < v.dim; d += width)
-                decode_values<Arch, R, 1>(p, v, n, d, minimum(width, v.dim - d), factor, o, stride_,
-                                          d % chunk == 0 ? ahead.part(pass++, passes) : cache_ahead{});
+                decode_values<Arch, R, 1>(p, v, n, d, minimum(width, v.dim - d), factor, o, stride_, ahead);
         });
     }
 
@@ -412,6 +456,7 @@ private:
         floats least(std::numeric_limits<float>::infinity()); // of what is seen
         floats hidden(0.0f); // 1 in lanes with a hidden key
         for (index_t i = 0; i < n; i += width, at.first_key += width) {
+            ahead_.step(15);
             index_t const count = minimum(width, n - i);
             floats x = simd::load<Arch>(s + i);
             if (key_scales != nullptr) x = x * simd::load_partial<Arch>(key_scales + i, count);
@@ -442,6 +487,7 @@ private:
         float const factor = before == after ? 1.0f : simd::softmax_weight(floats(before) - shift).get(0);
         floats sum(0.0f);
         for (index_t i = 0; i < n; i += width) {
+            ahead_.step(15);
             floats const x = simd::load<Arch>(s + i);
             floats p = simd::softmax_weight(x - shift);
             sum = sum + p;
@@ -470,6 +516,12 @@ private:
     bool hides_ = false;        ///< a row does not see all keys of the tile
     bool preset_ = is_unified;  ///< the maximum is preset
     bool out_of_range_ = false; ///< and a score is too far from it
+    std::optional<code_tiles<Arch>> tiles_; ///< set up once for the part
+    bool is_limited_ = !is_unified; ///< no weight is above 1
+    cache_ahead ahead_; ///< of codes: asked for by scores and softmax, or by values
+    bool is_stage_ = false; ///< of formats that are chosen at run time: no softmax follows
+    bool knows_queries_ = false;
+    bool has_code_queries_ = false; ///< the queries are there as operands
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail

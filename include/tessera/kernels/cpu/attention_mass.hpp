@@ -154,7 +154,8 @@ private:
         for (index_t i = 0; i < tile::keys; ++i) s.mass[i] = 0.0f;
         detail::cache_stream<float> const keys{s.keys, a.kv.key_dim, a.kv.key_dim};
         auto const rows = [&](index_t r, auto count) noexcept {
-            detail::decode_scores<Arch, count>(s.queries + (r - r0) * stride, stride, keys, n, s.scores, {});
+            detail::cache_ahead nothing;
+            detail::decode_scores<Arch, count>(s.queries + (r - r0) * stride, stride, keys, n, s.scores, nothing);
             for (index_t j = 0; j < count; ++j) weigh(a, s, kv_head, r + j, s.shifts[r + j - r0], s.scores + j * tile::keys, k0, n);
         };
         index_t r = r0;

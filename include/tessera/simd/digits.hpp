@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products of floats with signed bytes on matrix tiles (amx.hpp) that keep the floats' precision: 16 numbers, or a row of
+/// them, become 30-bit integers with one power of two for all, and these 4 signed digits to the base 256,
+///
+///     x = unit * (d0 + 256 d1 + 256^2 d2 + 256^3 d3) + error,   |error| <= 2^-30 max |x|
+///
+/// which are 4 rows or columns of an operand. Sums of digits times bytes are exact in 32 bits; two of them are put together as
+/// integers, so that what float32 rounds is the result and 2^-16 of it.
+
+#include "amx.hpp"
+
+#include <bit>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI::simd {
+
+/// A power of two to multiply with, and its reciprocal, both normal numbers.
+struct fixed_point_scale {
+    float factor;
+    float unit;
+};
+/// That which makes 30-bit integers of numbers up to the one with these bits, finite and not negative. Numbers that are all
+/// below 2^-97 keep fewer bits.
+constexpr fixed_point_scale fixed_point_of(std::uint32_t largest) noexcept {
+    std::uint32_t const exponent = 283u - (largest >> 23);
+    std::uint32_t const biased = exponent < 253u ? exponent : 253u;
+    return {std::bit_cast<float>(biased << 23), std::bit_cast<float>((254u - biased) << 23)};
+}
+/// The bits of infinity: those of larger numbers that are no NaN.
+inline constexpr std::uint32_t infinity_bits = 0x7f800000u;
+
+#if defined(__AMX_INT8__) && defined(__linux__) && defined(__AVX512BW__)
+
+/// Whether there are such products at compile time; `amx_is_allowed` says whether there are when the program runs.
+template <class Arch>
+inline constexpr bool multiplies_digits = std::is_base_of_v<avx512_amx, Arch>;
+
+namespace detail {
+
+/// Registers that four lanes of 128 bits make up, as columns.
+TESSERA_FORCE_INLINE void transpose_lanes(__m512 const (&x)[4], __m512 (&out)[4]) noexcept {
+    __m512 const a = _mm512_maskz_shuffle_f32x4(every_lane, x[0], x[1], 0x44);
+    __m512 const b = _mm512_maskz_shuffle_f32x4(every_lane, x[0], x[1], 0xee);
+    __m512 const c = _mm512_maskz_shuffle_f32x4(every_lane, x[2], x[3], 0x44);
+    __m512 const d = _mm512_maskz_shuffle_f32x4(every_lane, x[2], x[3], 0xee);
+    out[0] = _mm512_maskz_shuffle_f32x4(every_lane, a, c, 0x88);
+    out[1] = _mm512_maskz_shuffle_f32x4(every_lane, a, c, 0xdd);
+    out[2] = _mm512_maskz_shuffle_f32x4(every_lane, b, d, 0x88);
+    out[3] = _mm512_maskz_shuffle_f32x4(every_lane, b, d, 0xdd);
+}
+
+/// Digit j of number 4 l + i is byte 16 l + 4 j + i. |x| factor < 2^30.
+TESSERA_FORCE_INLINE __m512i digits_of(__m512 x, float factor) noexcept {
+    __m512i const order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    __m512i const half = _mm512_set1_epi32(0x00808080);
+    __m512i const whole = _mm512_maskz_cvtps_epi32(detail::every_lane, _mm512_mul_ps(x, _mm512_set1_ps(factor)));
+    return _mm512_maskz_shuffle_epi8(~0ull, _mm512_xor_si512(_mm512_add_epi32(whole, half), half), order);
+}
+
+/// 16 columns of k of one row as digits in the operand B: bytes 16 row to 16 row + 15 of 4 rows of 64.
+TESSERA_FORCE_INLINE void store_digit_columns(__m512i digits, int row, std::int8_t* b) noexcept {
+    b += 16 * row;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(b), _mm512_castsi512_si128(digits));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(b + 64), _mm512_maskz_extracti32x4_epi32(0xf, digits, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(b + 128), _mm512_maskz_extracti32x4_epi32(0xf, digits, 2));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(b + 192), _mm512_maskz_extracti32x4_epi32(0xf, digits, 3));
+}
+/// 64 numbers as digits in the operand A: 4 rows of 64 bytes, digit j in row j. Numbers 16 b + 4 l to 16 b + 4 l + 3 are columns
+/// 4 (4 l + b) to 4 (4 l + b) + 3.
+TESSERA_FORCE_INLINE void store_digit_rows(__m512i const (&digits)[4], std::int8_t* a) noexcept {
+    constexpr auto every = every_lane;
+    __m512i const low0 = _mm512_maskz_unpacklo_epi32(every, digits[0], digits[1]);
+    __m512i const high0 = _mm512_maskz_unpackhi_epi32(every, digits[0], digits[1]);
+    __m512i const low1 = _mm512_maskz_unpacklo_epi32(every, digits[2], digits[3]);
+    __m512i const high1 = _mm512_maskz_unpackhi_epi32(every, digits[2], digits[3]);
+    _mm512_store_si512(a, _mm512_maskz_unpacklo_epi64(0xff, low0, low1));
+    _mm512_store_si512(a + 64, _mm512_maskz_unpackhi_epi64(0xff, low0, low1));
+    _mm512_store_si512(a + 128, _mm512_maskz_unpacklo_epi64(0xff, high0, high1));
+    _mm512_store_si512(a + 192, _mm512_maskz_unpackhi_epi64(0xff, high0, high1));
+}
+
+/// Sums (16 rows, columns 4 r + j of digit j of row r of x): out[r] is those of x's row r, a lane for each row.
+TESSERA_FORCE_INLINE void add_digit_columns(std::int32_t const* sums, __m512 (&out)[4]) noexcept {
+    constexpr auto every = every_lane;
+    __m512i const by_digit = _mm512_set4_epi32(8, 0, 8, 0);
+    auto const row = [&](int i) noexcept {
+        return _mm512_castsi512_ps(_mm512_maskz_sllv_epi32(every, _mm512_load_si512(sums + 16 * i), by_digit));
+    };
+    auto const pairs = [&](__m512 a, __m512 b) noexcept { // d0 + 256 d1 and d2 + 256 d3 of a, then of b
+        return _mm512_maskz_cvtepi32_ps(
+            every, _mm512_add_epi32(_mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0x88)),
+                                    _mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0xdd))));
+    };
+    __m512 quad[4];
+    for (int i = 0; i < 4; ++i) {
+        __m512 const first = pairs(row(4 * i), row(4 * i + 1));
+        __m512 const second = pairs(row(4 * i + 2), row(4 * i + 3));
+        quad[i] = _mm512_fmadd_ps(_mm512_maskz_shuffle_ps(every, first, second, 0xdd), _mm512_set1_ps(65536.0f),
+                                  _mm512_maskz_shuffle_ps(every, first, second, 0x88));
+    }
+    detail::transpose_lanes(quad, out);
+}
+/// 16 sums in each of 4 rows, that of digit j at sums + 16 j.
+TESSERA_FORCE_INLINE __m512 add_digit_rows(std::int32_t const* sums) noexcept {
+    constexpr auto every = every_lane;
+    auto const row = [&](int j) noexcept { return _mm512_load_si512(sums + 16 * j); };
+    __m512i const low = _mm512_add_epi32(row(0), _mm512_maskz_slli_epi32(every, row(1), 8));
+    __m512i const high = _mm512_add_epi32(row(2), _mm512_maskz_slli_epi32(every, row(3), 8));
+    return _mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(every, high), _mm512_set1_ps(65536.0f),
+                           _mm512_maskz_cvtepi32_ps(every, low));
+}
+
+/// Bytes of four rows side by side: lane l of out[t] has bytes 16 l + 4 t to 16 l + 4 t + 3.
+TESSERA_FORCE_INLINE void interleave_bytes(__m512i const (&row)[4], __m512i (&out)[4]) noexcept {
+    __m512i const low0 = _mm512_maskz_unpacklo_epi8(~0ull, row[0], row[1]);
+    __m512i const high0 = _mm512_maskz_unpackhi_epi8(~0ull, row[0], row[1]);
+    __m512i const low1 = _mm512_maskz_unpacklo_epi8(~0ull, row[2], row[3]);
+    __m512i const high1 = _mm512_maskz_unpackhi_epi8(~0ull, row[2], row[3]);
+    out[0] = _mm512_maskz_unpacklo_epi16(~0u, low0, low1);
+    out[1] = _mm512_maskz_unpackhi_epi16(~0u, low0, low1);
+    out[2] = _mm512_maskz_unpacklo_epi16(~0u, high0, high1);
+    out[3] = _mm512_maskz_unpackhi_epi16(~0u, high0, high1);
+}
+/// 64 columns of 4 tiles in order, where lanes 0 and 1 of a tile have even columns, 2 and 3 odd ones.
+TESSERA_FORCE_INLINE void order_nibble_columns(__m512 const (&x)[4], __m512 (&out)[4]) noexcept {
+    __m512i const first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512i const second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    __m512 half[4]; // even columns of the first 32, of the last 32, odd ones
+    detail::transpose_lanes(x, half);
+    out[0] = _mm512_permutex2var_ps(half[0], first, half[2]);
+    out[1] = _mm512_permutex2var_ps(half[0], second, half[2]);
+    out[2] = _mm512_permutex2var_ps(half[1], first, half[3]);
+    out[3] = _mm512_permutex2var_ps(half[1], second, half[3]);
+}
+
+/// 64 floats in the order of codes of 4 bits: even ones first.
+TESSERA_FORCE_INLINE void split_even_odd(__m512 (&x)[4]) noexcept {
+    __m512i const even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    __m512i const odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    __m512 const y[4] = {_mm512_permutex2var_ps(x[0], even, x[1]), _mm512_permutex2var_ps(x[2], even, x[3]),
+                         _mm512_permutex2var_ps(x[0], odd, x[1]), _mm512_permutex2var_ps(x[2], odd, x[3])};
+    for (int i = 0; i < 4; ++i) x[i] = y[i];
+}
+
+} // namespace detail
+
+/// The bits of the largest magnitude of n numbers; from `infinity_bits` on, one is infinite or NaN.
+inline std::uint32_t largest_magnitude(float const* x, index_t n) noexcept {
+    __m512i largest = _mm512_setzero_si512();
+    for (index_t i = 0; i < n; i += 16) {
+        auto const mask = static_cast<__mmask16>(n - i >= 16 ? 0xffffu : (1u << (n - i)) - 1);
+        __m512i const bits = _mm512_and_si512(_mm512_maskz_loadu_epi32(mask, x + i), _mm512_set1_epi32(0x7fffffff));
+        largest = _mm512_maskz_max_epu32(detail::every_lane, largest, bits);
+    }
+    return _mm512_reduce_max_epu32(largest);
+}
+
+// Codes of b bits (8: signed bytes, 4: of a table) as signed bytes, 64 columns at a time. The columns of codes of 4 bits are
+// in another order, even ones first: that of `store_query_digits` and of `value_sums`.
+
+/// A block of columns whose codes are 64 bytes, the first `bytes` of them there: one of 64, or two of codes of 4 bits.
+template <int Bits>
+class code_block {
+public:
+    static constexpr index_t columns = 64 * (8 / Bits);
+
+    /// `has_second`: the last 64 columns are wanted.
+    code_block(index_t bytes, std::int8_t const* table, bool has_second) noexcept
+        : mask_{bytes >= 64 ? ~0ull : (1ull << bytes) - 1}, has_second_{has_second},
+          table_{Bits == 8 ? _mm512_setzero_si512()
+                           : _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<__m128i const*>(table)))} {}
+
+    /// A row's codes as a row of operand A. Of codes of 4 bits zeros[h] is subtracted in the h-th 64 columns.
+    TESSERA_FORCE_INLINE void stage_row(std::uint8_t const* row, std::uint8_t const* zeros, std::int8_t* to) const noexcept {
+        __m512i const x = _mm512_maskz_loadu_epi8(mask_, row);
+        if constexpr (Bits == 8)
+            _mm512_store_si512(to, x);
+        else
+            store(x, zeros, 64, to, [](std::uint8_t z) noexcept { return _mm512_set1_epi8(static_cast<char>(z)); });
+    }
+    /// The codes of four rows as row 0 of operands B: 4 of them, `stride` bytes apart, for 64 columns. zeros[h]: the four rows'.
+    TESSERA_FORCE_INLINE void stage_quad(std::uint8_t const* const (&row)[4], index_t at, std::uint32_t const* zeros, index_t stride,
+                                         std::int8_t* to) const noexcept {
+        __m512i const x[4] = {_mm512_maskz_loadu_epi8(mask_, row[0] + at), _mm512_maskz_loadu_epi8(mask_, row[1] + at),
+                              _mm512_maskz_loadu_epi8(mask_, row[2] + at), _mm512_maskz_loadu_epi8(mask_, row[3] + at)};
+        __m512i y[4];
+        detail::interleave_bytes(x, y);
+        for (int t = 0; t < 4; ++t) {
+            if constexpr (Bits == 8)
+                _mm512_store_si512(to + stride * t, y[t]);
+            else
+                store(y[t], zeros, 4 * stride, to + stride * t,
+                      [](std::uint32_t z) noexcept { return _mm512_set1_epi32(static_cast<int>(z)); });
+        }
+    }
+
+private:
+    /// Looked up, in two registers of 64 columns: the even ones, then the odd ones.
+    template <class Zero, class Fill>
+    TESSERA_FORCE_INLINE void store(__m512i codes, Zero const* zeros, index_t second, std::int8_t* to, Fill const& fill) const noexcept {
+        __m512i const mask = _mm512_set1_epi8(15);
+        __m512i const even = _mm512_maskz_shuffle_epi8(~0ull, table_, _mm512_and_si512(codes, mask));
+        __m512i const odd = _mm512_maskz_shuffle_epi8(
+            ~0ull, table_, _mm512_and_si512(_mm512_maskz_srli_epi16(~0u, codes, 4), mask));
+        __m512i half = _mm512_maskz_shuffle_i64x2(0xff, even, odd, 0x44);
+        if (zeros != nullptr) half = _mm512_sub_epi8(half, fill(zeros[0]));
+        _mm512_store_si512(to, half);
+        if (!has_second_) return;
+        half = _mm512_maskz_shuffle_i64x2(0xff, even, odd, 0xee);
+        if (zeros != nullptr) half = _mm512_sub_epi8(half, fill(zeros[1]));
+        _mm512_store_si512(to + second, half);
+    }
+
+    std::uint64_t mask_;
+    bool has_second_;
+    __m512i table_;
+};
+/// Columns [first, last) of 64 of x, the others as zeros, as digits in columns 4 row to 4 row + 3 of an operand B.
+template <int Bits>
+void store_query_digits(float const* x, index_t first, index_t last, float factor, int row, std::int8_t* b) noexcept {
+    __m512 y[4];
+    for (int i = 0; i < 4; ++i) {
+        index_t const low = first - 16 * i;
+        index_t const high = last - 16 * i;
+        auto const below = [](index_t n) noexcept { return n <= 0 ? 0u : n >= 16 ? 0xffffu : (1u << n) - 1; };
+        y[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(below(high) & ~below(low)), x + 16 * i);
+    }
+    if constexpr (Bits == 4) detail::split_even_odd(y);
+    for (int i = 0; i < 4; ++i) detail::store_digit_columns(detail::digits_of(y[i], factor), row, b + 256 * i);
+}
+/// Weights p (times scales, if there are some) of n <= 64 keys as 4 rows of an operand A; -0 stays 0 whatever its scale is. Key
+/// 16 b + 4 l + i is in column 4 (4 l + b) + i. The result times their sums is the product: NaN where a weight is not finite.
+/// `limit`: bits of what no product is above by more than a hundredth, or `infinity_bits`.
+TESSERA_FORCE_INLINE float store_weight_digits(float const* p, float const* scales, index_t n, std::uint32_t limit,
+                                               std::int8_t* a) noexcept {
+    __m512 w[4];
+    for (int b = 0; b < 4; ++b) {
+        w[b] = 16 * b < n ? _mm512_loadu_ps(p + 16 * b) : _mm512_setzero_ps();
+        if (scales != nullptr && 16 * b < n)
+            w[b] = _mm512_maskz_mul_ps(static_cast<__mmask16>(~_mm512_movepi32_mask(_mm512_castps_si512(w[b]))), w[b],
+                                       _mm512_loadu_ps(scales + 16 * b));
+    }
+    if (limit >= infinity_bits) {
+        __m512i largest = _mm512_setzero_si512();
+        for (int b = 0; b < 4; ++b) {
+            __m512i const bits = _mm512_and_si512(_mm512_castps_si512(w[b]), _mm512_set1_epi32(0x7fffffff));
+            largest = _mm512_maskz_max_epu32(detail::every_lane, largest, bits);
+        }
+        limit = _mm512_reduce_max_epu32(largest);
+    }
+    fixed_point_scale const scale = fixed_point_of(limit);
+    __m512i const digits[4] = {detail::digits_of(w[0], scale.factor), detail::digits_of(w[1], scale.factor),
+                               detail::digits_of(w[2], scale.factor), detail::digits_of(w[3], scale.factor)};
+    detail::store_digit_rows(digits, a);
+    return limit < infinity_bits ? scale.unit : std::numeric_limits<float>::quiet_NaN();
+}
+/// Scales of 2 bytes that end rows, at most 4 of a row, the last before byte `end` >= 8: scale g of row i to[stride g + i],
+/// times `unit`. Reads 16 rows at a time.
+template <class Arch, class Scale>
+void gather_row_scales(std::uint8_t const* const* row, index_t n, index_t end, index_t groups, float unit, float* to,
+                       index_t stride) noexcept {
+    auto const gather = [&](index_t i) noexcept {
+        __m512i const at = _mm512_add_epi64(_mm512_loadu_si512(row + i), _mm512_set1_epi64(end - 8));
+        return _mm512_mask_i64gather_epi64(_mm512_setzero_si512(), 0xff, at, nullptr, 1);
+    };
+    for (index_t i = 0; i < n; i += 16) {
+        __m512i const low = gather(i);
+        __m512i const high = gather(i + 8);
+        for (index_t g = 0; g < groups; ++g) {
+            __m128i const shift = _mm_cvtsi64_si128(64 - 16 * (groups - g));
+            __m256i const codes = _mm256_set_m128i(_mm512_maskz_cvtepi64_epi16(0xff, _mm512_maskz_srl_epi64(0xff, high, shift)),
+                                                   _mm512_maskz_cvtepi64_epi16(0xff, _mm512_maskz_srl_epi64(0xff, low, shift)));
+            __m512 scales;
+            if constexpr (std::is_same_v<Scale, fp16>)
+                scales = _mm512_maskz_cvtph_ps(detail::every_lane, codes);
+            else
+                scales = detail::widen_bf16(codes);
+            _mm512_storeu_ps(to + stride * g + i, _mm512_mul_ps(scales, _mm512_set1_ps(unit)));
+        }
+    }
+}
+/// The row of 16 for keys 4 q to 4 q + 3 of 64, for that order.
+constexpr index_t quad_of_keys(index_t q) noexcept { return q % 4 * 4 + q / 4; }
+
+/// Sums (16 rows, columns 4 r + j of digit j of row r of x): out[r] is those of x's row r, a lane for each row.
+template <class Arch>
+TESSERA_FORCE_INLINE void score_sums(std::int32_t const* sums, floats<Arch> (&out)[4]) noexcept {
+    __m512 x[4];
+    detail::add_digit_columns(sums, x);
+    for (int r = 0; r < 4; ++r) out[r] = x[r];
+}
+/// Sums of 4 tiles, rows 4 r + j of digit j of row r of the weights: 64 columns in order.
+template <class Arch, int Bits>
+TESSERA_FORCE_INLINE void value_sums(std::int32_t const* sums, int r, floats<Arch> (&out)[4]) noexcept {
+    __m512 x[4];
+    __m512 y[4];
+    for (int t = 0; t < 4; ++t) x[t] = detail::add_digit_rows(sums + 256 * t + 64 * r);
+    if constexpr (Bits == 4)
+        detail::order_nibble_columns(x, y);
+    else
+        detail::transpose_lanes(x, y);
+    for (int t = 0; t < 4; ++t) out[t] = y[t];
+}
+
+#else
+template <class Arch>
+inline constexpr bool multiplies_digits = false;
+#endif
+
+} // namespace tessera::inline TESSERA_ABI::simd

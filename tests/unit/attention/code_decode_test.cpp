@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+// Decoding from caches of small integers: where the processor has matrix tiles, codes are multiplied as they are, with queries
+// and weights in digits. Judged (int8: parity_test.cpp) like every other kernel, by the definition and float32's bound.
+
+#include "attention_support.hpp"
+
+#include <doctest/doctest.h>
+
+#include <utility>
+
+namespace {
+
+using namespace attention_tests;
+
+struct sizes {
+    index_t queries, keys, heads, dim;
+};
+
+template <class Format>
+void check(tally& ratios, sizes const& s, float spike = 0) {
+    CAPTURE(s.queries);
+    CAPTURE(s.keys);
+    CAPTURE(s.dim);
+    ts::kv_cache<ts::key<Format>, ts::value<Format>> kv{s.keys, 2, s.dim};
+    ts::append(ts::reference{}, kv, random_tensor(s.keys, 2, s.dim, 1), random_tensor(s.keys, 2, s.dim, 2));
+    auto q = random_tensor(s.queries, s.heads, s.dim, 3);
+    if (spike != 0) q(0, 0, s.dim / 2) = spike;
+    ts::tensor<float, 3> expected(s.queries, s.heads, s.dim), out(s.queries, s.heads, s.dim);
+    ts::matrix<float> expected_lse(s.heads, s.queries), lse(s.heads, s.queries);
+    ts::attention(ts::reference{}, q, kv, expected, ts::causal, expected_lse);
+    ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal, lse);
+    CHECK(ratios(worst_ratio<float>(q.view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(),
+                                    std::as_const(lse).view(), std::as_const(expected_lse).view(), ts::causal)));
+}
+
+template <class Format>
+void check_sizes() {
+    tally ratios;
+    // Tiles of keys, of columns, of rows; their edges; more than one part.
+    for (sizes const s : {sizes{1, 1, 8, 128}, {1, 64, 2, 64}, {1, 79, 8, 128}, {2, 130, 12, 80}, {3, 17, 6, 192}, {1, 1100, 8, 40}})
+        check<Format>(ratios, s);
+    CHECK(ratios.is_tight());
+}
+
+} // namespace
+
+TEST_CASE("decoding codes: one scale for a whole number of operands") {
+    check_sizes<ts::int4_g64>();
+    check_sizes<ts::uint4_g128>();
+}
+
+TEST_CASE("decoding codes: one scale for a part of an operand, and values from a table") {
+    check_sizes<ts::scheme<ts::e2m1, ts::group<16>, ts::fp16>>();
+}
+
+TEST_CASE("decoding codes: one large number in a query") {
+    tally ratios;
+    for (float const spike : {1e4f, 1e-4f}) check<ts::int4_g64>(ratios, {1, 200, 8, 128}, spike);
+}
+
+TEST_CASE("decoding codes: queries that are not finite, and scales that are NaN") {
+    constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+    auto const keys = random_tensor(200, 2, 64, 1);
+    auto values = random_tensor(200, 2, 64, 2);
+    values(199, 0, 3) = nan_value; // the whole group's; the last query alone sees it
+    ts::kv_cache<ts::key<ts::int4_g64>, ts::value<ts::int4_g64>> kv{200, 2, 64};
+    ts::append(ts::reference{}, kv, keys, values);
+    auto q = random_tensor(2, 4, 64, 3);
+    ts::tensor<float, 3> out(2, 4, 64);
+    ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal);
+    for (index_t h = 0; h < 4; ++h)
+        for (index_t d = 0; d < 64; ++d) {
+            CHECK(std::isfinite(out(0, h, d)));
+            CHECK(std::isnan(out(1, h, d)) == (h < 2));
+        }
+    q(0, 3, 5) = nan_value;
+    ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal);
+    for (index_t d = 0; d < 64; ++d) {
+        CHECK(std::isnan(out(0, 3, d)));
+        CHECK(std::isfinite(out(0, 2, d)));
+        CHECK(std::isfinite(out(1, 3, d)));
+    }
+}
