@@ -49,12 +49,12 @@ FORMATS = {
 }
 FORMAT_HEADERS = "".join(f"#include <tessera/{name}.hpp>\n" for name in (
     "numerics/fp6_fp4", "operators/apply", "operators/place", "storage/grid_formats", "storage/k_formats"))
-FORMAT_PROGRAM = """namespace tessera {
-using weights = %s;
-using rows = matrix_view<float const>;
-void multiply(weights const& w, rows x, matrix_view<float> y) { apply(cpu<>{}, w, x, y); }
-auto make(weights const& w) { return place(cpu<>{}, w); }
-void multiply(placed<cpu<>, weights> const& w, rows x, matrix_view<float> y) { apply(cpu<>{}, w, x, y); }
+FORMAT_PROGRAM = """namespace tessera::one_format {
+using layer = %s;
+using input = matrix_view<float const>;
+void multiply(layer const& w, input x, matrix_view<float> y) { apply(cpu<>{}, w, x, y); }
+auto make(layer const& w) { return place(cpu<>{}, w); }
+void multiply(placed<cpu<>, layer> const& w, input x, matrix_view<float> y) { apply(cpu<>{}, w, x, y); }
 }
 """
 

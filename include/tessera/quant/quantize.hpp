@@ -50,7 +50,9 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// w in `Scheme` over what q holds, its scales covering what `range` chooses; see the file comment. O(n k) times what the range
-/// costs. When it throws unsupported_error, q holds codes of the finite blocks.
+/// costs.
+/// @throws shape_error for w and q of unequal shapes; what the range's `check` throws; unsupported_error for a rule of scales that the
+/// scheme cannot have, and, when q holds the codes of the finite blocks, for one that is not finite under scales without NaN
 template <class Scheme, execution_policy Exec, range_policy Range>
 void quantize(Exec const& exec,
               matrix_view<float const> const& w, // (n, k)
