@@ -112,8 +112,10 @@ template <class T>
 class device_buffer;
 template <class T, std::size_t Rank>
 class device_tensor;
+/// Tensors of two dimensions, and of one, in the memory of a device.
 template <class T>
 using device_matrix = device_tensor<T, 2>;
+/// See device_matrix.
 template <class T>
 using device_vector = device_tensor<T, 1>;
 class device_workspace;

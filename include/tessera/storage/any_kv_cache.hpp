@@ -222,6 +222,7 @@ private:
     buffer<float> value_scales_;
 };
 
+/// A cache in any two of the standard formats.
 using any_kv_cache = basic_any_kv_cache<standard_kv_formats>;
 
 } // namespace tessera::inline TESSERA_ABI

@@ -97,6 +97,7 @@ struct gear_side {
 
 } // namespace detail
 
+/// A side of a GEAR cache as attention reads it.
 template <int Bits, class T>
 struct kv_rows<gear_code<Bits, T> const> : detail::gear_side<Bits, T> {
     gear_code<Bits, T> const* data = nullptr; ///< not null; rows are not arrays

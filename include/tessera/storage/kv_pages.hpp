@@ -136,6 +136,7 @@ public:
         : base{pages, page_size, cache{formats, base::slots(pages, page_size), kv_heads, key_dim, value_dim}} {}
 };
 
+/// Pages in any two of the standard formats.
 using any_kv_page_pool = basic_any_kv_page_pool<standard_kv_formats>;
 
 /// The tokens of one sequence; see the file comment.

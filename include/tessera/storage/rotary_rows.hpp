@@ -37,6 +37,7 @@ struct slot_rotations {
 
 } // namespace detail
 
+/// Keys that are turned as they are read.
 template <class T, class Style>
 struct kv_rows<rotary_key<T, Style> const> : detail::slot_rotations {
     using element = rotary_key<T, Style>;
