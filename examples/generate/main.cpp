@@ -5,6 +5,9 @@
 
 #include "backend.hpp"
 #include "chat.hpp"
+#if defined(TESSERA_GENERATE_CUDA)
+#include "cuda_model.hpp"
+#endif
 #include "llama.hpp"
 #include "options.hpp"
 #include "report.hpp"
@@ -190,7 +193,8 @@ void print_cache(ts::placed_cache& cache, timing const& t) {
 }
 
 /// Prints the answer while it is made.
-void answer(llama<backend>& model, backend const& exec, tokenizer const& words, std::vector<token_id> const& prompt,
+template <class Model>
+void answer(Model& model, backend const& exec, tokenizer const& words, std::vector<token_id> const& prompt,
             options const& o, stopwatch const& since_start, timing& t) {
     token_id const end = o.raw ? words.end_token() : chat_template::end_of_turn(words);
     ts::sampler const choose{o.choice};
@@ -215,6 +219,36 @@ void answer(llama<backend>& model, backend const& exec, tokenizer const& words, 
     std::printf("%s\n", text.finish().c_str());
 }
 
+void print_rates(timing const& t) {
+    auto const rate = [](std::size_t n, double s) { return n == 0 || s <= 0 ? 0.0 : static_cast<double>(n) / s; };
+    std::printf("\nprefill         %zu tokens, %.1f tokens/s\n", t.prompt_tokens, rate(t.prompt_tokens, t.prefill));
+    std::printf("decode          %zu tokens, %.1f tokens/s\n", t.decoded_tokens, rate(t.decoded_tokens, t.decode));
+    std::printf("first token     after %.3f s, of which loading %.3f s\n", t.first_token, t.load);
+}
+
+/// The answer of a CUDA device; the processor draws the tokens.
+int run_on_device([[maybe_unused]] options const& o, [[maybe_unused]] backend const& exec, [[maybe_unused]] ts::gguf::file const& file,
+                  [[maybe_unused]] tokenizer const& words, [[maybe_unused]] std::vector<token_id> const& prompt,
+                  [[maybe_unused]] stopwatch const& since_start) {
+#if defined(TESSERA_GENERATE_CUDA)
+    index_t const context = ts::minimum(static_cast<index_t>(prompt.size()) + o.length, read_hyperparameters(file).context);
+    if (static_cast<index_t>(prompt.size()) > context) throw usage_error{"the prompt is longer than the model's context"};
+    cuda_model model{file, {.context = context, .chunk = o.chunk}};
+    timing t;
+    t.load = since_start.seconds();
+    options limited = o;
+    limited.length = ts::minimum(o.length, context - static_cast<index_t>(prompt.size()) + 1);
+    answer(model, exec, words, prompt, limited, since_start, t);
+    print_rates(t);
+    std::printf("memory          on the device: weights %s, KV cache %s\n", in_megabytes(static_cast<double>(model.weight_bytes())).c_str(),
+                in_megabytes(static_cast<double>(model.kv_bytes())).c_str());
+    std::printf("ran             on a CUDA device, activations float32, KV cache fp16\n");
+    return 0;
+#else
+    throw usage_error{"--backend cuda: the program is not compiled for CUDA (TESSERA_CUDA)"};
+#endif
+}
+
 int run(options const& o) {
     stopwatch const since_start;
     auto const exec = make_backend<backend>(o.threads);
@@ -229,6 +263,7 @@ int run(options const& o) {
     tokenizer const words{file};
     std::vector<token_id> prompt;
     if (!o.bench) prompt = encode_prompt(o, file, words);
+    if (o.on_device) return run_on_device(o, exec, file, words, prompt, since_start);
 
     llama_options settings;
     settings.products = o.products;
@@ -264,10 +299,7 @@ int run(options const& o) {
         options limited = o;
         limited.length = ts::minimum(o.length, settings.context - static_cast<index_t>(prompt.size()) + 1);
         answer(model, exec, words, prompt, limited, since_start, t);
-        auto const rate = [](std::size_t n, double s) { return n == 0 || s <= 0 ? 0.0 : static_cast<double>(n) / s; };
-        std::printf("\nprefill         %zu tokens, %.1f tokens/s\n", t.prompt_tokens, rate(t.prompt_tokens, t.prefill));
-        std::printf("decode          %zu tokens, %.1f tokens/s\n", t.decoded_tokens, rate(t.decoded_tokens, t.decode));
-        std::printf("first token     after %.3f s, of which loading %.3f s\n", t.first_token, t.load);
+        print_rates(t);
     }
     print_memory(model, bytes);
     print_setting(model, exec);

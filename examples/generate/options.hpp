@@ -39,6 +39,7 @@ struct options {
     bool raw = false;
     index_t length = 256;
     tessera::sampling_options choice{.temperature = 0};
+    bool on_device = false;
     int threads = 0; ///< 0: what OpenMP says
     kv_options kv;
     index_t context = 0; ///< 0: what is needed, at most what the model was trained for
@@ -75,6 +76,8 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
                      from those at least P times as probable as the first
   --seed N           of the draw (0)
 
+  --backend NAME     cpu (default), or cuda in a program that is compiled for it: the whole model on a CUDA device, float32
+                     activations, an fp16 cache of the whole text, no adapters
   --threads N        default: as many as OpenMP takes
   --kv K,V           formats of the keys and the values in the KV cache, or one for both (fp16):
                      fp32, fp16, bf16, int8 (a scale for a token and head), int8_g32, e4m3, e5m2, int4, int4_g32, int4_g64,
@@ -151,6 +154,7 @@ inline options parse_options(std::span<char const* const> arguments) {
         else if (name == "--min-p") o.choice.min_p = number<float>(name, value(), 0, 1);
         else if (name == "--top-k") o.choice.top_k = number<index_t>(name, value(), 0, 1 << 30);
         else if (name == "--seed") o.choice.seed = number<std::uint64_t>(name, value(), 0, ~std::uint64_t{0});
+        else if (name == "--backend") o.on_device = detail::one_of<bool>(name, value(), {{"cpu", false}, {"cuda", true}});
         else if (name == "--threads") o.threads = number<int>(name, value(), 1, 1024);
         else if (name == "--kv") o.kv.formats = detail::kv_formats_of(value());
         else if (name == "--window") o.kv.window = number<index_t>(name, value(), 1, 1 << 24), is_window = true;

@@ -73,6 +73,7 @@ struct kernel<op::attention, cuda<Sm>, A> {
             keys = maximum(keys, s[b].keys);
             parts.columns = s[b].value_dim;
         }
+        parts.group = static_cast<unsigned>(n == 0 ? 1 : maximum(s[0].group(), 1));
         parts.part_keys = detail::attention_part_keys(keys);
         parts.count = keys == 0 ? 1 : ceil_div(keys, parts.part_keys);
         if (parts.count > 1) parts.states = arena.template carve<float>(parts.count * parts.rows, parts.columns + 2);
@@ -151,7 +152,7 @@ private:
                            requests, parts);
         }
         if (parts.states != nullptr) {
-            dim3 const grid(static_cast<unsigned>(ceil_div(most_rows, 4)), static_cast<unsigned>(n));
+            dim3 const grid(static_cast<unsigned>(most_rows), static_cast<unsigned>(n));
             detail::launch("attention", detail::stream_of(exec), {grid, 128}, &detail::attention_merge_kernel<A, N>, requests, parts);
         }
     }

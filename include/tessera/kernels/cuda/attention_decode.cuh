@@ -37,9 +37,8 @@ struct decode_row {
     index_t head;
     bool is_there;
 
-    __device__ decode_row(A const& a, index_t kv_head, index_t r) {
-        index_t const group = a.shape().group();
-        is_there = r < group * a.q.extent(0);
+    __device__ decode_row(A const& a, unsigned group, unsigned kv_head, unsigned r) {
+        is_there = r < group * static_cast<unsigned>(a.q.extent(0));
         query = is_there ? r / group : 0;
         head = kv_head * group + (is_there ? r % group : 0);
     }
@@ -130,94 +129,122 @@ __device__ __forceinline__ ::uint4 load_row(kv_rows<T const> const& side, index_
 /// Words of a vector by number, once loops are unrolled.
 __device__ __forceinline__ std::uint32_t word_of(::uint4 const& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-/// Keys [keys.first, keys.last) in steps of 64, 16 of them this warp's.
-template <int D, class T, class A>
-__device__ __forceinline__ void attend_part(A const& a, index_t kv_head, decode_row<A> const (&rows)[2], token_range const& keys, bool is_full,
-                                            decode_state<D>& state) {
-    int const lane = static_cast<int>(threadIdx.x) % 32;
-    int const g = lane / 4;
-    int const t = lane % 4;
-    ::uint4 q[2][D / 32];
+/// Registers of 16 adjacent bytes of rows: of queries g and g + 8 at columns 32 c + 8 t, of keys 8 j + g there, of values 2 t, 2 t + 1, 2 t + 8
+/// and 2 t + 9 at columns 64 c + 8 g.
+template <int D>
+using query_words = ::uint4[2][D / 32];
+template <int D>
+using key_words = ::uint4[2][D / 32];
+template <int D>
+using value_words = ::uint4[4][D / 64];
+
+template <int D, class A>
+__device__ __forceinline__ void load_queries(A const& a, decode_row<A> const (&rows)[2], query_words<D>& q) {
+    int const t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r)
 #pragma unroll
         for (int c = 0; c < D / 32; ++c)
             q[r][c] = rows[r].is_there ? *reinterpret_cast<::uint4 const*>(&a.q(rows[r].query, rows[r].head, 32 * c + 8 * t)) : make_uint4(0, 0, 0, 0);
-    index_t t0 = keys.first + 16 * (threadIdx.x / 32);
-    slot_map const slots{a.kv};
-    auto const slot_of = [&](index_t token) { return slots(minimum(token, keys.last - 1)); };
-    ::uint4 k[2][D / 32];
-    auto const load_keys = [&](index_t from) {
+}
+template <int D, class A, class Slots>
+__device__ __forceinline__ void load_keys(A const& a, index_t kv_head, index_t from, index_t last, Slots const& slots, key_words<D>& k) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            index_t const slot = slot_of(from + 8 * j + g);
+    for (int j = 0; j < 2; ++j) {
+        index_t const slot = slots(minimum(from + 8 * j + lane / 4, last - 1));
 #pragma unroll
-            for (int c = 0; c < D / 32; ++c) k[j][c] = load_row(a.kv.keys, kv_head, slot, 32 * c + 8 * t);
+        for (int c = 0; c < D / 32; ++c) k[j][c] = load_row(a.kv.keys, kv_head, slot, 32 * c + 8 * (lane % 4));
+    }
+}
+template <int D, class A, class Slots>
+__device__ __forceinline__ void load_values(A const& a, index_t kv_head, index_t from, index_t last, Slots const& slots, value_words<D>& v) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        index_t const slot = slots(minimum(from + 2 * (lane % 4) + j % 2 + j / 2 * 8, last - 1));
+#pragma unroll
+        for (int c = 0; c < D / 64; ++c) v[j][c] = load_row(a.kv.values, kv_head, slot, 64 * c + 8 * (lane / 4));
+    }
+}
+
+/// s = q kᵀ.
+template <int D, class T>
+__device__ __forceinline__ void multiply_keys(query_words<D> const& q, key_words<D> const& k, float (&s)[2][4]) {
+#pragma unroll
+    for (int c = 0; c < D / 32; ++c)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            std::uint32_t const left[4] = {word_of(q[0][c], 2 * half), word_of(q[1][c], 2 * half), word_of(q[0][c], 2 * half + 1),
+                                           word_of(q[1][c], 2 * half + 1)};
+#pragma unroll
+            for (int j = 0; j < 2; ++j) ptx::mma<T>(s[j], left, word_of(k[j][c], 2 * half), word_of(k[j][c], 2 * half + 1));
         }
-    };
-    if (t0 < keys.last) load_keys(t0);
-    for (; t0 < keys.last; t0 += 64) {
-        ::uint4 v[4][D / 64]; // keys 2 t, 2 t + 1, 2 t + 8, 2 t + 9
+}
+/// sums += p v.
+template <int D, class T>
+__device__ __forceinline__ void multiply_values(float const (&p)[2][4], value_words<D> const& v, decode_state<D>& state) {
+    std::uint32_t const weights[4] = {ptx::pack<T>(p[0][0], p[0][1]), ptx::pack<T>(p[0][2], p[0][3]), ptx::pack<T>(p[1][0], p[1][1]),
+                                      ptx::pack<T>(p[1][2], p[1][3])};
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            index_t const token = t0 + 2 * t + j % 2 + j / 2 * 8;
-            index_t const slot = slot_of(token);
+    for (int c = 0; c < D / 64; ++c)
 #pragma unroll
-            for (int c = 0; c < D / 64; ++c) v[j][c] = load_row(a.kv.values, kv_head, slot, 64 * c + 8 * g);
+        for (int w = 0; w < 8; ++w) {
+            unsigned const pick = w % 2 == 0 ? 0x5410u : 0x7632u;
+            ptx::mma<T>(state.sums[8 * c + w], weights, __byte_perm(word_of(v[0][c], w / 2), word_of(v[1][c], w / 2), pick),
+                        __byte_perm(word_of(v[2][c], w / 2), word_of(v[3][c], w / 2), pick));
         }
-        float s[2][4] = {};
+}
+template <int D, class T>
+__device__ __forceinline__ bool have_no_number(value_words<D> const& v) {
+    bool strange = false;
 #pragma unroll
-        for (int c = 0; c < D / 32; ++c)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                std::uint32_t const left[4] = {word_of(q[0][c], 2 * half), word_of(q[1][c], 2 * half), word_of(q[0][c], 2 * half + 1),
-                                               word_of(q[1][c], 2 * half + 1)};
-#pragma unroll
-                for (int j = 0; j < 2; ++j) ptx::mma<T>(s[j], left, word_of(k[j][c], 2 * half), word_of(k[j][c], 2 * half + 1));
-            }
-        if (t0 + 64 < keys.last) load_keys(t0 + 64);
-        score_tile_of(a, rows, t0, keys, is_full, s);
-        bool seen[2][4];
-#pragma unroll
-        for (int j = 0; j < 2; ++j)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) seen[j][e] = s[j][e] != minus_infinity;
-        weigh<D>(s, state);
-        if (!is_full || t0 + 16 > keys.last) {
-            bool strange = false;
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-#pragma unroll
-                for (int c = 0; c < D / 64; ++c)
-#pragma unroll
-                    for (int w = 0; w < 4; ++w) strange = strange || has_no_number<T>(word_of(v[j][c], w));
-            if (__any_sync(~0u, strange)) { // copies: what a call is given lies in memory
-                decode_state<D> copy = state;
-                float const p[2][4] = {{s[0][0], s[0][1], s[0][2], s[0][3]}, {s[1][0], s[1][1], s[1][2], s[1][3]}};
-                bool const sees[2][4] = {{seen[0][0], seen[0][1], seen[0][2], seen[0][3]}, {seen[1][0], seen[1][1], seen[1][2], seen[1][3]}};
-                add_values_one_by_one<D>(a, kv_head, t0, keys, p, sees, copy);
-                state = copy;
-                continue;
-            }
-        }
-        std::uint32_t const weights[4] = {ptx::pack<T>(s[0][0], s[0][1]), ptx::pack<T>(s[0][2], s[0][3]), ptx::pack<T>(s[1][0], s[1][1]),
-                                          ptx::pack<T>(s[1][2], s[1][3])};
+    for (int j = 0; j < 4; ++j)
 #pragma unroll
         for (int c = 0; c < D / 64; ++c)
 #pragma unroll
-            for (int w = 0; w < 8; ++w) {
-                unsigned const pick = w % 2 == 0 ? 0x5410u : 0x7632u;
-                ptx::mma<T>(state.sums[8 * c + w], weights, __byte_perm(word_of(v[0][c], w / 2), word_of(v[1][c], w / 2), pick),
-                            __byte_perm(word_of(v[2][c], w / 2), word_of(v[3][c], w / 2), pick));
-            }
+            for (int w = 0; w < 4; ++w) strange = strange || has_no_number<T>(word_of(v[j][c], w));
+    return __any_sync(~0u, strange) != 0;
+}
+
+/// Keys [keys.first, keys.last) in steps of 64, 16 of them this warp's.
+template <int D, class T, class A>
+__device__ __forceinline__ void attend_part(A const& a, index_t kv_head, decode_row<A> const (&rows)[2], token_range const& keys, bool is_full,
+                                            decode_state<D>& state) {
+    slot_map const slots{a.kv};
+    query_words<D> q;
+    key_words<D> k;
+    load_queries<D>(a, rows, q);
+    index_t t0 = keys.first + 16 * (threadIdx.x / 32);
+    if (t0 < keys.last) load_keys<D>(a, kv_head, t0, keys.last, slots, k);
+    for (; t0 < keys.last; t0 += 64) {
+        value_words<D> v;
+        load_values<D>(a, kv_head, t0, keys.last, slots, v);
+        float s[2][4] = {};
+        multiply_keys<D, T>(q, k, s);
+        if (t0 + 64 < keys.last) load_keys<D>(a, kv_head, t0 + 64, keys.last, slots, k);
+        score_tile_of(a, rows, t0, keys, is_full, s);
+        bool const may_hide = !is_full || t0 + 16 > keys.last;
+        if (may_hide && have_no_number<D, T>(v)) { // copies: what a call is given lies in memory
+            bool seen[2][4];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) seen[i / 4][i % 4] = s[i / 4][i % 4] != minus_infinity;
+            weigh<D>(s, state);
+            decode_state<D> copy = state;
+            float const p[2][4] = {{s[0][0], s[0][1], s[0][2], s[0][3]}, {s[1][0], s[1][1], s[1][2], s[1][3]}};
+            add_values_one_by_one<D>(a, kv_head, t0, keys, p, seen, copy);
+            state = copy;
+            continue;
+        }
+        weigh<D>(s, state);
+        multiply_values<D, T>(s, v, state);
     }
 }
 
 /// All queries' heads see all keys of the part: masks need not be asked.
 template <class A>
-__device__ bool sees_all(A const& a, index_t kv_head, index_t first_query, index_t last_query, token_range const& keys) {
+__device__ bool sees_all(A const& a, index_t group, index_t kv_head, index_t first_query, index_t last_query, token_range const& keys) {
     if constexpr (has_mask<std::remove_cvref_t<decltype(a.score)>>) {
-        index_t const group = a.shape().group();
         for (index_t h = kv_head * group; h < kv_head * group + group; ++h)
             if (visibility_of(a.score, score_tile{first_query, last_query, a.kv.first_position + keys.first, a.kv.first_position + keys.last, h,
                                                   a.batch}) != visibility::full)
@@ -226,26 +253,59 @@ __device__ bool sees_all(A const& a, index_t kv_head, index_t first_query, index
     return true;
 }
 
+/// The states of a row that the warps of a block have: out, or the part's state.
+template <int D, class A>
+__device__ void merge_warps(A const& a, attention_parts const& parts, decode_scratch<D> const& scratch, decode_row<A> const& row, unsigned r,
+                            index_t first_row) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    float largest = minus_infinity;
+    for (int w = 0; w < 4; ++w) largest = fmaxf(largest, scratch.maximum[w][r]);
+    float own[4];
+    float sum = 0.0f;
+    for (int w = 0; w < 4; ++w) {
+        float const m = scratch.maximum[w][r];
+        own[w] = m == minus_infinity ? (scratch.sum[w][r] != 0.0f ? 1.0f : 0.0f) : expf(m - largest);
+        if (own[w] != 0.0f) sum += own[w] * scratch.sum[w][r];
+    }
+    float* const to = parts.states == nullptr ? nullptr : parts.state(blockIdx.x, first_row + row.query * a.q.extent(1) + row.head);
+    float const factor = to == nullptr ? a.finish(row.head, row.query, largest, sum) : 1.0f;
+    using out_type = typename decltype(a.out)::value_type;
+    for (int d = lane; d < D; d += 32) {
+        float v = 0.0f;
+        for (int w = 0; w < 4; ++w)
+            if (own[w] != 0.0f) v = fmaf(own[w], scratch.sums[w][r][d], v);
+        if (to == nullptr)
+            a.out(row.query, row.head, d) = static_cast<out_type>(sum == 0.0f ? 0.0f : v * factor);
+        else
+            to[d] = v;
+    }
+    if (to != nullptr && lane == 0) {
+        to[D] = largest;
+        to[D + 1] = sum;
+    }
+}
+
 /// Parts of the keys by tiles of 16 rows of a KV head by requests.
 template <int D, class T, class A, int N>
 __global__ void __launch_bounds__(128, 2)
     attention_decode_kernel(__grid_constant__ attention_requests<A, N> const requests, __grid_constant__ attention_parts const parts) {
     __shared__ decode_scratch<D> scratch;
     A const& a = requests[blockIdx.z];
-    index_t const group = a.shape().group();
-    index_t const tiles = ceil_div(a.q.extent(0) * group, 16);
-    index_t const kv_head = blockIdx.y / tiles;
-    index_t const first_row = blockIdx.y % tiles * 16;
-    if (kv_head >= a.kv.kv_heads) return; // requests have unequal numbers of queries
+    unsigned const group = parts.group;
+    unsigned const tiles = (static_cast<unsigned>(a.q.extent(0)) * group + 15) / 16;
+    if (tiles == 0) return; // requests have unequal numbers of queries
+    unsigned const kv_head = blockIdx.y / tiles;
+    unsigned const first_row = blockIdx.y % tiles * 16;
+    if (kv_head >= a.kv.kv_heads) return;
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
-    decode_row<A> const rows[2] = {{a, kv_head, first_row + lane / 4}, {a, kv_head, first_row + lane / 4 + 8}};
+    decode_row<A> const rows[2] = {{a, group, kv_head, first_row + lane / 4}, {a, group, kv_head, first_row + lane / 4 + 8}};
     index_t const q0 = a.first_query() + first_row / group;
     index_t const q1 = a.first_query() + minimum((first_row + 15) / group + 1, a.q.extent(0));
     token_range const keys = keys_of_part(a, parts, blockIdx.x, q0, q1);
     decode_state<D> state{};
     state.maximum[0] = state.maximum[1] = minus_infinity;
-    attend_part<D, T>(a, kv_head, rows, keys, sees_all(a, kv_head, q0, q1, keys), state);
+    attend_part<D, T>(a, kv_head, rows, keys, sees_all(a, group, kv_head, q0, q1, keys), state);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         int const row = lane / 4 + 8 * r;
@@ -260,35 +320,9 @@ __global__ void __launch_bounds__(128, 2)
             for (int e = 0; e < 2; ++e) scratch.sums[warp][row][c / 8 * 64 + 8 * (lane % 4 * 2 + e) + c % 8] = state.sums[c][2 * r + e];
     }
     __syncthreads();
-    using out_type = typename decltype(a.out)::value_type;
-    for (int r = warp; r < 16; r += 4) {
-        decode_row<A> const row{a, kv_head, first_row + r};
-        if (!row.is_there) continue;
-        float largest = minus_infinity;
-        for (int w = 0; w < 4; ++w) largest = fmaxf(largest, scratch.maximum[w][r]);
-        float own[4];
-        float sum = 0.0f;
-        for (int w = 0; w < 4; ++w) {
-            float const m = scratch.maximum[w][r];
-            own[w] = m == minus_infinity ? (scratch.sum[w][r] != 0.0f ? 1.0f : 0.0f) : expf(m - largest);
-            if (own[w] != 0.0f) sum += own[w] * scratch.sum[w][r];
-        }
-        index_t const number = requests.first_row[blockIdx.z] + row.query * a.q.extent(1) + row.head;
-        float* const to = parts.states == nullptr ? nullptr : parts.state(blockIdx.x, number);
-        float const factor = to == nullptr ? a.finish(row.head, row.query, largest, sum) : 1.0f;
-        for (int d = lane; d < D; d += 32) {
-            float v = 0.0f;
-            for (int w = 0; w < 4; ++w)
-                if (own[w] != 0.0f) v = fmaf(own[w], scratch.sums[w][r][d], v);
-            if (to == nullptr)
-                a.out(row.query, row.head, d) = static_cast<out_type>(sum == 0.0f ? 0.0f : v * factor);
-            else
-                to[d] = v;
-        }
-        if (to != nullptr && lane == 0) {
-            to[D] = largest;
-            to[D + 1] = sum;
-        }
+    for (unsigned r = warp; r < 16; r += 4) {
+        decode_row<A> const row{a, group, kv_head, first_row + r};
+        if (row.is_there) merge_warps<D>(a, parts, scratch, row, r, requests.first_row[blockIdx.z]);
     }
 }
 

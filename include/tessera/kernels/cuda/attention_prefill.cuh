@@ -176,128 +176,150 @@ struct prefill_group {
 #pragma unroll
         for (int i = 0; i < 32; ++i) p[i] = ptx::pack<T>(s[2 * i], s[2 * i + 1]);
     }
+    /// The next tile's products with keys, waited for, and this one's with values, under way.
+    __device__ __forceinline__ void step(std::uint32_t k, std::uint32_t v, float (&sums)[D / 2]) {
+        ptx::hold(s);
+        ptx::hold(sums);
+        ptx::fence_group();
+        multiply_keys(k);
+        ptx::commit_group();
+        multiply_values(v, sums);
+        ptx::commit_group();
+        ptx::wait_group<1>();
+        ptx::hold(s);
+    }
 };
 
-/// Tiles of 128 queries, the last first, by heads.
+/// A block's queries and keys, and the tiles of these in shared memory.
 template <int D, class T, class A>
-__global__ void __launch_bounds__(256, 1) attention_prefill_kernel(__grid_constant__ A const a) {
-    extern __shared__ std::byte dynamic[];
-    using layout = prefill_layout<D>;
-    constexpr auto tile_bytes = static_cast<std::uint32_t>(layout::tile_bytes);
-    std::uint32_t const base = ptx::shared_address(dynamic) + 1023 & ~1023u;
-    std::uint32_t const key_tiles = base + tile_bytes;
-    std::uint32_t const value_tiles = base + 3 * tile_bytes;
-    index_t const head = blockIdx.y;
-    index_t const kv_head = head / a.shape().group();
-    index_t const first = static_cast<index_t>(gridDim.x - 1 - blockIdx.x) * 128; // the longest rows first
-    index_t const q0 = a.first_query() + first;
-    index_t const q1 = minimum(q0 + 128, a.kv.end_position());
-    int const group = static_cast<int>(threadIdx.x) / 128;
-    int const lane = static_cast<int>(threadIdx.x) % 32;
-    index_t const mine = first + 64 * group + static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4; // and 8 rows on
-    token_range const keys = tokens_seen(a.score, a.kv, q0, q1);
+struct prefill_block {
+    static constexpr auto tile_bytes = static_cast<std::uint32_t>(prefill_layout<D>::tile_bytes);
+    A const& a;
+    index_t head;
+    index_t kv_head;
+    index_t first; ///< query
+    index_t q0;    ///< positions
+    index_t q1;
+    token_range keys;
+    std::uint32_t base; ///< q, two tiles of k, two of v
+    slot_map<T, T> slots;
 
-    slot_map const slots{a.kv};
-    auto const copy_rows = [&](std::uint32_t to, auto const& side, index_t t) {
+    __device__ __forceinline__ prefill_block(A const& arguments, std::byte* memory)
+        : a{arguments}, head{blockIdx.y}, kv_head{head / a.shape().group()},
+          first{static_cast<index_t>(gridDim.x - 1 - blockIdx.x) * 128}, // the longest rows first
+          q0{a.first_query() + first}, q1{minimum(q0 + 128, a.kv.end_position())}, keys{tokens_seen(a.score, a.kv, q0, q1)},
+          base{(ptx::shared_address(memory) + 1023) & ~1023u}, slots{a.kv} {}
+
+    __device__ __forceinline__ std::uint32_t key_tile(int stage) const { return base + (1 + stage) * tile_bytes; }
+    __device__ __forceinline__ std::uint32_t value_tile(int stage) const { return base + (3 + stage) * tile_bytes; }
+    __device__ __forceinline__ void copy_queries() const {
+        copy_tile<D>(base, &a.q(first, head, 0), a.q.stride(0), a.q.extent(0) - first, true, [](int) { return static_cast<T const*>(nullptr); });
+    }
+    __device__ __forceinline__ void copy_rows(std::uint32_t to, kv_rows<T const> const& side, index_t t) const {
         copy_tile<D>(to, side.row(kv_head, a.kv.first_slot + (slots.is_flat ? t : 0)), side.slot_stride, keys.last - t, slots.is_flat,
                      [&](int r) { return side.row(kv_head, slots(t + r)); });
-    };
-    auto const copy_keys = [&](index_t t, int stage) { copy_rows(key_tiles + stage * tile_bytes, a.kv.keys, t); };
-    auto const copy_values = [&](index_t t, int stage) { copy_rows(value_tiles + stage * tile_bytes, a.kv.values, t); };
-    auto const is_full = [&](index_t t) {
+    }
+    __device__ __forceinline__ index_t tile_from(index_t t) const { return next_tile(a, head, q0, q1, keys, t); }
+    __device__ __forceinline__ bool is_full(index_t t) const {
         return t + 128 <= keys.last && visibility_of(a.score, score_tile{q0, q1, a.kv.first_position + t, a.kv.first_position + t + 128, head,
                                                                          a.batch}) == visibility::full;
-    };
-    auto const arrive = [] { // what was asked for is there, of all threads
+    }
+    /// What was asked for is there, of all threads.
+    __device__ __forceinline__ void arrive() const {
         ptx::wait<0>();
         ptx::fence_shared();
         __syncthreads();
-    };
+    }
+    /// The values of a tile, once they are there; what is no number is taken out where a row may not see it.
+    __device__ __forceinline__ std::uint32_t values_of(index_t t, bool is_full, int stage, index_t query, infinite_sums& infinite) const {
+        arrive();
+        if (!is_full && clear_what_is_no_number<D, T>(value_tile(stage))) {
+            infinite_sums const more = see_infinite_values<D>(a, head, query, t, keys);
+            infinite.plus |= more.plus;
+            infinite.minus |= more.minus;
+        }
+        return value_tile(stage);
+    }
+};
 
+/// Everything a thread's rows see; `query` is the position of the first of them.
+template <int D, class T, class A>
+__device__ __forceinline__ void walk_keys(prefill_block<D, T, A> const& block, index_t query, prefill_state<D>& state, infinite_sums& infinite) {
+    index_t const last = block.keys.last;
+    index_t t = block.tile_from(block.keys.first);
+    if (t >= last) return;
+    prefill_group<D, T> tile;
+    tile.q = block.base + threadIdx.x / 128 * (64 * 128);
+    block.copy_queries();
+    block.copy_rows(block.key_tile(0), block.a.kv.keys, t);
+    ptx::commit();
+    block.arrive();
+    float factor[2];
+    index_t now = t; // whose values come next
+    bool is_full = block.is_full(now);
+    t = block.tile_from(now + 128);
+    if (t < last) block.copy_rows(block.key_tile(1), block.a.kv.keys, t);
+    block.copy_rows(block.value_tile(0), block.a.kv.values, now);
+    ptx::commit();
+    ptx::fence_group();
+    tile.multiply_keys(block.key_tile(0));
+    ptx::commit_group();
+    ptx::wait_group<0>();
+    ptx::hold(tile.s);
+    weigh_tile<D>(tile.s, finish_scores(block.a, block.head, query, now, block.keys, is_full, tile.s), state, factor);
+    int stage = 0;
+    while (t < last) {
+        std::uint32_t const values = block.values_of(now, is_full, stage, query, infinite);
+        tile.pack_weights();
+        now = t;
+        t = block.tile_from(now + 128);
+        if (t < last) block.copy_rows(block.key_tile(stage), block.a.kv.keys, t);
+        stage ^= 1;
+        block.copy_rows(block.value_tile(stage), block.a.kv.values, now);
+        ptx::commit();
+        tile.step(block.key_tile(stage), values, state.sums);
+        is_full = block.is_full(now);
+        weigh_tile<D>(tile.s, finish_scores(block.a, block.head, query, now, block.keys, is_full, tile.s), state, factor);
+        ptx::wait_group<0>();
+        ptx::hold(state.sums);
+#pragma unroll
+        for (int i = 0; i < D / 2; ++i) state.sums[i] *= factor[i / 2 % 2];
+    }
+    std::uint32_t const values = block.values_of(now, is_full, stage, query, infinite);
+    tile.pack_weights();
+    ptx::hold(state.sums);
+    ptx::fence_group();
+    tile.multiply_values(values, state.sums);
+    ptx::commit_group();
+    ptx::wait_group<0>();
+    ptx::hold(state.sums);
+}
+
+/// Tiles of 128 queries by heads.
+template <int D, class T, class A>
+__global__ void __launch_bounds__(256, 1) attention_prefill_kernel(__grid_constant__ A const a) {
+    extern __shared__ std::byte dynamic[];
+    prefill_block<D, T, A> const block{a, dynamic};
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    index_t const mine = block.first + threadIdx.x / 32 * 16 + lane / 4; // and 8 rows on
     prefill_state<D> state{};
     state.maximum[0] = state.maximum[1] = minus_infinity;
     infinite_sums infinite;
-    index_t t = next_tile(a, head, q0, q1, keys, keys.first);
-    if (t < keys.last) {
-        prefill_group<D, T> tile;
-        tile.q = base + static_cast<std::uint32_t>(group * 64 * 128);
-        copy_tile<D>(base, &a.q(first, head, 0), a.q.stride(0), a.q.extent(0) - first, true, [](int) { return static_cast<T const*>(nullptr); });
-        copy_keys(t, 0);
-        ptx::commit();
-        arrive();
-        float factor[2];
-        index_t last_t = t; // whose values come next
-        bool last_is_full = is_full(t);
-        auto const values_of = [&](int stage) { // those of last_t, once they are there
-            arrive();
-            std::uint32_t const values = value_tiles + stage * tile_bytes;
-            if (!last_is_full && clear_what_is_no_number<D, T>(values)) {
-                infinite_sums const more = see_infinite_values<D>(a, head, a.first_query() + mine, last_t, keys);
-                infinite.plus |= more.plus;
-                infinite.minus |= more.minus;
-            }
-            return values;
-        };
-        t = next_tile(a, head, q0, q1, keys, t + 128);
-        if (t < keys.last) copy_keys(t, 1);
-        copy_values(last_t, 0);
-        ptx::commit();
-        ptx::fence_group();
-        tile.multiply_keys(key_tiles);
-        ptx::commit_group();
-        ptx::wait_group<0>();
-        ptx::hold(tile.s);
-        weigh_tile<D>(tile.s, finish_scores(a, head, a.first_query() + mine, last_t, keys, last_is_full, tile.s), state, factor);
-        int stage = 0;
-        while (t < keys.last) {
-            std::uint32_t const values = values_of(stage);
-            tile.pack_weights();
-            index_t const now = t;
-            t = next_tile(a, head, q0, q1, keys, t + 128);
-            if (t < keys.last) copy_keys(t, stage);
-            stage ^= 1;
-            copy_values(now, stage);
-            ptx::commit();
-            ptx::hold(tile.s);
-            ptx::hold(state.sums);
-            ptx::fence_group();
-            tile.multiply_keys(key_tiles + stage * tile_bytes);
-            ptx::commit_group();
-            tile.multiply_values(values, state.sums);
-            ptx::commit_group();
-            ptx::wait_group<1>();
-            ptx::hold(tile.s);
-            last_t = now;
-            last_is_full = is_full(now);
-            weigh_tile<D>(tile.s, finish_scores(a, head, a.first_query() + mine, now, keys, last_is_full, tile.s), state, factor);
-            ptx::wait_group<0>();
-            ptx::hold(state.sums);
-#pragma unroll
-            for (int i = 0; i < D / 2; ++i) state.sums[i] *= factor[i / 2 % 2];
-        }
-        std::uint32_t const values = values_of(stage);
-        tile.pack_weights();
-        ptx::hold(state.sums);
-        ptx::fence_group();
-        tile.multiply_values(values, state.sums);
-        ptx::commit_group();
-        ptx::wait_group<0>();
-        ptx::hold(state.sums);
-    }
+    walk_keys(block, a.first_query() + mine, state, infinite);
     using out_type = typename decltype(a.out)::value_type;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         float const sum = lanes_reduce<4>(state.sum[r], sum_of{});
         index_t const i = mine + 8 * r;
         if (i >= a.q.extent(0)) continue;
-        float const factor = a.finish(head, i, state.maximum[r] * 0.693147180559945309417f, sum);
+        float const factor = a.finish(block.head, i, state.maximum[r] * 0.693147180559945309417f, sum);
 #pragma unroll
         for (int k = 0; k < D / 4; ++k) {
             int const n = k / 2 * 4 + 2 * r + k % 2;
             bool const plus = (infinite.plus >> n & 1) != 0;
             bool const minus = (infinite.minus >> n & 1) != 0;
             float const v = plus && minus ? NAN : plus ? INFINITY : minus ? -INFINITY : state.sums[n] * factor;
-            a.out(i, head, k / 2 * 8 + 2 * (lane % 4) + k % 2) = static_cast<out_type>(sum == 0.0f ? 0.0f : v);
+            a.out(i, block.head, k / 2 * 8 + 2 * (lane % 4) + k % 2) = static_cast<out_type>(sum == 0.0f ? 0.0f : v);
         }
     }
 }

@@ -35,6 +35,7 @@ struct attention_parts {
     index_t count = 1;
     index_t rows = 0; ///< of all requests
     index_t columns = 0;
+    unsigned group = 1; ///< query heads of a KV head; divisions of 64 bits are what short kernels cannot afford
 
     __device__ float* state(index_t part, index_t row) const { return states + (part * rows + row) * (columns + 2); }
 };
@@ -63,6 +64,30 @@ struct slot_map {
 private:
     __device__ __noinline__ index_t other(index_t token) const { return kv.slot(token); }
 };
+
+/// What a warp has of a row: out, or its part's state.
+template <class A>
+__device__ void store_row(A const& a, attention_parts const& parts, index_t part, index_t row, index_t c0, float const (&sums)[8], float largest, float sum) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    index_t const i = row / a.q.extent(1);
+    index_t const h = row % a.q.extent(1);
+    float* const state = parts.states == nullptr ? nullptr : parts.state(part, row);
+    float const factor = state == nullptr ? a.finish(h, i, largest, sum) : 1.0f;
+    using out_type = typename decltype(a.out)::value_type;
+#pragma unroll
+    for (int c = 0; c < 8; ++c) {
+        index_t const d = c0 + lane + 32 * c;
+        if (d >= a.kv.value_dim) continue;
+        if (state == nullptr)
+            a.out(i, h, d) = static_cast<out_type>(sum == 0.0f ? 0.0f : sums[c] * factor);
+        else
+            state[d] = sums[c];
+    }
+    if (state != nullptr && lane == 0) {
+        state[parts.columns] = largest;
+        state[parts.columns + 1] = sum;
+    }
+}
 
 /// A query of a head, by a warp: columns [c0, c0 + 256) of the values.
 template <class A>
@@ -112,22 +137,7 @@ __device__ void attend_row(A const& a, attention_parts const& parts, index_t par
         }
         __syncwarp();
     }
-    float* const state = parts.states == nullptr ? nullptr : parts.state(part, row);
-    float const factor = state == nullptr ? a.finish(h, i, maximum_so_far, sum) : 1.0f;
-    using out_type = typename decltype(a.out)::value_type;
-#pragma unroll
-    for (int c = 0; c < width; ++c) {
-        index_t const d = c0 + lane + 32 * c;
-        if (d >= a.kv.value_dim) continue;
-        if (state == nullptr)
-            a.out(i, h, d) = static_cast<out_type>(sum == 0.0f ? 0.0f : sums[c] * factor);
-        else
-            state[d] = sums[c];
-    }
-    if (state != nullptr && lane == 0) {
-        state[parts.columns] = maximum_so_far;
-        state[parts.columns + 1] = sum;
-    }
+    store_row(a, parts, part, row, c0, sums, maximum_so_far, sum);
 }
 
 template <class A>
@@ -144,27 +154,43 @@ __global__ void __launch_bounds__(128) attention_rows_kernel(__grid_constant__ A
     } while (c0 < a.kv.value_dim);
 }
 
-/// Merges the parts of a row, a warp each: pairs, then pairs of pairs.
+/// Merges the parts of a row, a block each: a thread has columns, and asks for all parts at once.
 template <class A>
-__device__ void merge_row(A const& a, attention_parts const& parts, index_t first_row, index_t row) {
-    int const lane = static_cast<int>(threadIdx.x) % 32;
-    index_t const i = row / a.q.extent(1);
-    index_t const h = row % a.q.extent(1);
-    bool const is_part = lane < parts.count;
-    float const* const mine = parts.state(is_part ? lane : 0, first_row + row);
-    float const m = is_part ? mine[parts.columns] : minus_infinity;
-    float const largest = lanes_reduce(m, largest_of{});
-    float const own = m == minus_infinity ? (is_part && mine[parts.columns + 1] != 0.0f ? 1.0f : 0.0f) : expf(m - largest);
-    float const sum = lanes_reduce(own == 0.0f ? 0.0f : own * mine[parts.columns + 1], sum_of{});
+__device__ void merge_row(A const& a, attention_parts const& parts, index_t first_row, unsigned row) {
+    constexpr int most = 16; // parts
+    auto const heads = static_cast<unsigned>(a.q.extent(1));
+    index_t const i = row / heads;
+    index_t const h = row % heads;
+    float m[most];
+    float sums[most];
+    float const* const first = parts.state(0, first_row + row);
+    index_t const step = parts.rows * (parts.columns + 2);
+#pragma unroll
+    for (int p = 0; p < most; ++p) {
+        m[p] = p < parts.count ? first[p * step + parts.columns] : minus_infinity;
+        sums[p] = p < parts.count ? first[p * step + parts.columns + 1] : 0.0f;
+    }
+    float largest = minus_infinity;
+#pragma unroll
+    for (int p = 0; p < most; ++p) largest = fmaxf(largest, m[p]);
+    float own[most];
+    float sum = 0.0f;
+#pragma unroll
+    for (int p = 0; p < most; ++p) {
+        own[p] = m[p] == minus_infinity ? (sums[p] != 0.0f ? 1.0f : 0.0f) : expf(m[p] - largest); // a NaN stays one
+        if (own[p] != 0.0f) sum += own[p] * sums[p];
+    }
     float const factor = a.finish(h, i, largest, sum);
     using out_type = typename decltype(a.out)::value_type;
-    for (index_t d = lane; d < round_up(parts.columns, 32); d += 32) {
-        float part[4] = {};
-        for (int p = 0; p < parts.count; ++p) {
-            float const w = __shfl_sync(~0u, own, p);
-            if (w != 0.0f && d < parts.columns) part[p % 4] = fmaf(w, parts.state(p, first_row + row)[d], part[p % 4]);
-        }
-        if (d < parts.columns) a.out(i, h, d) = static_cast<out_type>(sum == 0.0f ? 0.0f : (part[0] + part[1] + (part[2] + part[3])) * factor);
+    for (index_t d = threadIdx.x; d < parts.columns; d += blockDim.x) {
+        float v[most];
+#pragma unroll
+        for (int p = 0; p < most; ++p) v[p] = p < parts.count ? first[p * step + d] : 0.0f;
+        float total[4] = {};
+#pragma unroll
+        for (int p = 0; p < most; ++p)
+            if (own[p] != 0.0f) total[p % 4] = fmaf(own[p], v[p], total[p % 4]);
+        a.out(i, h, d) = static_cast<out_type>(sum == 0.0f ? 0.0f : (total[0] + total[1] + (total[2] + total[3])) * factor);
     }
 }
 
@@ -185,8 +211,7 @@ template <class A, int N>
 __global__ void __launch_bounds__(128)
     attention_merge_kernel(__grid_constant__ attention_requests<A, N> const requests, __grid_constant__ attention_parts const parts) {
     A const& a = requests[blockIdx.y];
-    index_t const row = static_cast<index_t>(blockIdx.x) * 4 + threadIdx.x / 32;
-    if (row < a.q.extent(0) * a.q.extent(1)) merge_row(a, parts, requests.first_row[blockIdx.y], row);
+    if (blockIdx.x < a.q.extent(0) * a.q.extent(1)) merge_row(a, parts, requests.first_row[blockIdx.y], blockIdx.x);
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail
