@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Decoding from caches of small integers: where the processor has matrix tiles, codes are multiplied as they are, with queries
-// and weights in digits. Judged (int8: parity_test.cpp) like every other kernel, by the definition and float32's bound.
+// and weights in digits. Judged like every other kernel, by the definition and float32's bound (int8, and how tight the
+// bound is: parity_test.cpp).
 
 #include "attention_support.hpp"
 
@@ -17,7 +18,7 @@ struct sizes {
 };
 
 template <class Format>
-void check(tally& ratios, sizes const& s, float spike = 0) {
+void check(sizes const& s, float spike = 0) {
     CAPTURE(s.queries);
     CAPTURE(s.keys);
     CAPTURE(s.dim);
@@ -29,17 +30,15 @@ void check(tally& ratios, sizes const& s, float spike = 0) {
     ts::matrix<float> expected_lse(s.heads, s.queries), lse(s.heads, s.queries);
     ts::attention(ts::reference{}, q, kv, expected, ts::causal, expected_lse);
     ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal, lse);
-    CHECK(ratios(worst_ratio<float>(q.view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(),
-                                    std::as_const(lse).view(), std::as_const(expected_lse).view(), ts::causal)));
+    CHECK(worst_ratio<float>(q.view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(), std::as_const(lse).view(),
+                             std::as_const(expected_lse).view(), ts::causal) <= 1);
 }
 
 template <class Format>
 void check_sizes() {
-    tally ratios;
     // Tiles of keys, of columns, of rows; their edges; more than one part.
     for (sizes const s : {sizes{1, 1, 8, 128}, {1, 64, 2, 64}, {1, 79, 8, 128}, {2, 130, 12, 80}, {3, 17, 6, 192}, {1, 1100, 8, 40}})
-        check<Format>(ratios, s);
-    CHECK(ratios.is_tight());
+        check<Format>(s);
 }
 
 } // namespace
@@ -54,8 +53,7 @@ TEST_CASE("decoding codes: one scale for a part of an operand, and values from a
 }
 
 TEST_CASE("decoding codes: one large number in a query") {
-    tally ratios;
-    for (float const spike : {1e4f, 1e-4f}) check<ts::int4_g64>(ratios, {1, 200, 8, 128}, spike);
+    for (float const spike : {1e4f, 1e-4f}) check<ts::int4_g64>({1, 200, 8, 128}, spike);
 }
 
 TEST_CASE("decoding codes: queries that are not finite, and scales that are NaN") {
