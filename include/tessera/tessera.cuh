@@ -5,6 +5,9 @@
 /// Everything for CUDA devices: `cuda<80>` and `cuda<90>` as execution policies, in files compiled by nvcc (C++20; cuda<90> with
 /// -gencode arch=compute_90a,code=sm_90a). Of the processor's policies a .cu file has `reference`.
 
+#include "attention/attention.cuh"
 #include "core/philox.hpp"
+#include "nn/embedding.cuh"
 #include "nn/nn.cuh"
 #include "operators/apply.cuh"
+#include "quant/quantize.cuh"
