@@ -2,20 +2,39 @@
 # SPDX-License-Identifier: MIT
 # On a machine with a CUDA device: builds the device's tests and benchmarks, runs both, and writes build/report/cuda.md.
 #     sh benchmarks/cuda.sh [--quick] [--dirty]    needs nvcc, CMake, doctest (tests alone)
+#     sh benchmarks/cuda.sh --direct   without CMake: nvcc alone, DOCTEST_INCLUDE is the folder that has doctest/doctest.h
 #     sh benchmarks/cuda.sh --built FOLDER   programs that were built elsewhere (cuda_tests, cuda_bench)
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 quick=''
 folder=''
+direct=''
 while [ $# -gt 0 ]; do
     case $1 in
     --quick | --dirty) quick="$quick $1" ;;
+    --direct) direct=yes ;;
     --built) folder=$2; shift ;;
-    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--dirty] [--built FOLDER]" >&2; exit 2 ;;
+    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--dirty] [--direct | --built FOLDER]" >&2; exit 2 ;;
     esac
     shift
 done
-if [ -z "$folder" ]; then
+if [ -n "$direct" ]; then
+    folder=$root/build/cuda
+    mkdir -p "$folder"
+    set -- -std=c++20 -O2 -gencode arch=compute_90a,code=sm_90a "-I$root/include" "-I$root/tests" "-I${DOCTEST_INCLUDE:-/usr/include}"
+    jobs=''
+    objects=''
+    for source in "$root"/tests/cuda/*_test.cu; do
+        object=$folder/$(basename "$source" .cu).o
+        objects="$objects $object"
+        nvcc "$@" -c "$source" -o "$object" & jobs="$jobs $!"
+    done
+    nvcc "$@" -x cu -c "$root/tests/support/doctest_main.cpp" -o "$folder/main.o" & jobs="$jobs $!"
+    nvcc "$@" "$root/benchmarks/cuda_bench.cu" -o "$folder/cuda_bench" & jobs="$jobs $!"
+    for job in $jobs; do wait "$job"; done
+    # shellcheck disable=SC2086 # a list of files
+    nvcc -gencode arch=compute_90a,code=sm_90a $objects "$folder/main.o" -o "$folder/cuda_tests"
+elif [ -z "$folder" ]; then
     folder=$root/build/cuda
     cmake --preset cuda -S "$root"
     cmake --build "$folder" -j --target cuda_bench

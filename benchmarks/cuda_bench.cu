@@ -65,6 +65,7 @@ __global__ void read_kernel(::uint4 const* from, index_t count, unsigned* out) {
 __global__ void empty_kernel() {}
 
 bool leaves_dirty = false;
+index_t only_rows = 0; ///< of x, where not 0
 
 struct timer {
     cudaEvent_t begin{}, end{};
@@ -176,6 +177,7 @@ void bench(timer& t, cudaStream_t stream, char const* name, shape s, std::vector
     static_cast<void>(canonical_size);
     ts::device_workspace workspace;
     for (index_t const m : ms) {
+        if (only_rows != 0 && m != only_rows) continue;
         ts::device_matrix<ts::bf16> x{m, s.k};
         ts::device_matrix<ts::bf16> y{m, s.n};
         fill(x.data(), m * s.k * 2, 3, 1);
@@ -204,6 +206,46 @@ void bench(timer& t, cudaStream_t stream, char const* name, shape s, std::vector
     }
 }
 
+/// A layer of int4 alone, and with a low-rank term of bf16.
+void bench_low_rank(timer& t, cudaStream_t stream, shape s, index_t rank, std::vector<index_t> const& ms, int layers) {
+    using panels = ts::prepacked<ts::device_panel, ts::quantized<ts::int4_g128>>;
+    using dense = ts::prepacked<ts::device_panel, ts::matrix_view<ts::bf16 const>>;
+    panels const form{nullptr, s.n, s.k};
+    dense const form_b{nullptr, s.n, rank};
+    dense const form_a{nullptr, rank, s.k};
+    std::vector<ts::device_buffer<std::byte>> memory;
+    for (int i = 0; i < layers; ++i) {
+        memory.emplace_back(form.bytes() + form_a.bytes() + form_b.bytes());
+        fill(memory.back().data(), form.code_bytes(), 100 + i, 0);
+        fill(memory.back().data() + form.code_bytes(), form.bytes() - form.code_bytes(), 7, 2);
+        fill(memory.back().data() + form.bytes(), form_a.bytes() + form_b.bytes(), 8, 1);
+    }
+    ts::device_workspace workspace;
+    for (index_t const m : ms) {
+        ts::device_matrix<ts::bf16> x{m, s.k};
+        ts::device_matrix<ts::bf16> y{m, s.n};
+        fill(x.data(), m * s.k * 2, 3, 1);
+        device const exec{workspace, stream};
+        device const null_stream{workspace};
+        auto const base = [&](int i) { return ts::linear<panels, ts::as_bf16>{panels{memory[static_cast<std::size_t>(i % layers)].data(), s.n, s.k}}; };
+        auto const both = [&](int i) {
+            std::byte const* const at = memory[static_cast<std::size_t>(i % layers)].data() + form.bytes();
+            ts::linear<dense> const b{dense{at, s.n, rank}};
+            ts::linear<dense> const a{dense{at + form_b.bytes(), rank, s.k}};
+            return base(i) + 0.5f * (b * a);
+        };
+        auto const const_x = std::as_const(x).view();
+        exec.reserve(ts::workspace_bytes(exec, both(0), const_x));
+        double const us[2] = {t.cold([&](int i) { ts::apply(null_stream, base(i), const_x, y.view()); }),
+                              t.cold([&](int i) { ts::apply(null_stream, both(i), const_x, y.view()); })};
+        double const in_graph[2] = {t.graph(stream, layers, [&](int i) { ts::apply(exec, base(i), const_x, y.view()); }),
+                                    t.graph(stream, layers, [&](int i) { ts::apply(exec, both(i), const_x, y.view()); })};
+        std::printf("int4_g128 + rank %ld %6ld x %-6ld M %-4ld %8.1f us %5.2f of it alone | graph %8.1f us %5.2f\n", long(rank), long(s.n), long(s.k),
+                    long(m), us[1], us[1] / us[0], in_graph[1], in_graph[1] / in_graph[0]);
+        std::fflush(stdout);
+    }
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -211,6 +253,7 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
         quick = quick || std::string{argv[i]} == "--quick";
         leaves_dirty = leaves_dirty || std::string{argv[i]} == "--dirty";
+        if (std::string{argv[i]} == "--rows" && i + 1 < argc) only_rows = std::atol(argv[i + 1]);
     }
     timer t;
     cudaDeviceProp properties{};
@@ -232,9 +275,10 @@ int main(int argc, char** argv) {
     cudaStream_t stream{};
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     int const layers = 20;
-    bench<ts::int4_g128>(t, stream, "int4_g128", {8192, 28672}, {1, 4, 8, 16, 32, 64, 256}, layers);
+    bench<ts::int4_g128>(t, stream, "int4_g128", {8192, 28672}, {1, 4, 8, 16, 32, 64, 128, 256, 1024}, layers);
     bench<ts::int4_g128>(t, stream, "int4_g128", {4096, 4096}, {1, 16, 64, 256}, layers);
     bench<ts::int4_g128>(t, stream, "int4_g128", {11008, 4096}, {1, 16, 64}, layers);
+    bench_low_rank(t, stream, {8192, 28672}, 16, {1, 16}, layers);
     if (quick) return 0;
     bench<ts::int4_g32>(t, stream, "int4_g32", {8192, 28672}, {1, 16}, layers);
     bench<ts::uint4_g128>(t, stream, "uint4_g128 affine", {8192, 28672}, {1, 16}, layers);

@@ -97,7 +97,7 @@ double check_device_law() {
         double const ratio = expected.worst_ratio(ts::matrix_view<float const>{y.view()});
         CHECK(ratio <= 1.0);
         worst = std::fmax(worst, ratio);
-        if (turn % 4 == 1) check_bits(placed.view(), x, y);
+        if (turn % 4 == 1 && !std::is_same_v<Preparation, ts::as_bf16>) check_bits(placed.view(), x, y); // see kernels/cuda/tiles.cuh
     }
     return worst;
 }

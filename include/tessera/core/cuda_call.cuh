@@ -41,6 +41,7 @@ struct launch_shape {
     dim3 block{256};
     index_t shared_bytes = 0;
     bool overlaps = false; ///< begins before the kernel ahead of it ends, and waits for it by itself
+    unsigned cluster = 0;  ///< blocks of a cluster, side by side in x; 0: there are none
 };
 
 /// Launches a kernel asynchronously.
@@ -57,11 +58,18 @@ void launch(char const* operation, cudaStream_t stream, launch_shape const& shap
     config.blockDim = shape.block;
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = shape.overlaps ? 1 : 0;
+    cudaLaunchAttribute attributes[2]{};
+    config.attrs = attributes;
+    if (shape.overlaps) {
+        attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (shape.cluster > 0) {
+        attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attributes[config.numAttrs].val.clusterDim.x = shape.cluster;
+        attributes[config.numAttrs].val.clusterDim.y = 1;
+        attributes[config.numAttrs++].val.clusterDim.z = 1;
+    }
     check_cuda(operation, "cudaLaunchKernelEx", cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 

@@ -9,14 +9,15 @@
 ///     apply(exec, layer, x, y);                              // device views; asynchronous in the stream
 ///
 /// A call launches one kernel for the leaves of the operator, and one before it for x where x is not rows of bf16 or the format
-/// has offsets. Sums, products and slices keep float32 matrices in the workspace between their terms. Results depend neither on
-/// the number of rows of x nor on what else runs: every row of y has the bits it has alone.
+/// has offsets. Sums, products and slices keep float32 matrices in the workspace between their terms. Results do not
+/// depend on what else runs, nor, but for `as_bf16`, on the number of rows of x: every row of y has the bits it has alone.
 ///
 /// Errors: those of every `apply`; memory of the host or of another device (shape_error), a device that cannot run the code
 /// (unsupported_error), a CUDA call that fails or a workspace that would have to grow under capture (cuda_error). Nothing is
 /// launched then. An epilogue's views are of device memory: `kernel_view(bias)`.
 
 #include "../kernels/cuda/linear.cuh"
+#include "../kernels/cuda/low_rank.cuh"
 #include "../storage/device_memory.cuh"
 #include "apply_reference.hpp"
 #include "placed.hpp"
@@ -53,16 +54,47 @@ __global__ void cut_kernel(__grid_constant__ matrix_view<float const> const from
 
 } // namespace detail
 
+namespace detail {
+
 /// b first, then a on top of it.
+template <int Sm, class A, class B, class X, class Out, class Arena>
+void run_sum(cuda<Sm> const& exec, sum<A, B> const& s, matrix_view<X const> const& x, Out out, Arena& arena) {
+    auto const acc = carve_matrix(arena, x.extent(0), s.rows());
+    run_operator(exec, s.second(), x, product_output<float, no_epilogue>{acc, out.base, out.base_stride, out.factor, {}}, arena);
+    out.base = acc.data_handle();
+    out.base_stride = acc.stride(0);
+    run_operator(exec, s.first(), x, out, arena);
+}
+
+} // namespace detail
+
 template <int Sm, class A, class B>
 struct kernel<op::apply, cuda<Sm>, sum<A, B>> {
     template <class X, class Out, class Arena>
-    static void run(cuda<Sm> const& exec, sum<A, B> const& s, matrix_view<X const> const& x, Out out, Arena& arena) {
-        auto const acc = detail::carve_matrix(arena, x.extent(0), s.rows());
-        detail::run_operator(exec, s.second(), x, detail::product_output<float, no_epilogue>{acc, out.base, out.base_stride, out.factor, {}}, arena);
-        out.base = acc.data_handle();
-        out.base_stride = acc.stride(0);
-        detail::run_operator(exec, s.first(), x, out, arena);
+    static void run(cuda<Sm> const& exec, sum<A, B> const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        detail::run_sum(exec, s, x, out, arena);
+    }
+};
+
+/// A stored matrix and a low-rank term with dense B, `as_bf16`: with few rows of x the product adds the term where it writes y.
+template <int Sm, class Storage, class T, class A>
+struct kernel<op::apply, cuda<Sm>,
+              sum<linear<prepacked<device_panel, Storage>, as_bf16>,
+                  scaled_operator<product<linear<prepacked<device_panel, matrix_view<T const>>, as_is>, A>>>> {
+    using base = linear<prepacked<device_panel, Storage>, as_bf16>;
+    using b = linear<prepacked<device_panel, matrix_view<T const>>, as_is>;
+    using term = scaled_operator<product<b, A>>;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, sum<base, term> const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        auto const& p = s.second().inner();
+        if (x.extent(0) > detail::most_fused_rows || p.first().cols() > detail::most_fused_rank)
+            return detail::run_sum(exec, s, x, out, arena);
+        auto const u = detail::carve_matrix(arena, x.extent(0), p.second().rows());
+        if (!u.empty()) detail::run_operator(exec, detail::rounded_operand<X>(p.second()), x, detail::into(u), arena);
+        using panels = prepacked<device_panel, matrix_view<T const>>;
+        detail::low_rank_output<Out, panels> const with_term{out, p.first().storage(), u.data_handle(), s.second().factor()};
+        detail::run_operator(exec, s.first(), x, with_term, arena);
     }
 };
 

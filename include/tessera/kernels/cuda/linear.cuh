@@ -17,6 +17,7 @@
 #include "../operand.hpp"
 #include "prepare.cuh"
 #include "product.cuh"
+#include "tiles.cuh"
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -45,7 +46,7 @@ void finish_nothing(cuda<Sm> const& exec, index_t m, index_t n, Out const& out) 
 template <int Sm, class Panels, int Pieces, int NT, class Out>
 void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> p, Out const& out) {
     using stage = product_stage<Sm, Panels, Pieces, NT>;
-    index_t const blocks = minimum(p.w.tiles() * p.steps, product_blocks<Sm>);
+    index_t const blocks = blocks_for<Sm>(p.w.tiles(), p.w.tiles() * p.steps);
     int const most = p.cut.each + (p.cut.larger > 0 ? 1 : 0); // units of a block: a ring for so few leaves room for the next kernel
     p.slots = most < stage::stages ? most : stage::stages;
     launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::table_bytes + p.slots * stage::bytes, Sm >= 90},
@@ -92,9 +93,111 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
     run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
 }
 
+/// Indices of kernels are 32 bits wide; `steps` for each tile of W.
+template <class Panels>
+void check_sizes(Panels const& w, index_t steps) {
+    check::within("apply", "rows of W", w.rows(), 0, 256 * device_workspace::counter_count);
+    check::within("apply", "steps of W", w.tiles() * steps, 0, index_t{1} << 30);
+    check::within("apply", "scales of W", w.scale_count(), 0, index_t{1} << 32);
+    check::within("apply", "columns of W", w.cols(), 0, index_t{1} << 24);
+}
+
+/// Rows of x from which on a product goes by tiles.
+inline constexpr index_t tile_rows_from = 33;
+
+/// Whether tiles serve a product, whatever the number of rows.
+template <int Sm, class Panels, class Preparation>
+inline constexpr bool has_tiles = Sm == 90 && std::is_same_v<Preparation, as_bf16> && tile_stage<Panels, 128>::serves;
+
+/// Rows of bf16 whose pairs of elements are aligned.
+template <class Panels, class X>
+bool is_paired(matrix_view<X const> const& x) noexcept {
+    return std::is_same_v<X, bf16> && Panels::group == Panels::group_positions && has_unit_stride(x) &&
+           (x.extent(0) == 1 || x.stride(0) % 2 == 0) && x.extent(1) % 2 == 0 && reinterpret_cast<std::uintptr_t>(x.data_handle()) % 4 == 0;
+}
+
+/// How clusters take tiles: whole ones where at most 15 % of the processor are idle then, or pieces of their line, as many as make
+/// equal parts of tiles where that costs less than a tenth.
+struct tile_plan {
+    bool is_whole;
+    index_t clusters;
+};
+inline tile_plan plan_tiles(index_t tiles, index_t steps) noexcept {
+    if (20 * tiles >= 17 * tile_clusters * ceil_div(tiles, tile_clusters)) return {true, minimum(tiles, tile_clusters)};
+    index_t const equal = tiles <= tile_clusters ? tile_clusters / tiles * tiles : 0;
+    return {false, minimum(tiles * steps, 10 * equal >= 9 * tile_clusters ? equal : tile_clusters)};
+}
+
+/// Whether rows of bf16 are read 16 bytes at a time.
+template <class Panels, class X>
+bool is_wide(matrix_view<X const> const& x) noexcept {
+    return is_paired<Panels>(x) && Panels::sub_block == 64 && (x.extent(0) == 1 || x.stride(0) % 8 == 0) && x.extent(1) % 8 == 0 &&
+           reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
+}
+
+/// y = x Wᵀ in tiles of N rows of x, for at most 1024 of them.
+template <int N, int Sm, class Panels, class X, class Out>
+void run_tile_rows(cuda<Sm> const& exec, tile_arguments<Panels> p, matrix_view<X const> const& x, ::uint4* columns, float* sums, Out const& out) {
+    p.m = static_cast<int>(x.extent(0));
+    p.column_tiles = static_cast<int>(ceil_div(x.extent(0), N));
+    p.part_columns = minimum(p.m, N);
+    index_t const tiles = p.w.tiles() * p.column_tiles;
+    tile_plan const plan = plan_tiles(tiles, p.steps);
+    p.is_whole = plan.is_whole;
+    p.cut = stream_cut{plan.is_whole ? tiles : tiles * p.steps, plan.clusters};
+    index_t const rows = index_t{p.column_tiles} * p.w.blocks() * N;
+    if (is_wide<Panels>(x)) {
+        if constexpr (std::is_same_v<X, bf16>)
+            launch("apply", stream_of(exec), {grid_of(rows * 2), dim3(256), 0, true}, &wide_tile_column_kernel<N>, x,
+                   static_cast<int>(p.w.blocks()), rows * 2, columns);
+    } else {
+        launch("apply", stream_of(exec), {grid_of(rows * 8), dim3(256), 0, true}, &tile_column_kernel<Panels, N, X>, x, is_paired<Panels>(x),
+               static_cast<int>(p.w.blocks()), rows * 8, columns);
+    }
+    p.columns = reinterpret_cast<std::byte const*>(columns);
+    if constexpr (Panels::format::has_offsets) {
+        launch("apply", stream_of(exec), {grid_of(p.w.groups() * p.column_tiles * N, 8)}, &sum_kernel<Panels, 1, true, X>, x,
+               p.column_tiles * N, p.w.groups(), sums);
+        p.sums = sums;
+    }
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(2 * plan.clusters)), dim3(384), tile_stage<Panels, N>::shared_bytes, true, 2},
+           &tile_kernel<Panels, N, Out>, p, out);
+    if (!plan.is_whole)
+        launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(p.w.tiles()), static_cast<unsigned>(p.m)), dim3(256), 0, true},
+               &add_tiles_kernel<Panels, N, Out>, p, out);
+}
+
+/// y = x Wᵀ by tiles.
+template <int Sm, class Panels, class X, class Out, class Arena>
+void run_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+    constexpr index_t rows_of_pass = 1024;
+    index_t const rows = minimum(x.extent(0), rows_of_pass);
+    index_t const n = rows <= 64 ? 64 : 128;
+    index_t const padded = round_up(rows, n);
+    auto* const columns = arena.template carve<::uint4>(padded, w.blocks(), 8);
+    float* const sums = Panels::format::has_offsets ? arena.template carve<float>(w.groups(), padded) : nullptr;
+    float* const parts = arena.template carve<float>(tile_clusters + w.tiles() * (padded / n), n, 256);
+    if constexpr (launches<Arena>) {
+        index_t const steps = w.blocks() / Panels::step_blocks;
+        check_sizes(w, padded / n * steps);
+        tile_arguments<Panels> p{w, stream_cut{1, 1}, static_cast<int>(steps), static_cast<int>(w.groups())};
+        p.parts = parts;
+        p.table = make_decode_table<typename Panels::format>();
+        for (p.m0 = 0; p.m0 < x.extent(0); p.m0 += rows_of_pass) {
+            matrix_view<X const> const part = tessera::rows(x, p.m0, minimum(p.m0 + rows_of_pass, x.extent(0)));
+            if (n == 64)
+                run_tile_rows<64>(exec, p, part, columns, sums, out);
+            else
+                run_tile_rows<128>(exec, p, part, columns, sums, out);
+        }
+    }
+}
+
 /// y = x Wᵀ for x as it is to be multiplied.
 template <int Sm, class Preparation, class Panels, class X, class Out, class Arena>
 void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+    if constexpr (has_tiles<Sm, Panels, Preparation>)
+        if (x.extent(0) >= tile_rows_from) return run_tiles(exec, w, x, out, arena);
     constexpr index_t pieces = x_pieces<X, Preparation>;
     constexpr index_t rows_of_pass = 64 / pieces;
     index_t const rows = minimum(x.extent(0), rows_of_pass);
@@ -104,11 +207,8 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
     float* const parts = arena.template carve<float>(product_blocks<Sm> + w.tiles(), rows * pieces, 256);
     if constexpr (launches<Arena>) {
         index_t const steps = w.blocks() / Panels::step_blocks;
-        check::within("apply", "rows of W", w.rows(), 0, 256 * device_workspace::counter_count);
-        check::within("apply", "steps of W", w.tiles() * steps, 0, index_t{1} << 30);
-        check::within("apply", "scales of W", w.scale_count(), 0, index_t{1} << 32);
-        check::within("apply", "columns of W", w.cols(), 0, index_t{1} << 24);
-        product_arguments<Panels> p{w, stream_cut{w.tiles() * steps, minimum(w.tiles() * steps, product_blocks<Sm>)},
+        check_sizes(w, steps);
+        product_arguments<Panels> p{w, stream_cut{w.tiles() * steps, blocks_for<Sm>(w.tiles(), w.tiles() * steps)},
                                     static_cast<int>(steps), static_cast<int>(w.groups())};
         p.parts = parts;
         p.table = make_decode_table<typename Panels::format>();

@@ -8,6 +8,7 @@
 
 #include "../kernel.hpp"
 #include "decode.cuh"
+#include "ptx/grid_dependency.cuh"
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -51,6 +52,65 @@ __global__ void column_kernel(__grid_constant__ matrix_view<X const> const x, in
         word[v / 2] |= piece_of<Pieces>(static_cast<float>(x(column / Pieces, k)), column % Pieces) << (v % 2 * 16);
     }
     out[i] = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/// x as operands of wgmma, (tiles of N rows, blocks, N, 128 bytes) as `ptx::matrix_descriptor` has them: 16 bytes a thread.
+template <class Panels, int N, class X>
+__global__ void tile_column_kernel(__grid_constant__ matrix_view<X const> const x, bool is_paired, int blocks, index_t count, ::uint4* out) {
+    ptx::launch_dependents();
+    ptx::wait_for_prerequisites();
+    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i >= count) return;
+    constexpr auto q = static_cast<int>(Panels::sub_block);
+    auto const chunk = static_cast<int>(i % 8);
+    index_t const row = i / 8;
+    auto const in_tile = static_cast<int>(row % N);
+    index_t const m = row / N / blocks * N + in_tile;
+    index_t const first = row / N % blocks * 64 + chunk / 2 / (q / 16) * q + chunk / 2 % (q / 16) * 4 + chunk % 2 * 2;
+    std::uint32_t word[4] = {0, 0, 0, 0};
+    if (m < x.extent(0)) {
+#pragma unroll
+        for (int t = 0; t < 4; ++t) {
+            index_t const position = first + t * (q / 4);
+            if (is_paired) {
+                if (position < x.extent(1)) word[t] = __ldcg(reinterpret_cast<std::uint32_t const*>(x.data_handle() + m * x.stride(0) + position));
+            } else {
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    index_t const k = Panels::column(position + h);
+                    if (k >= 0 && k < x.extent(1)) word[t] |= piece_of<1>(static_cast<float>(x(m, k)), 0) << (16 * h);
+                }
+            }
+        }
+    }
+    out[i / 8 * 8 + (chunk ^ in_tile % 8)] = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/// The same for aligned rows of bf16 and sub-blocks of 64: a thread turns 4 times 16 bytes.
+template <int N>
+__global__ void wide_tile_column_kernel(__grid_constant__ matrix_view<bf16 const> const x, int blocks, index_t count, ::uint4* out) {
+    ptx::launch_dependents();
+    ptx::wait_for_prerequisites();
+    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i >= count) return;
+    auto const side = static_cast<int>(i % 2);
+    index_t const row = i / 2;
+    auto const in_tile = static_cast<int>(row % N);
+    index_t const m = row / N / blocks * N + in_tile;
+    index_t const first = row / N % blocks * 64 + side * 8;
+    ::uint4 v[4];
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+        v[t] = make_uint4(0, 0, 0, 0);
+        if (m < x.extent(0) && first + 16 * t < x.extent(1)) v[t] = __ldcg(reinterpret_cast<::uint4 const*>(x.data_handle() + m * x.stride(0) + first + 16 * t));
+    }
+    ::uint4* const to = out + row * 8;
+    int const chunk = 4 * side;
+    int const swap = in_tile % 8;
+    to[chunk ^ swap] = make_uint4(v[0].x, v[1].x, v[2].x, v[3].x);
+    to[(chunk + 1) ^ swap] = make_uint4(v[0].y, v[1].y, v[2].y, v[3].y);
+    to[(chunk + 2) ^ swap] = make_uint4(v[0].z, v[1].z, v[2].z, v[3].z);
+    to[(chunk + 3) ^ swap] = make_uint4(v[0].w, v[1].w, v[2].w, v[3].w);
 }
 
 /// Sums of groups of x, one warp each: sums(group, column), 0 for pieces beyond the first.

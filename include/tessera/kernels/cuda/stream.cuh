@@ -14,6 +14,12 @@ namespace tessera::inline TESSERA_ABI::detail {
 template <int Sm>
 inline constexpr int product_blocks = 2 * (Sm == 90 ? 132 : 108);
 
+/// Blocks that share so many units: few where W has few rows, because somebody adds their parts.
+template <int Sm>
+constexpr index_t blocks_for(index_t tiles, index_t units) noexcept {
+    return minimum(minimum(units, product_blocks<Sm>), 64 * tiles);
+}
+
 /// What a block of threads keeps in shared memory.
 template <int Sm, class Panels, int Pieces, int NT>
 struct product_stage {
@@ -104,13 +110,17 @@ struct weight_stream {
         constexpr auto chunk = static_cast<int>(Panels::chunk_bytes);
         constexpr auto block_bytes = static_cast<int>(Panels::block_bytes);
         if (left > 0) {
+            // Rows of W that are not there: their sums are nobody's.
+            bool const is_there = tile * 256 + static_cast<int>(threadIdx.x) / 32 * 32 < static_cast<int>(p.w.rows());
             std::uint32_t const to = slot + static_cast<int>(threadIdx.x) % 32 * chunk;
+            if (is_there) {
 #pragma unroll
-            for (int b = 0; b < SB; ++b)
+                for (int b = 0; b < SB; ++b)
 #pragma unroll
-                for (int i = 0; i < Stage::block_bytes; i += 32 * chunk)
-                    ptx::copy_async<chunk>(to + b * Stage::block_bytes + i, codes + b * block_bytes + i);
-            if constexpr (Stage::groups > 0) load_scales();
+                    for (int i = 0; i < Stage::block_bytes; i += 32 * chunk)
+                        ptx::copy_async<chunk>(to + b * Stage::block_bytes + i, codes + b * block_bytes + i);
+                if constexpr (Stage::groups > 0) load_scales();
+            }
             codes += SB * block_bytes;
             --left;
             slot = slot == last_slot ? ring : slot + Stage::warp_bytes;
