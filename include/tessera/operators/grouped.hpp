@@ -16,6 +16,7 @@
 #include "../kernels/cpu/gather.hpp"
 #include "apply.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <tuple>
@@ -42,8 +43,9 @@ struct row_group {
     index_t last_tile;
 };
 
-/// The groups that have rows, how many tiles they are, and the fewest and most rows of a group.
+/// The groups that have rows, how many tiles of at most `tile_rows` they are, and the fewest and most rows of a group.
 struct group_list {
+    index_t tile_rows = 0;
     row_group* groups = nullptr;
     index_t count = 0;
     index_t tiles = 0;
@@ -59,12 +61,12 @@ struct group_rows {
     index_t x_step;
 };
 
-inline group_list list_groups(group_rows const& rows, index_t n, row_group* groups) noexcept {
-    group_list list{groups};
+inline group_list list_groups(group_rows const& rows, index_t n, index_t tile_rows, row_group* groups) noexcept {
+    group_list list{tile_rows, groups};
     for (index_t g = 0; g < rows.members; ++g) {
         index_t const m = rows.offsets[g + 1] - rows.offsets[g];
         if (m == 0) continue;
-        tile_size const tile = product_tile(auto_tile{}, m, n);
+        tile_size const tile = product_tile(auto_tile{}, m, n, tile_rows);
         index_t const last = list.tiles + ceil_div(m, tile.m) * ceil_div(n, tile.n);
         groups[list.count++] = {g, m, rows.offsets[g] * rows.x_step, rows.offsets[g], list.tiles, last};
         list.tiles = last;
@@ -90,7 +92,7 @@ void for_each_group_tile(Exec const& exec, group_list const& list, index_t n, F 
         }
         for (index_t t = first; t < last; ++t) {
             if (t >= g->last_tile) ++g;
-            tile_size const tile = product_tile(auto_tile{}, g->rows, n);
+            tile_size const tile = product_tile(auto_tile{}, g->rows, n, list.tile_rows);
             index_t const down = ceil_div(g->rows, tile.m);
             // Tiles of the same columns follow each other: their weights are still in the cache.
             index_t const n0 = (t - g->first_tile) / down * tile.n;
@@ -120,6 +122,8 @@ struct grouped_product {
     using states = std::tuple<typename term<Op>::state...>;
     static constexpr bool runs_at_once = (plans_nothing<Exec, Op> && ...);
     static constexpr auto indices = std::index_sequence_for<Op...>{};
+    /// The tiles of `apply`, where operators agree on them: a float row's bits depend on how many rows are in its tile.
+    static constexpr index_t tile_rows = std::min({tile_rows_of<term<Op>>()...});
 
     /// Carves for groups of at most `most` rows, whatever their number of rows turns out to be.
     template <class Member, class Arena>
@@ -129,7 +133,7 @@ struct grouped_product {
         index_t planned = 0;
         // Tiles and scratch grow with the rows up to 16, and from there on.
         for (index_t const m : {minimum(most, 16), most}) {
-            tile_size const tile = product_tile(auto_tile{}, m, n);
+            tile_size const tile = product_tile(auto_tile{}, m, n, tile_rows);
             s.area = maximum(s.area, tile.m * tile.n);
             for (index_t g = 0; g < members; ++g)
                 std::apply([&](Op const&... op) { ((s.term_bytes = maximum(s.term_bytes, term<Op>::scratch_bytes(op, tile))), ...); },
@@ -153,7 +157,7 @@ struct grouped_product {
     template <class Member, class Inputs, class Finish>
     static void run(Exec const& exec, group_rows const& rows, Member const& member, index_t n, Inputs const& inputs,
                     group_scratch const& s, Finish const& finish) {
-        group_list const list = list_groups(rows, n, s.groups);
+        group_list const list = list_groups(rows, n, tile_rows, s.groups);
         if (list.count == 0) return;
         if constexpr (runs_at_once) {
             // A form may lay out x in blocks of rows from the first on (float_columns): groups begin anywhere, so of several
@@ -171,7 +175,7 @@ struct grouped_product {
                 one.first_x = 0;
                 one.last_tile -= one.first_tile;
                 one.first_tile = 0;
-                run_tiles(exec, group_list{&one, 1, one.last_tile, one.rows, one.rows}, member, n, part, planned, s, finish);
+                run_tiles(exec, group_list{tile_rows, &one, 1, one.last_tile, one.rows, one.rows}, member, n, part, planned, s, finish);
             }
         }
     }
