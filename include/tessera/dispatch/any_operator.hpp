@@ -46,6 +46,7 @@ public:
     virtual void const* plan(Exec const&, matrix_view<float const> const& x, workspace_scope&) const = 0;
     virtual void measure(Exec const&, matrix_view<float const> const& x, workspace_sizer&) const = 0;
     virtual void prepare(Exec const&, matrix_view<float const> const& x, void const* state) const noexcept = 0;
+    virtual index_t tile_rows() const noexcept = 0;
     virtual index_t scratch_bytes(tile_size) const noexcept = 0;
     virtual void accumulate(void const* state, product_task const&, std::byte* scratch) const noexcept = 0;
 };
@@ -120,6 +121,7 @@ public:
         planned.inputs.run(run, x);
         term::prepare(run, this->op(), planned.inputs, planned.term_state);
     }
+    index_t tile_rows() const noexcept override { return tile_rows_of<term>(this->op()); }
     index_t scratch_bytes(tile_size tile) const noexcept override { return term::scratch_bytes(this->op(), tile); }
     void accumulate(void const* s, product_task const& task, std::byte* scratch) const noexcept override {
         auto const& planned = *static_cast<state const*>(s);
@@ -287,6 +289,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, any_view<cpu<Arch, Parallel>>> {
                 std::memcpy(s.x.data_handle() + m * s.x.stride(0), x.row(m), static_cast<std::size_t>(w.cols()) * sizeof(float));
         w.erased().prepare(detail::at_boundary(exec), matrix_view<float const>{s.x}, s.inner);
     }
+    static index_t tile_rows(operand const& w) noexcept { return w.erased().tile_rows(); }
     static index_t scratch_bytes(operand const& w, tile_size tile) noexcept { return w.erased().scratch_bytes(tile); }
     template <class Inputs>
     static void accumulate(operand const& w, Inputs const&, state const& s, product_task const& task, std::byte* scratch) noexcept {

@@ -41,11 +41,11 @@ struct row_group {
     index_t first_y;    ///< and in y
     index_t first_tile; ///< tiles of the groups before this one
     index_t last_tile;
+    index_t tile_rows;  ///< of a tile at most
 };
 
-/// The groups that have rows, how many tiles of at most `tile_rows` they are, and the fewest and most rows of a group.
+/// The groups that have rows, how many tiles they are, and the fewest and most rows of a group.
 struct group_list {
-    index_t tile_rows = 0;
     row_group* groups = nullptr;
     index_t count = 0;
     index_t tiles = 0;
@@ -61,14 +61,17 @@ struct group_rows {
     index_t x_step;
 };
 
-inline group_list list_groups(group_rows const& rows, index_t n, index_t tile_rows, row_group* groups) noexcept {
-    group_list list{tile_rows, groups};
+/// tile_rows(g): of member g.
+template <class F>
+group_list list_groups(group_rows const& rows, index_t n, F const& tile_rows, row_group* groups) noexcept {
+    group_list list{groups};
     for (index_t g = 0; g < rows.members; ++g) {
         index_t const m = rows.offsets[g + 1] - rows.offsets[g];
         if (m == 0) continue;
-        tile_size const tile = product_tile(auto_tile{}, m, n, tile_rows);
+        index_t const most = tile_rows(g);
+        tile_size const tile = product_tile(auto_tile{}, m, n, most);
         index_t const last = list.tiles + ceil_div(m, tile.m) * ceil_div(n, tile.n);
-        groups[list.count++] = {g, m, rows.offsets[g] * rows.x_step, rows.offsets[g], list.tiles, last};
+        groups[list.count++] = {g, m, rows.offsets[g] * rows.x_step, rows.offsets[g], list.tiles, last, most};
         list.tiles = last;
         list.fewest = list.count == 1 ? m : minimum(list.fewest, m);
         list.most = maximum(list.most, m);
@@ -92,7 +95,7 @@ void for_each_group_tile(Exec const& exec, group_list const& list, index_t n, F 
         }
         for (index_t t = first; t < last; ++t) {
             if (t >= g->last_tile) ++g;
-            tile_size const tile = product_tile(auto_tile{}, g->rows, n, list.tile_rows);
+            tile_size const tile = product_tile(auto_tile{}, g->rows, n, g->tile_rows);
             index_t const down = ceil_div(g->rows, tile.m);
             // Tiles of the same columns follow each other: their weights are still in the cache.
             index_t const n0 = (t - g->first_tile) / down * tile.n;
@@ -122,8 +125,10 @@ struct grouped_product {
     using states = std::tuple<typename term<Op>::state...>;
     static constexpr bool runs_at_once = (plans_nothing<Exec, Op> && ...);
     static constexpr auto indices = std::index_sequence_for<Op...>{};
-    /// The tiles of `apply`, where operators agree on them: a float row's bits depend on how many rows are in its tile.
-    static constexpr index_t tile_rows = std::min({tile_rows_of<term<Op>>()...});
+    /// The tiles of `apply`, where a member's operators agree on them.
+    static index_t tile_rows(std::tuple<Op const&...> const& ops) noexcept {
+        return std::apply([](Op const&... op) { return std::min({tile_rows_of<term<Op>>(op)...}); }, ops);
+    }
 
     /// Carves for groups of at most `most` rows, whatever their number of rows turns out to be.
     template <class Member, class Arena>
@@ -133,11 +138,12 @@ struct grouped_product {
         index_t planned = 0;
         // Tiles and scratch grow with the rows up to 16, and from there on.
         for (index_t const m : {minimum(most, 16), most}) {
-            tile_size const tile = product_tile(auto_tile{}, m, n, tile_rows);
-            s.area = maximum(s.area, tile.m * tile.n);
-            for (index_t g = 0; g < members; ++g)
+            for (index_t g = 0; g < members; ++g) {
+                tile_size const tile = product_tile(auto_tile{}, m, n, tile_rows(member(g)));
+                s.area = maximum(s.area, tile.m * tile.n);
                 std::apply([&](Op const&... op) { ((s.term_bytes = maximum(s.term_bytes, term<Op>::scratch_bytes(op, tile))), ...); },
                            member(g));
+            }
             if constexpr (!runs_at_once && std::is_same_v<Arena, workspace_sizer>)
                 for (index_t g = 0; g < members; ++g) {
                     workspace_sizer alone;
@@ -157,7 +163,7 @@ struct grouped_product {
     template <class Member, class Inputs, class Finish>
     static void run(Exec const& exec, group_rows const& rows, Member const& member, index_t n, Inputs const& inputs,
                     group_scratch const& s, Finish const& finish) {
-        group_list const list = list_groups(rows, n, tile_rows, s.groups);
+        group_list const list = list_groups(rows, n, [&](index_t g) { return tile_rows(member(g)); }, s.groups);
         if (list.count == 0) return;
         if constexpr (runs_at_once) {
             // A form may lay out x in blocks of rows from the first on (float_columns): groups begin anywhere, so of several
@@ -175,7 +181,7 @@ struct grouped_product {
                 one.first_x = 0;
                 one.last_tile -= one.first_tile;
                 one.first_tile = 0;
-                run_tiles(exec, group_list{tile_rows, &one, 1, one.last_tile, one.rows, one.rows}, member, n, part, planned, s, finish);
+                run_tiles(exec, group_list{&one, 1, one.last_tile, one.rows, one.rows}, member, n, part, planned, s, finish);
             }
         }
     }

@@ -23,11 +23,12 @@ struct run_scratch {
     std::byte* bytes = nullptr;
 };
 
-/// The rows of a tile with which a kernel is fastest.
-template <class Kernel>
-constexpr index_t tile_rows_of() noexcept {
-    if constexpr (requires { Kernel::tile_rows; })
-        return Kernel::tile_rows;
+/// The rows of a tile with which a kernel is fastest. Whoever runs an operator takes them: bits of float products depend on how
+/// many rows are in a tile.
+template <class Kernel, class Op>
+constexpr index_t tile_rows_of(Op const& op) noexcept {
+    if constexpr (requires { Kernel::tile_rows(op); })
+        return Kernel::tile_rows(op);
     else
         return 128;
 }
@@ -35,7 +36,7 @@ constexpr index_t tile_rows_of() noexcept {
 template <class Exec, class Op, class Arena>
 run_scratch plan_run(Exec const& exec, Op const& op, index_t m, Arena& arena) {
     run_scratch s;
-    s.tile = product_tile(auto_tile{}, m, op.rows(), tile_rows_of<kernel<op::apply, Exec, Op>>());
+    s.tile = product_tile(auto_tile{}, m, op.rows(), tile_rows_of<kernel<op::apply, Exec, Op>>(op));
     s.workers = maximum(1, exec.parallel().concurrency());
     s.term_bytes = round_up(kernel<op::apply, Exec, Op>::scratch_bytes(op, s.tile), config::cache_line);
     s.accumulators = arena.template carve<float>(s.workers, s.tile.m, s.tile.n);
@@ -81,7 +82,9 @@ struct kernel<op::apply, Exec, sum<A, B>> {
     using first = kernel<op::apply, Exec, A>;
     using second = kernel<op::apply, Exec, B>;
     using forms = list_union<typename first::forms, typename second::forms>;
-    static constexpr index_t tile_rows = minimum(detail::tile_rows_of<first>(), detail::tile_rows_of<second>());
+    static index_t tile_rows(sum<A, B> const& s) noexcept {
+        return minimum(detail::tile_rows_of<first>(s.first()), detail::tile_rows_of<second>(s.second()));
+    }
     struct state {
         typename first::state a;
         typename second::state b;
@@ -112,7 +115,7 @@ struct kernel<op::apply, Exec, scaled_operator<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = typename inner::forms;
     using state = typename inner::state;
-    static constexpr index_t tile_rows = detail::tile_rows_of<inner>();
+    static index_t tile_rows(scaled_operator<A> const& s) noexcept { return detail::tile_rows_of<inner>(s.inner()); }
     template <class Arena>
     static state plan(Exec const& exec, scaled_operator<A> const& s, index_t m, Arena& arena) {
         return inner::plan(exec, s.inner(), m, arena);
@@ -141,7 +144,7 @@ struct kernel<op::apply, Exec, product<A, B>> {
     using outer = kernel<op::apply, Exec, A>;
     using inner = kernel<op::apply, Exec, B>;
     using forms = typename inner::forms;
-    static constexpr index_t tile_rows = detail::tile_rows_of<outer>();
+    static index_t tile_rows(product<A, B> const& p) noexcept { return detail::tile_rows_of<outer>(p.first()); }
     using outer_inputs = input_set<typename outer::forms>;
     struct state {
         typename outer::state a;
@@ -183,7 +186,7 @@ struct kernel<op::apply, Exec, row_slice<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = typename inner::forms;
     using state = typename inner::state;
-    static constexpr index_t tile_rows = detail::tile_rows_of<inner>();
+    static index_t tile_rows(row_slice<A> const& s) noexcept { return detail::tile_rows_of<inner>(s.inner()); }
     template <class Arena>
     static state plan(Exec const& exec, row_slice<A> const& s, index_t m, Arena& arena) {
         return inner::plan(exec, s.inner(), m, arena);
@@ -209,7 +212,7 @@ template <class Exec, class A>
 struct kernel<op::apply, Exec, column_slice<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = type_list<float_rows<0>>;
-    static constexpr index_t tile_rows = detail::tile_rows_of<inner>();
+    static index_t tile_rows(column_slice<A> const& s) noexcept { return detail::tile_rows_of<inner>(s.inner()); }
     using inner_inputs = input_set<typename inner::forms>;
     struct state {
         typename inner::state a;

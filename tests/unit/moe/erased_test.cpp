@@ -67,6 +67,23 @@ TEST_CASE("grouped products of erased operators: each its own format") {
     CHECK(ts::describe_grouped(m.exec, std::span<erased const>{family}, 1).find("2 x int4 codes") != std::string::npos);
 }
 
+TEST_CASE("more rows than a tile of most kernels: an erased operator has the tiles of what it is") {
+    policy const exec;
+    auto const q = ts::quantize<ts::int4_g32>(random_weights(40, 64, 1));
+    ts::linear const w{q.view()}; // x in float32: the last rows' bits depend on the tile
+    auto const any = ts::erase(exec, w);
+    guarded<float> x{130, 64};
+    x.fill(4);
+    guarded<float> y{130, 40}, expected{130, 40};
+    ts::apply(exec, w, x.view(), expected.view());
+    std::vector<erased> const family{any.view()};
+    std::vector<index_t> const offsets{0, 130};
+    ts::apply_grouped(exec, std::span<erased const>{family}, ts::vector_view<index_t const>{offsets.data(), 2}, x.view(), y.view());
+    CHECK(same_bits(y, expected));
+    ts::apply(exec, 1.0f * any.view(), x.view(), y.view());
+    CHECK(same_bits(y, expected));
+}
+
 TEST_CASE("a mixture of erased experts is its steps") {
     mixed_experts const m;
     auto const router = random_weights(mixed_experts::count, mixed_experts::h, 7);

@@ -98,7 +98,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     static constexpr bool is_bf16_product = std::is_same_v<form, bf16_rows>;
     /// Weights are decoded once for all rows of a tile. Matrix tiles and int8 take so little time that x has to stay in the
     /// cache.
-    static constexpr index_t tile_rows = is_integer_product || is_bf16_product ? 128 : 512;
+    static constexpr index_t tile_rows(operand const&) noexcept { return is_integer_product || is_bf16_product ? 128 : 512; }
     static constexpr index_t R = simd::lanes<Arch>;
 
     template <class Arena>
