@@ -164,8 +164,10 @@ struct code_source<blocked<Format>> {
     static constexpr index_t super_group = two_level_format<Format> ? Format::block_size : 0;
     /// Two levels: whether the groups of a block are placed together (storage/prepacked.hpp): short ones, whose sums are
     /// multiplied by integers of the group (at most 16 bits in either half of 16 columns), if a minimum fits a byte with its scale.
+    /// A strip holds one or two groups (of 4 bits half a one), a block pairs of them.
     static constexpr bool joins_groups = [] {
-        if constexpr (!two_level_format<Format> || !is_integer || group != 16 || bits > 6 || zero < 0 || zero > 32 || zero % 2 != 0)
+        if constexpr (!two_level_format<Format> || !is_integer || group != 16 || Format::block_size % 32 != 0 || bits > 6 || bits == 4 || zero < 0 ||
+                      2 * zero > 1 << bits || zero % 2 != 0)
             return false;
         else if constexpr (Format::has_minimum)
             return requires { requires Format::sub_bits <= 4; };

@@ -264,8 +264,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     static constexpr index_t least_rows = 512;
     static bool uses_tables(operand const& w, index_t m) noexcept {
         if constexpr (!simd::looks_up_bytes<Arch>) return false;
-        index_t const bytes = m * shape(w).vectors() * product::table_bytes;
-        return m <= table_rows && w.rows() >= least_rows && bytes <= config::level_2_bytes;
+        return m <= table_rows && w.rows() >= least_rows && m * shape(w).vectors() * product::table_bytes <= config::level_2_bytes;
     }
 
     template <class Arena>
