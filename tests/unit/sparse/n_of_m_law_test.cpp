@@ -17,7 +17,7 @@ TEST_CASE("11 of 16") { report_sparse_law<n_of_m_storage_of<11, 16, ts::bf16>>()
 TEST_CASE("a weight that is not kept meets no x") {
     ts::matrix<float> dense{5, 40};
     for (index_t n = 0; n < 5; ++n)
-        for (index_t k = n; k < 40; k += 7 + n) dense(n, k) = 1.0f;
+        for (index_t k : {9, 11, static_cast<int>(12 + n)}) dense(n, k) = 1.0f; // of columns 8 to 11 the first is not kept
     auto const w = ts::sparsify<ts::n_of_m<2, 4, float>>(dense);
     archs_by_width::visit([&]<class Arch>(Arch) {
         ts::cpu<Arch, ts::serial> const exec;
@@ -27,7 +27,7 @@ TEST_CASE("a weight that is not kept meets no x") {
             for (index_t i = 0; i < m; ++i)
                 for (index_t k = 0; k < 40; ++k) x.view()(i, k) = k == 8 ? HUGE_VALF : 1.0f;
             apply_to(exec, ts::linear{w}, x, y);
-            for (index_t n = 0; n < 5; ++n) CHECK(!std::isinf(y.view()(0, n)));
+            for (index_t n = 0; n < 5; ++n) CHECK(y.view()(m - 1, n) == 3.0f);
         }
     });
 }
