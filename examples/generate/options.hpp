@@ -81,7 +81,7 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
   --threads N        default: as many as OpenMP takes
   --kv K,V           formats of the keys and the values in the KV cache, or one for both (fp16):
                      fp32, fp16, bf16, int8 (a scale for a token and head), int8_g32, e4m3, e5m2, int4, int4_g32, int4_g64,
-                     uint4_g32, nf4_g64, e2m1_g32, uint3_g32, uint2_g32 (g32: scales of 32 numbers)
+                     uint4_g32, nf4_g64, e2m1_g32, uint3_g32, uint2_g32 (g32: scales of 32 numbers), pvq32k22 (pyramid vectors, slow)
   --window N         keep the first tokens and the last N in the KV cache, forget those between; memory is that of N
   --sinks N          first tokens that the window keeps (4)
   --evict POLICY     what is forgotten beyond --window (1024): window (as above), h2o (half are the last tokens, half those that

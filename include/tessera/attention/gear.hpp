@@ -25,7 +25,8 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// See the file comment. `Bits` 1 to 8 a code; T, fp16 or float: what scales, factors and outliers are kept as.
+/// See the file comment. `Bits` 1 to 8 a code; T, fp16 or float: what scales, factors and outliers are kept as. A move leaves one
+/// without tokens, heads or capacity.
 template <int Bits, class T = fp16>
 class gear_kv_cache {
     static_assert(Bits >= 1 && Bits <= 8 && (std::is_same_v<T, fp16> || std::is_same_v<T, float>),
@@ -58,7 +59,8 @@ public:
     void clear() noexcept {
         for (side* const s : {&keys_, &values_}) s->blocks.clear();
         block_of_.clear();
-        tokens_ = compressed_ = 0;
+        tokens_ = 0;
+        compressed_ = 0;
     }
 
     view_type view() const& noexcept {
@@ -90,19 +92,19 @@ public:
             block_of_.resize(chunks, static_cast<std::int32_t>(keys_.blocks.size()));
             keys_.blocks.push_back(std::move(keys));
             values_.blocks.push_back(std::move(values));
-            compressed_ += size;
+            compressed_ = compressed_ + size;
         }
         index_t const kept = maximum(size - waiting, 0); // of k, in the block
         index_t const to = size > 0 ? 0 : waiting;
         copy(k, kept, n, keys_.tail.data(), options_.buffer, to);
         copy(v, kept, n, values_.tail.data(), options_.buffer, to);
-        tokens_ += n;
+        tokens_ = tokens_ + n;
     }
 
 private:
     struct side {
         side(index_t d, index_t kv_heads, index_t buffer_size) : dim{d}, tail{maximum(kv_heads * buffer_size * d, 1)} {}
-        index_t dim;
+        detail::emptied_by_move<index_t> dim;
         std::vector<gear_block<T>> blocks;
         buffer<float> tail; // (kv_heads, buffer, dim)
 
@@ -142,7 +144,7 @@ private:
                            bool is_keys) const {
         index_t const waiting = tokens_ - compressed_;
         workspace_scope scope{exec.scratch()};
-        float* const rows_of_block = scope.template carve<float>(kv_heads_ * size, s.dim);
+        float* const rows_of_block = scope.template carve<float>(kv_heads_ * size, s.dim.get());
         for (index_t h = 0; h < kv_heads_; ++h)
             std::copy_n(s.tail.data() + h * options_.buffer * s.dim, waiting * s.dim, rows_of_block + h * size * s.dim);
         copy(x, 0, size - waiting, rows_of_block, size, waiting);
@@ -165,10 +167,10 @@ private:
     }
 
     gear_options options_;
-    index_t capacity_;
-    index_t kv_heads_;
-    index_t tokens_ = 0;
-    index_t compressed_ = 0;
+    detail::emptied_by_move<index_t> capacity_;
+    detail::emptied_by_move<index_t> kv_heads_;
+    detail::emptied_by_move<index_t> tokens_;
+    detail::emptied_by_move<index_t> compressed_;
     side keys_;
     side values_;
     std::vector<std::int32_t> block_of_; // by chunk of `buffer` tokens

@@ -89,7 +89,7 @@ private:
     void keep_best(Cache& kv) {
         check::equal("heavy_hitters", "KV heads of the cache", kv.kv_heads(), mass_.extent(0), "those at construction");
         check::equal("heavy_hitters", "tokens of the cache", kv.tokens(), tokens_, "tokens with a score");
-        if (tokens_ <= heavy_ + recent_) return;
+        if (tokens_ - recent_ <= heavy_) return; // their sum may be no index
         auto const keys = kv.key_rows();
         auto const values = kv.value_rows();
         for (index_t h = 0; h < mass_.extent(0); ++h) {

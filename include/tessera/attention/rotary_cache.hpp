@@ -61,7 +61,12 @@ public:
         cache_.clear();
         first_ = 0;
     }
-    void truncate(index_t tokens) { cache_.truncate(tokens); }
+    /// Forgets the newest tokens, so that `tokens` are left; where none is, the next one is where the oldest was.
+    void truncate(index_t tokens) {
+        index_t const oldest = this->tokens() == 0 ? first_ : position(0);
+        cache_.truncate(tokens);
+        if (tokens == 0) first_ = oldest;
+    }
     /// Tokens [first, last), counted from the oldest kept, are `distance` positions later; earlier where it is negative.
     void shift(index_t first, index_t last, index_t distance) {
         check::within("shift", "last token", last, 0, tokens());

@@ -235,29 +235,24 @@ void store_query_digits(float const* x, index_t first, index_t last, float facto
 }
 /// Weights p (times scales, if there are some) of n <= 64 keys as 4 rows of an operand A; -0 stays 0 whatever its scale is. Key
 /// 16 b + 4 l + i is in column 4 (4 l + b) + i. The result times their sums is the product: NaN where a weight is not finite.
-/// `limit`: bits of what no product is above by more than a hundredth, or `infinity_bits`.
-TESSERA_FORCE_INLINE float store_weight_digits(float const* p, float const* scales, index_t n, std::uint32_t limit,
-                                               std::int8_t* a) noexcept {
+/// The power of two is that of what is there, not of what could be: a weight that is hidden, or next to nothing, may have any scale.
+TESSERA_FORCE_INLINE float store_weight_digits(float const* p, float const* scales, index_t n, std::int8_t* a) noexcept {
     __m512 w[4];
+    __m512i largest = _mm512_setzero_si512();
     for (int b = 0; b < 4; ++b) {
         w[b] = 16 * b < n ? _mm512_loadu_ps(p + 16 * b) : _mm512_setzero_ps();
         if (scales != nullptr && 16 * b < n)
             w[b] = _mm512_maskz_mul_ps(static_cast<__mmask16>(~_mm512_movepi32_mask(_mm512_castps_si512(w[b]))), w[b],
                                        _mm512_loadu_ps(scales + 16 * b));
+        __m512i const bits = _mm512_and_si512(_mm512_castps_si512(w[b]), _mm512_set1_epi32(0x7fffffff));
+        largest = _mm512_maskz_max_epu32(detail::every_lane, largest, bits);
     }
-    if (limit >= infinity_bits) {
-        __m512i largest = _mm512_setzero_si512();
-        for (int b = 0; b < 4; ++b) {
-            __m512i const bits = _mm512_and_si512(_mm512_castps_si512(w[b]), _mm512_set1_epi32(0x7fffffff));
-            largest = _mm512_maskz_max_epu32(detail::every_lane, largest, bits);
-        }
-        limit = _mm512_reduce_max_epu32(largest);
-    }
-    fixed_point_scale const scale = fixed_point_of(limit);
+    std::uint32_t const most = _mm512_reduce_max_epu32(largest);
+    fixed_point_scale const scale = fixed_point_of(most);
     __m512i const digits[4] = {detail::digits_of(w[0], scale.factor), detail::digits_of(w[1], scale.factor),
                                detail::digits_of(w[2], scale.factor), detail::digits_of(w[3], scale.factor)};
     detail::store_digit_rows(digits, a);
-    return limit < infinity_bits ? scale.unit : std::numeric_limits<float>::quiet_NaN();
+    return most < infinity_bits ? scale.unit : std::numeric_limits<float>::quiet_NaN();
 }
 /// Scales of 2 bytes that end rows, at most 4 of a row, the last before byte `end` >= 8: scale g of row i to[stride g + i],
 /// times `unit`. Reads 16 rows at a time.

@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -54,6 +55,20 @@ TEST_CASE("decoding codes: one scale for a part of an operand, and values from a
 
 TEST_CASE("decoding codes: one large number in a query") {
     for (float const spike : {1e4f, 1e-4f}) check<ts::int4_g64>({1, 200, 8, 128}, spike);
+}
+
+TEST_CASE("decoding codes: a value that a query does not see changes no bit, however large it is") {
+    auto const keys = random_tensor(40, 2, 64, 1), q = random_tensor(2, 4, 64, 3);
+    auto const first_query = [&](float factor) {
+        auto values = random_tensor(40, 2, 64, 2);
+        for (index_t d = 0; d < 64; ++d) values(39, 0, d) *= factor; // the last query alone sees it
+        ts::kv_cache<ts::key<ts::int4_g64>, ts::value<ts::int4_g64>> kv{40, 2, 64};
+        ts::append(ts::reference{}, kv, keys, values);
+        ts::tensor<float, 3> out(2, 4, 64);
+        ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal);
+        return std::vector<float>(out.data(), out.data() + 4 * 64);
+    };
+    CHECK(first_query(1) == first_query(1e5f));
 }
 
 TEST_CASE("decoding codes: queries that are not finite, and scales that are NaN") {

@@ -8,6 +8,8 @@
 
 #include <doctest/doctest.h>
 
+#include <utility>
+
 namespace {
 
 using namespace attention_tests;
@@ -142,6 +144,12 @@ TEST_CASE("gear: prompts and tokens one by one; attention reads what is stored")
     append(0, 1);
     CHECK(kv.tokens() == 0);
     CHECK_THROWS_AS((ts::gear_kv_cache<4>{4, 1, 8, options_of(-1, 0, 1, 0)}), ts::shape_error);
+    pooled.clear();
+    append(100, 1);
+    auto const moved = std::move(kv);
+    CHECK(moved.tokens() == 100);
+    CHECK(kv.tokens() == 0);
+    CHECK_THROWS_AS(append(1, 1), ts::shape_error);
 }
 
 TEST_CASE("gear: numbers that are not finite stay in their vector") {

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace {
@@ -73,6 +74,12 @@ TEST_CASE("heavy_hitters: by hand") {
     CHECK_THROWS_AS(keeper.observe(native{}, query({1}), kv, wrong, ts::scaled{1.0f} | ts::causal), ts::shape_error);
     CHECK(keeper.tokens() == 2);
     CHECK_THROWS_AS((ts::heavy_hitters{1, 4, -1, 1}), ts::shape_error);
+    constexpr index_t most = std::numeric_limits<index_t>::max();
+    ts::heavy_hitters keeps_all{1, 4, most, most};
+    ts::tensor<float, 3> out(1, 1, 4);
+    keeps_all.attend(native{}, query({1}), kv, out, ts::causal);
+    keeps_all.evict(native{}, kv);
+    CHECK(kv.tokens() == 3);
     ts::basic_any_kv_cache<formats> rolling{{0, 0}, 4, 1, 4, ts::kv_layout::ring};
     CHECK_THROWS_AS(keeper.evict(native{}, rolling), ts::shape_error);
 }

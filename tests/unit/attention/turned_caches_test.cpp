@@ -68,6 +68,10 @@ void check_rotary(ts::kv_layout layout, index_t dims) {
     CHECK(cache.tokens() == 120);
     CHECK(cache.position(0) == 160);
     check_turned<Style>(native{}, cache, table);
+    cache.truncate(0);
+    CHECK(cache.next_position() == 160);
+    cache.clear();
+    CHECK(cache.next_position() == 0);
 }
 
 } // namespace

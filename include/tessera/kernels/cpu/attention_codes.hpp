@@ -15,7 +15,6 @@
 #include "attention_tile.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <type_traits>
 
@@ -238,20 +237,15 @@ public:
         return most / 4 * per_quad * ceil_div(columns_, block::columns) + 4 * (per_product + per_sum) * parts;
     }
     /// out(r, :) = out(r, :) factor(r) + sum of weights[most r + i] v(i, :).
-    /// Where no weight is above 1 (times its value's scale, if that is not in the row), `scales` are those scales, or null.
-    void add_values(std::uint8_t const* const (&row)[most], index_t n, index_t rows, float const* weights, bool is_limited,
-                    float const* scales, float const* factors, float* out, index_t stride, code_tiles<Arch> const& tiles, cache_ahead& ahead) const noexcept {
+    void add_values(std::uint8_t const* const (&row)[most], index_t n, index_t rows, float const* weights, float const* factors,
+                    float* out, index_t stride, code_tiles<Arch> const& tiles, cache_ahead& ahead) const noexcept {
         read_scales(row, n);
         for (index_t g = 0; g < groups_; ++g) {
             float const* const own = format::has_scales ? s_.scales + most * g : nullptr;
-            float const* const every = format::has_scales ? own : scales;
-            std::uint32_t const limit = !is_limited        ? simd::infinity_bits
-                                        : every == nullptr ? std::bit_cast<std::uint32_t>(1.0f)
-                                                           : simd::largest_magnitude(every, n);
             for (index_t r = 0; r < rows; ++r) {
                 index_t const at = r / 4 * groups_ + g;
                 s_.value_units[4 * at + r % 4] =
-                    simd::store_weight_digits(weights + most * r, own, n, limit, s_.weights + 1024 * at + 256 * (r % 4));
+                    simd::store_weight_digits(weights + most * r, own, n, s_.weights + 1024 * at + 256 * (r % 4));
             }
         }
         stage_values(row, ahead); // a tile load waits for stores: not for those of the weights

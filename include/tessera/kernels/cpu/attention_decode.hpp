@@ -149,7 +149,6 @@ struct decode_tile_task {
     index_t first;
     index_t last;
     bool hides = false;
-    bool is_limited = false; ///< no weight is above 1
 };
 /// Stages: attention_any.hpp.
 template <class Arch, class View>
@@ -195,7 +194,6 @@ public:
     }
     void add_values(index_t k0, index_t k1, decode_tile_task const& t) noexcept {
         hides_ = t.hides;
-        is_limited_ = t.is_limited;
         read_values(k0, k1);
     }
 
@@ -289,7 +287,7 @@ private:
     }
 
     decode_tile_task task(index_t k0, index_t k1) const noexcept {
-        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_, is_limited_};
+        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_};
     }
 
     /// Asks for the rows of up to n keys from k on.
@@ -374,9 +372,7 @@ private:
         std::uint8_t const* row[tile::keys];
         ahead_ = code_rows(a_.kv.values, k0, k1, a_.kv.value_dim, values.value_steps(rows_), row);
         if (!tiles_) tiles_.emplace();
-        float value_scales[tile::keys];
-        values.add_values(row, k1 - k0, rows_, s_.scores, is_limited_,
-                          scales(a_.kv.values, k0, k1 - k0, value_scales), s_.factors, output_, stride_, *tiles_, ahead_);
+        values.add_values(row, k1 - k0, rows_, s_.scores, s_.factors, output_, stride_, *tiles_, ahead_);
         return true;
     }
 
@@ -517,7 +513,6 @@ private:
     bool preset_ = is_unified;  ///< the maximum is preset
     bool out_of_range_ = false; ///< and a score is too far from it
     std::optional<code_tiles<Arch>> tiles_; ///< set up once for the part
-    bool is_limited_ = !is_unified; ///< no weight is above 1
     cache_ahead ahead_; ///< of codes: asked for by scores and softmax, or by values
     bool is_stage_ = false; ///< of formats that are chosen at run time: no softmax follows
     bool knows_queries_ = false;
