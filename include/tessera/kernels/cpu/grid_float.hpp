@@ -150,7 +150,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, as_is>> : detail::
     /// Fewest rows of W that pay for tables, which are to stay in the cache.
     static constexpr index_t least_rows = 512;
     static bool uses_tables(operand const& w, index_t m) noexcept {
-        return m <= base::few_rows && w.rows() >= least_rows && m * packed(w).vectors() * tables::table_bytes <= config::level_2_bytes;
+        return m <= base::few_rows && w.rows() >= least_rows && w.cols() > 0 && m * packed(w).vectors() * tables::table_bytes <= config::level_2_bytes;
     }
     template <class Arena>
     static state plan(exec_type const& exec, operand const& w, index_t m, Arena& arena) {

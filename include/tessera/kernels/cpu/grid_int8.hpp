@@ -236,7 +236,7 @@ struct grid_product {
     static constexpr bool has_tiles = false;
 #endif
     /// Tiles read 64 columns of x from a segment's first on: whole ones, but at the end of a row, which is padded.
-    bool allows_tiles(index_t m) const noexcept {
+    static bool allows_tiles(Weights const& w, index_t m) noexcept {
         bool const whole = (w.group() % 64 == 0 || w.group() >= w.cols()) && Form::scale_group % 64 == 0;
         return has_tiles && m >= 16 && whole && simd::amx_is_allowed();
     }
@@ -303,7 +303,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
         if (packed.panels() == 0) return;
         product const p{packed, shared(w, s), x};
         index_t const last = ceil_div(task.n1, rows);
-        bool const by_tiles = p.allows_tiles(task.m1 - task.m0);
+        bool const by_tiles = product::allows_tiles(packed, task.m1 - task.m0);
         for (index_t b = task.n0 / rows; b < last;) {
 #if defined(__AVX512VBMI__)
             if constexpr (simd::looks_up_bytes<Arch>) {
@@ -340,7 +340,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     }
 
     static std::string describe(operand const& w, index_t m) {
-        bool const tiles = product::has_tiles && m >= 16 && simd::amx_is_allowed();
+        bool const tiles = product::allows_tiles(shape(w), m);
         return decoder::name(w.storage()) + ", int8: " +
                (uses_tables(w, m) ? "look-ups in tables of dot products"
                 : tiles           ? "matrix tiles"
