@@ -79,8 +79,7 @@ struct any_stage {
         a.kv.key_dim = t.dim;
         a.kv.values = t.other;
         a.kv.value_dim = t.other_bytes;
-        decode_part<Arch, decltype(a)>{a, t.tile.scratch, t.tile.states, t.tile.kv_head, t.tile.part}.score_keys(t.tile.first,
-                                                                                                             t.tile.last);
+        decode_part<Arch, decltype(a)>{a, t.tile.scratch, t.tile.states, t.tile.kv_head, t.tile.part}.score_keys(t.tile);
     }
     static void values(task const& t) noexcept {
         auto a = t.template arguments<std::int8_t, T>();
@@ -88,8 +87,7 @@ struct any_stage {
         a.kv.value_dim = t.dim;
         a.kv.keys = t.other;
         a.kv.key_dim = t.other_bytes;
-        decode_part<Arch, decltype(a)>{a, t.tile.scratch, t.tile.states, t.tile.kv_head, t.tile.part}.add_values(
-            t.tile.first, t.tile.last, t.tile);
+        decode_part<Arch, decltype(a)>{a, t.tile.scratch, t.tile.states, t.tile.kv_head, t.tile.part}.add_values(t.tile);
     }
     /// Rows of n slots, elements [first, last) of each, as floats: to[i * (last - first) + d].
     static void read(rows const& from, index_t head, index_t const* slots, index_t n, index_t first, index_t last, float* to) noexcept {

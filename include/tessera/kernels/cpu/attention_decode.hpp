@@ -138,6 +138,9 @@ struct decode_scratch {
     code_scratch codes; // where codes are multiplied
 };
 
+/// Whether the queries of a part are there as operands of `code_side`: found out at its first tile.
+enum class code_queries { unknown, none, there };
+
 /// A tile of keys of a part whose formats are chosen at run time, and what a stage needs to know of the call.
 struct decode_tile_task {
     index_t queries;
@@ -148,7 +151,8 @@ struct decode_tile_task {
     index_t part;
     index_t first;
     index_t last;
-    bool hides = false;
+    bool hides;
+    code_queries& operands; ///< of the part
 };
 /// Stages: attention_any.hpp.
 template <class Arch, class View>
@@ -188,13 +192,15 @@ public:
 
     // One tile of a part whose formats are chosen at run time: attention_any.hpp.
 
-    void score_keys(index_t k0, index_t k1) noexcept {
+    void score_keys(decode_tile_task const& t) noexcept {
         is_stage_ = true;
-        read_keys(k0, k1);
+        operands_ = t.operands;
+        read_keys(t.first, t.last);
+        t.operands = operands_;
     }
-    void add_values(index_t k0, index_t k1, decode_tile_task const& t) noexcept {
+    void add_values(decode_tile_task const& t) noexcept {
         hides_ = t.hides;
-        read_values(k0, k1);
+        read_values(t.first, t.last);
     }
 
 private:
@@ -286,8 +292,8 @@ private:
         read_values(k0, k1);
     }
 
-    decode_tile_task task(index_t k0, index_t k1) const noexcept {
-        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_};
+    decode_tile_task task(index_t k0, index_t k1) noexcept {
+        return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_, operands_};
     }
 
     /// Asks for the rows of up to n keys from k on.
@@ -355,9 +361,9 @@ private:
         using side = code_side<Arch, key_type>;
         if (a_.kv.keys.dim_stride != 1 || !side::fits(a_.kv.key_dim) || !simd::amx_is_allowed()) return false;
         side keys{s_.codes, a_.kv.key_dim};
-        if (!knows_queries_) has_code_queries_ = keys.set_queries(s_.queries, q_stride_, rows_);
-        knows_queries_ = true;
-        if (!has_code_queries_) return false;
+        if (operands_ == code_queries::unknown)
+            operands_ = keys.set_queries(s_.queries, q_stride_, rows_) ? code_queries::there : code_queries::none;
+        if (operands_ == code_queries::none) return false;
         std::uint8_t const* row[tile::keys];
         ahead_ = code_rows(a_.kv.keys, k0, k1, a_.kv.key_dim, keys.score_steps(rows_) + (is_stage_ ? 0 : 30 * rows_ * (tile::keys / width)), row);
         if (!tiles_) tiles_.emplace();
@@ -515,8 +521,7 @@ private:
     std::optional<code_tiles<Arch>> tiles_; ///< set up once for the part
     cache_ahead ahead_; ///< of codes: asked for by scores and softmax, or by values
     bool is_stage_ = false; ///< of formats that are chosen at run time: no softmax follows
-    bool knows_queries_ = false;
-    bool has_code_queries_ = false; ///< the queries are there as operands
+    code_queries operands_ = code_queries::unknown;
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail
