@@ -124,6 +124,7 @@ struct kernel<op::apply, Exec, row_scaled<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = typename inner::forms;
     using state = typename inner::state;
+    static index_t tile_rows(row_scaled<A> const& s) noexcept { return detail::tile_rows_of<inner>(s.inner()); }
     template <class Arena>
     static state plan(Exec const& exec, row_scaled<A> const& s, index_t m, Arena& arena) {
         return inner::plan(exec, s.inner(), m, arena);
@@ -163,6 +164,7 @@ struct kernel<op::apply, Exec, column_scaled<A>> {
     using inner = kernel<op::apply, Exec, A>;
     using forms = type_list<float_rows<0>>;
     using inner_inputs = input_set<typename inner::forms>;
+    static index_t tile_rows(column_scaled<A> const& s) noexcept { return detail::tile_rows_of<inner>(s.inner()); }
     struct state {
         typename inner::state a;
         inner_inputs inputs;
