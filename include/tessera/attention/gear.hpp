@@ -13,8 +13,9 @@
 /// and `rank` multiply-adds a number. What an `append` compresses depends on how tokens are cut into calls: a prompt that comes at
 /// once is one block, whose channels have their outliers and ranks in common.
 ///
-/// Memory, in bits a number, for 4 bits, groups of 64, dims of 128 and a block of 64 tokens: codes 4, scales 0.5, outliers 0.64 (2 % in fp16 with
-/// 16 bits of place) and 0.25 to find a row's, factors of rank 2 0.75. `bytes` counts what there is.
+/// Memory, in bits a number, for 4 bits, groups of 64, dims of 128 and a block of 64 tokens: codes 4, scales 0.5, outliers 0.64
+/// (2 % in fp16 with 16 bits of place; of keys, whose vectors of 64 have two, 1) and 0.25 to find a row's, factors of rank 2
+/// 0.75. `bytes` counts what there is.
 
 #include "../kernels/cpu/attention_gear.hpp"
 #include "attention.hpp"

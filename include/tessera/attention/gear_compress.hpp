@@ -12,7 +12,8 @@
 /// 4. R = X - D, 0 in the outliers' places.
 /// 5. L = Q (Qᵀ R) for every head: three times q = R p, p = Rᵀ q from random p; p and q are made orthonormal in the last round.
 ///
-/// What is read back is D, or the outlier, plus L. A vector with a NaN or infinity is NaN but for its outliers, which are the infinities.
+/// What is read back is D, or the outlier, plus L. A group with a NaN or infinity, or with an outlier of a vector
+/// that has one, is NaN but for its outliers, which stay what they were.
 
 #include "../core/philox.hpp"
 #include "../core/workspace.hpp"
