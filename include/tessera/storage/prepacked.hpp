@@ -23,8 +23,8 @@
 /// Codes are placed in planes of 8, 4, 2 and 1 bits (`code_planes`: 6 bits as 4 + 2), the widest with the lowest bits. They
 /// come in strips of as many columns as a vector of the narrowest plane holds, a plane after the other, in vectors of 4 R bytes
 /// of which byte 4 r + j belongs to row r: in a plane of p bits, vector v holds column (32 / p) v + 4 q + j of the strip from
-/// bit p q of that byte. Groups are padded to whole strips with code `zero` (0 where codes are
-/// no integers), the last panel with rows of scale 0.
+/// bit p q of that byte. Groups are padded to whole strips with code `zero` (0 where codes are no integers of a unit), the last
+/// panel with rows of scale 0.
 ///
 /// **panel<R, 1>, dense storage** of T: panels of R rows; for each column, R elements.
 

@@ -20,7 +20,7 @@ void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed,
     using source = typename target::source;
     using scale_type = typename target::scale_type;
     using super_scale_type = typename target::super_scale_type;
-    constexpr std::uint8_t padding = source::is_integer ? source::zero : 0;
+    constexpr std::uint8_t padding = source::zero; // 0 where codes are no integers
 
     auto const place = [](std::byte* to, index_t r, auto stored) noexcept {
         std::memcpy(to + r * static_cast<index_t>(sizeof stored), &stored, sizeof stored);
