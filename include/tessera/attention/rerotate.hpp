@@ -34,16 +34,16 @@ void turn_row(Style, float* row, float const* cosines, float const* sines, index
 } // namespace detail
 
 /// Turns the keys of tokens [first, last), numbered from the oldest that the cache holds, by `shift` positions, which may be
-/// negative. The table is the model's (its frequencies, scaled or not) and has more positions than |shift|; `kv` is a kv_cache
-/// or a paged_sequence, whose shared pages are copied.
+/// negative. The table is the model's (its frequencies, scaled or not) and has more positions than |shift|; `kv` is a kv_cache,
+/// an any_kv_cache or a paged_sequence, whose shared pages are copied.
 template <execution_policy Exec, rope_style Style, class Cache>
 void rerotate(Exec const& exec, Style style, rope_table const& table, index_t shift, Cache& kv, index_t first, index_t last) {
     detail::require_backend<Exec>();
     check::within("rerotate", "last token", last, 0, kv.tokens());
     check::within("rerotate", "first token", first, 0, last);
     check::within("rerotate", "dims of the table", 2 * table.pairs(), 0, kv.key_dim());
-    index_t const distance = shift < 0 ? -shift : shift;
     check::within("rerotate", "shift", shift, 1 - table.positions(), table.positions() - 1);
+    index_t const distance = shift < 0 ? -shift : shift;
     if constexpr (requires { kv.unshare(first, last); }) kv.unshare(first, last);
     auto const view = kv.view();
     auto const keys = kv.key_rows();

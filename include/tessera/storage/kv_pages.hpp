@@ -202,7 +202,7 @@ public:
     /// Keeps the first tokens ("attention sinks") and the last ones, in whole pages: at least `sinks` and `window` of them.
     void keep(index_t sinks, index_t window) {
         index_t const size = pool_->page_size();
-        index_t const first = round_up(sinks, size);
+        index_t const first = round_up(minimum(sinks, tokens_), size); // more than there are: all
         index_t const last = maximum(tokens_ - window, 0) / size * size;
         if (first < last) drop(first, last);
     }
