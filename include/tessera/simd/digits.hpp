@@ -97,6 +97,7 @@ TESSERA_FORCE_INLINE void add_digit_columns(std::int32_t const* sums, __m512 (&o
                                     _mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0xdd))));
     };
     __m512 quad[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
         __m512 const first = pairs(row(4 * i), row(4 * i + 1));
         __m512 const second = pairs(row(4 * i + 2), row(4 * i + 3));
@@ -115,6 +116,14 @@ TESSERA_FORCE_INLINE __m512 add_digit_rows(std::int32_t const* sums) noexcept {
                            _mm512_maskz_cvtepi32_ps(every, low));
 }
 
+/// 64 bytes, or those that `mask` has.
+template <bool Whole>
+TESSERA_FORCE_INLINE __m512i load_bytes(std::uint64_t mask, std::uint8_t const* p) noexcept {
+    if constexpr (Whole)
+        return _mm512_loadu_si512(p);
+    else
+        return _mm512_maskz_loadu_epi8(mask, p);
+}
 /// Bytes of four rows side by side: lane l of out[t] has bytes 16 l + 4 t to 16 l + 4 t + 3.
 TESSERA_FORCE_INLINE void interleave_bytes(__m512i const (&row)[4], __m512i (&out)[4]) noexcept {
     __m512i const low0 = _mm512_maskz_unpacklo_epi8(~0ull, row[0], row[1]);
@@ -144,6 +153,7 @@ TESSERA_FORCE_INLINE void split_even_odd(__m512 (&x)[4]) noexcept {
     __m512i const odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     __m512 const y[4] = {_mm512_permutex2var_ps(x[0], even, x[1]), _mm512_permutex2var_ps(x[2], even, x[3]),
                          _mm512_permutex2var_ps(x[0], odd, x[1]), _mm512_permutex2var_ps(x[2], odd, x[3])};
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) x[i] = y[i];
 }
 
@@ -175,21 +185,27 @@ public:
           table_{Bits == 8 ? _mm512_setzero_si512()
                            : _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<__m128i const*>(table)))} {}
 
+    /// Whether all 64 bytes are there and wanted: `Whole` may then be true.
+    bool is_whole() const noexcept { return mask_ == ~0ull && (Bits == 8 || has_second_); }
+
     /// A row's codes as a row of operand A. Of codes of 4 bits zeros[h] is subtracted in the h-th 64 columns.
+    template <bool Whole>
     TESSERA_FORCE_INLINE void stage_row(std::uint8_t const* row, std::uint8_t const* zeros, std::int8_t* to) const noexcept {
-        __m512i const x = _mm512_maskz_loadu_epi8(mask_, row);
+        __m512i const x = detail::load_bytes<Whole>(mask_, row);
         if constexpr (Bits == 8)
             _mm512_store_si512(to, x);
         else
             store(x, zeros, 64, to, [](std::uint8_t z) noexcept { return _mm512_set1_epi8(static_cast<char>(z)); });
     }
     /// The codes of four rows as row 0 of operands B: 4 of them, `stride` bytes apart, for 64 columns. zeros[h]: the four rows'.
+    template <bool Whole>
     TESSERA_FORCE_INLINE void stage_quad(std::uint8_t const* const (&row)[4], index_t at, std::uint32_t const* zeros, index_t stride,
                                          std::int8_t* to) const noexcept {
-        __m512i const x[4] = {_mm512_maskz_loadu_epi8(mask_, row[0] + at), _mm512_maskz_loadu_epi8(mask_, row[1] + at),
-                              _mm512_maskz_loadu_epi8(mask_, row[2] + at), _mm512_maskz_loadu_epi8(mask_, row[3] + at)};
+        __m512i const x[4] = {detail::load_bytes<Whole>(mask_, row[0] + at), detail::load_bytes<Whole>(mask_, row[1] + at),
+                              detail::load_bytes<Whole>(mask_, row[2] + at), detail::load_bytes<Whole>(mask_, row[3] + at)};
         __m512i y[4];
         detail::interleave_bytes(x, y);
+#pragma GCC unroll 4
         for (int t = 0; t < 4; ++t) {
             if constexpr (Bits == 8)
                 _mm512_store_si512(to + stride * t, y[t]);
@@ -220,10 +236,96 @@ private:
     bool has_second_;
     __m512i table_;
 };
+/// What takes the low (or high) 4 bits of every byte to the table's byte for them, as the instruction for maps of bits has it;
+/// 0: the table is no linear map, or there is no such instruction.
+constexpr std::uint64_t nibble_map([[maybe_unused]] std::int8_t const* table, [[maybe_unused]] bool high) noexcept {
+    std::uint64_t map = 0;
+#if defined(__GFNI__)
+    auto const value = [&](unsigned c) noexcept { return static_cast<std::uint8_t>(table[c]); };
+    for (unsigned c = 0; c < 16; ++c) {
+        unsigned sum = 0;
+        for (unsigned b = 0; b < 4; ++b) sum ^= (c >> b & 1u) != 0 ? value(1u << b) : 0u;
+        if (sum != value(c)) return 0;
+    }
+    for (unsigned b = 0; b < 4; ++b)
+        for (unsigned i = 0; i < 8; ++i)
+            if ((value(1u << b) >> i & 1u) != 0) map |= std::uint64_t{1} << (8 * (7 - i) + b + (high ? 4 : 0));
+#endif
+    return map;
+}
+
+#if defined(__GFNI__)
+/// `code_block<4>` for tables that are linear maps of a code's bits, such as two's complement: no shuffles, which one port has.
+template <std::uint64_t Low, std::uint64_t High>
+class linear_code_block {
+public:
+    static constexpr index_t columns = 128;
+
+    linear_code_block(index_t bytes, std::int8_t const*, bool has_second) noexcept
+        : mask_{bytes >= 64 ? ~0ull : (1ull << bytes) - 1}, has_second_{has_second},
+          both_{_mm512_inserti64x4(_mm512_set1_epi64(static_cast<long long>(Low)), _mm256_set1_epi64x(static_cast<long long>(High)), 1)} {}
+
+    bool is_whole() const noexcept { return mask_ == ~0ull && has_second_; }
+
+    template <bool Whole>
+    TESSERA_FORCE_INLINE void stage_row(std::uint8_t const* row, std::uint8_t const* zeros, std::int8_t* to) const noexcept {
+        stage_half<Whole>(row, 0, zeros, to);
+        if (Whole || has_second_) stage_half<Whole>(row, 1, zeros, to + 64);
+    }
+    template <bool Whole>
+    TESSERA_FORCE_INLINE void stage_quad(std::uint8_t const* const (&row)[4], index_t at, std::uint32_t const* zeros, index_t stride,
+                                         std::int8_t* to) const noexcept {
+        __m512i const x[4] = {detail::load_bytes<Whole>(mask_, row[0] + at), detail::load_bytes<Whole>(mask_, row[1] + at),
+                              detail::load_bytes<Whole>(mask_, row[2] + at), detail::load_bytes<Whole>(mask_, row[3] + at)};
+        __m512i y[4];
+        detail::interleave_bytes(x, y);
+        __m512i zero = _mm512_setzero_si512();
+        if (zeros != nullptr)
+            zero = _mm512_inserti64x4(_mm512_set1_epi32(static_cast<int>(zeros[0])), _mm256_set1_epi32(static_cast<int>(zeros[1])), 1);
+#pragma GCC unroll 4
+        for (int t = 0; t < 4; ++t) {
+            __m512i even = _mm512_gf2p8affine_epi64_epi8(y[t], _mm512_set1_epi64(static_cast<long long>(Low)), 0);
+            __m512i odd = _mm512_gf2p8affine_epi64_epi8(y[t], _mm512_set1_epi64(static_cast<long long>(High)), 0);
+            if (zeros != nullptr) {
+                even = _mm512_sub_epi8(even, zero);
+                odd = _mm512_sub_epi8(odd, zero);
+            }
+            auto* const first = reinterpret_cast<__m256i*>(to + stride * t);
+            _mm256_store_si256(first, _mm512_castsi512_si256(even));
+            _mm256_store_si256(first + 1, _mm512_castsi512_si256(odd));
+            if (!Whole && !has_second_) continue;
+            auto* const second = reinterpret_cast<__m256i*>(to + stride * (t + 4));
+            _mm256_store_si256(second, _mm512_maskz_extracti64x4_epi64(0xf, even, 1));
+            _mm256_store_si256(second + 1, _mm512_maskz_extracti64x4_epi64(0xf, odd, 1));
+        }
+    }
+
+private:
+    /// 64 columns: the low bits of 32 bytes, then the high ones.
+    template <bool Whole>
+    TESSERA_FORCE_INLINE void stage_half(std::uint8_t const* row, int h, std::uint8_t const* zeros, std::int8_t* to) const noexcept {
+        __m256i half;
+        if constexpr (Whole)
+            half = _mm256_loadu_si256(reinterpret_cast<__m256i const*>(row + 32 * h));
+        else
+            half = _mm256_maskz_loadu_epi8(static_cast<__mmask32>(mask_ >> 32 * h), row + 32 * h);
+        __m512i const codes = _mm512_maskz_broadcast_i64x4(0xff, half);
+        __m512i x = _mm512_gf2p8affine_epi64_epi8(codes, both_, 0);
+        if (zeros != nullptr) x = _mm512_sub_epi8(x, _mm512_set1_epi8(static_cast<char>(zeros[h])));
+        _mm512_store_si512(to, x);
+    }
+
+    std::uint64_t mask_;
+    bool has_second_;
+    __m512i both_;
+};
+#endif
+
 /// Columns [first, last) of 64 of x, the others as zeros, as digits in columns 4 row to 4 row + 3 of an operand B.
 template <int Bits>
 void store_query_digits(float const* x, index_t first, index_t last, float factor, int row, std::int8_t* b) noexcept {
     __m512 y[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
         index_t const low = first - 16 * i;
         index_t const high = last - 16 * i;
@@ -231,6 +333,7 @@ void store_query_digits(float const* x, index_t first, index_t last, float facto
         y[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(below(high) & ~below(low)), x + 16 * i);
     }
     if constexpr (Bits == 4) detail::split_even_odd(y);
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) detail::store_digit_columns(detail::digits_of(y[i], factor), row, b + 256 * i);
 }
 /// Weights p (times scales, if there are some) of n <= 64 keys as 4 rows of an operand A; -0 stays 0 whatever its scale is. Key
@@ -239,6 +342,7 @@ void store_query_digits(float const* x, index_t first, index_t last, float facto
 TESSERA_FORCE_INLINE float store_weight_digits(float const* p, float const* scales, index_t n, std::int8_t* a) noexcept {
     __m512 w[4];
     __m512i largest = _mm512_setzero_si512();
+#pragma GCC unroll 4
     for (int b = 0; b < 4; ++b) {
         w[b] = 16 * b < n ? _mm512_loadu_ps(p + 16 * b) : _mm512_setzero_ps();
         if (scales != nullptr && 16 * b < n)
@@ -279,6 +383,36 @@ void gather_row_scales(std::uint8_t const* const* row, index_t n, index_t end, i
         }
     }
 }
+/// The same of at most 2 scales a row and rows `stride` bytes apart.
+template <class Arch, class Scale>
+void gather_row_scales(std::uint8_t const* first, index_t row_stride, index_t n, index_t end, index_t groups, float unit, float* to,
+                       index_t stride) noexcept {
+    __m512i const last = _mm512_set1_epi32(static_cast<int>(n - 1));
+    __m512i const steps = _mm512_set1_epi32(static_cast<int>(row_stride));
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    auto const store = [&](__m512i words, float* p) noexcept {
+        __m256i const codes = _mm512_maskz_cvtepi32_epi16(detail::every_lane, words);
+        __m512 scales;
+        if constexpr (std::is_same_v<Scale, fp16>)
+            scales = _mm512_maskz_cvtph_ps(detail::every_lane, codes);
+        else
+            scales = detail::widen_bf16(codes);
+        _mm512_storeu_ps(p, _mm512_mul_ps(scales, _mm512_set1_ps(unit)));
+    };
+    for (index_t i = 0; i < n; i += 16, lane = _mm512_add_epi32(lane, _mm512_set1_epi32(16))) {
+        __m512i const at = _mm512_mullo_epi32(_mm512_maskz_min_epi32(detail::every_lane, lane, last), steps);
+        __m512i const words = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), detail::every_lane, at, first + end - 4, 1);
+        __m512i const high = _mm512_maskz_srli_epi32(detail::every_lane, words, 16);
+        store(groups == 2 ? words : high, to + i);
+        if (groups == 2) store(high, to + stride + i);
+    }
+}
+/// row[i] = first + i stride for i < n, n a multiple of 8.
+TESSERA_FORCE_INLINE void store_rows(std::uint8_t const* first, index_t stride, index_t n, std::uint8_t const** row) noexcept {
+    __m512i const steps = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(stride));
+    __m512i at = _mm512_add_epi64(_mm512_set1_epi64(reinterpret_cast<std::intptr_t>(first)), steps);
+    for (index_t i = 0; i < n; i += 8, at = _mm512_add_epi64(at, _mm512_set1_epi64(8 * stride))) _mm512_storeu_si512(row + i, at);
+}
 /// The row of 16 for keys 4 q to 4 q + 3 of 64, for that order.
 constexpr index_t quad_of_keys(index_t q) noexcept { return q % 4 * 4 + q / 4; }
 
@@ -287,6 +421,7 @@ template <class Arch>
 TESSERA_FORCE_INLINE void score_sums(std::int32_t const* sums, floats<Arch> (&out)[4]) noexcept {
     __m512 x[4];
     detail::add_digit_columns(sums, x);
+#pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) out[r] = x[r];
 }
 /// Sums of 4 tiles, rows 4 r + j of digit j of row r of the weights: 64 columns in order.
@@ -294,11 +429,13 @@ template <class Arch, int Bits>
 TESSERA_FORCE_INLINE void value_sums(std::int32_t const* sums, int r, floats<Arch> (&out)[4]) noexcept {
     __m512 x[4];
     __m512 y[4];
+#pragma GCC unroll 4
     for (int t = 0; t < 4; ++t) x[t] = detail::add_digit_rows(sums + 256 * t + 64 * r);
     if constexpr (Bits == 4)
         detail::order_nibble_columns(x, y);
     else
         detail::transpose_lanes(x, y);
+#pragma GCC unroll 4
     for (int t = 0; t < 4; ++t) out[t] = y[t];
 }
 

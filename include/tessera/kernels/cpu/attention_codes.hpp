@@ -6,7 +6,7 @@
 /// 4 bits whose values are multiples of one number (int4, uint4 with zero points, e2m1). Queries, and the weights of 64 keys,
 /// are integers of 30 bits here: 4 digits that are rows of tiles, so that no code becomes a float.
 ///
-/// A key of 128 columns takes 14 ns (int8) and 17 (int4 in groups of 64) with 4 rows of queries in the caches, 23 to 24 and 17 to 18
+/// A key of 128 columns takes 15 ns (int8) and 18 (int4 in groups of 64) with 4 rows of queries in the caches, 23 and 18
 /// from DRAM, which gives it in 16 and 8.5; converted to floats it took 33 and 60. Measured on one thread of a Xeon with AMX.
 
 #include "../../simd/decode.hpp"
@@ -51,6 +51,48 @@ private:
     index_t steps_ = 1;
     index_t lines_ = 0; ///< in all
     index_t due_ = 0;   ///< lines times steps
+    index_t row_ = 0;
+    index_t left_ = 0;
+    index_t skip_ = 0;
+};
+
+/// The same where steps differ: each of them asks for the same number of lines whenever it comes, because what varies is
+/// mispredicted. `finish` asks for what is left.
+class regular_ahead {
+public:
+    regular_ahead() noexcept = default;
+    regular_ahead(void const* data, index_t bytes, index_t stride, index_t rows, index_t steps) noexcept
+        : at_{static_cast<char const*>(data)} {
+        if (rows <= 0 || bytes <= 0) return;
+        bool const is_whole = stride - bytes < config::cache_line; // one run of lines
+        row_ = is_whole ? bytes + (rows - 1) * stride : bytes;
+        skip_ = is_whole ? 0 : stride - round_up(bytes, config::cache_line);
+        left_ = row_;
+        lines_ = ceil_div(row_, config::cache_line) * (is_whole ? 1 : rows);
+        rate_ = (lines_ << shift) / maximum(steps, 1);
+    }
+    TESSERA_FORCE_INLINE void step(index_t n) noexcept { ask(minimum((n * rate_ + half) >> shift, lines_)); }
+    void finish() noexcept { ask(lines_); }
+
+private:
+    static constexpr int shift = 20;
+    static constexpr index_t half = index_t{1} << (shift - 1);
+
+    TESSERA_FORCE_INLINE void ask(index_t lines) noexcept {
+        lines_ -= lines;
+        for (; lines > 0; --lines) {
+            simd::prefetch_level_2(at_);
+            at_ += config::cache_line;
+            left_ -= config::cache_line;
+            if (left_ > 0) continue;
+            at_ += skip_;
+            left_ = row_;
+        }
+    }
+
+    char const* at_ = nullptr;
+    index_t lines_ = 0; ///< not yet asked for
+    index_t rate_ = 0;  ///< lines a step, times 2^shift
     index_t row_ = 0;
     index_t left_ = 0;
     index_t skip_ = 0;
@@ -172,6 +214,10 @@ public:
         return dim > 0 && minimum(format::group(dim), dim) <= 448;
     }
 
+    /// Rows `stride` bytes apart.
+    static void set_rows(std::uint8_t const* first, index_t stride, std::uint8_t const* (&row)[most]) noexcept {
+        simd::store_rows(first, stride, most, row);
+    }
     /// Rows of queries, `stride` apart, to operands. False: a number is not finite.
     bool set_queries(float const* q, index_t stride, index_t rows) noexcept {
         index_t const tiles = this->tiles();
@@ -209,13 +255,13 @@ public:
     /// scores[most r + i] = q(r) . k(i), for keys up to the next multiple of 16 at least. `stride`: of the rows, if they lie
     /// one after the other, else 0.
     void scores(std::uint8_t const* const (&row)[most], index_t stride, index_t n, index_t rows, float* scores,
-                code_tiles<Arch> const& tiles, cache_ahead& ahead) const noexcept {
+                code_tiles<Arch> const& tiles, regular_ahead& ahead) const noexcept {
         // Bytes in whole operands need no copy.
         bool const is_direct = format::bits == 8 && stride != 0 && dim_ % 64 == 0 && n % 16 == 0;
         std::int8_t const* const keys = is_direct ? reinterpret_cast<std::int8_t const*>(row[0]) : s_.keys;
         if (!is_direct) stage_keys(row, n, ahead);
         index_t const key_stride = is_direct ? stride : columns_;
-        read_scales(row, n);
+        read_scales(row, stride, n);
         for (index_t r = 0; r < rows; r += 4) {
             for (index_t g = 0; g < groups_; ++g) {
                 index_t const first = group_ < 64 ? g : g * group_ / 64;
@@ -237,9 +283,10 @@ public:
         return most / 4 * per_quad * ceil_div(columns_, block::columns) + 4 * (per_product + per_sum) * parts;
     }
     /// out(r, :) = out(r, :) factor(r) + sum of weights[most r + i] v(i, :).
-    void add_values(std::uint8_t const* const (&row)[most], index_t n, index_t rows, float const* weights, float const* factors,
-                    float* out, index_t stride, code_tiles<Arch> const& tiles, cache_ahead& ahead) const noexcept {
-        read_scales(row, n);
+    void add_values(std::uint8_t const* const (&row)[most], index_t stride, index_t n, index_t rows, float const* weights,
+                    float const* factors, float* out, index_t out_stride, code_tiles<Arch> const& tiles,
+                    regular_ahead& ahead) const noexcept {
+        read_scales(row, stride, n);
         for (index_t g = 0; g < groups_; ++g) {
             float const* const own = format::has_scales ? s_.scales + most * g : nullptr;
             for (index_t r = 0; r < rows; ++r) {
@@ -265,43 +312,63 @@ public:
             for_each_part([&](index_t g, index_t d, index_t last) noexcept {
                 float const* const units = s_.value_units + 4 * (r / 4 * groups_ + g);
                 for (index_t i = 0; i < minimum(rows - r, 4); ++i, ahead.step(per_sum))
-                    add_sums(sums, static_cast<int>(i), d, last, factors[r + i], units[i], out + (r + i) * stride);
+                    add_sums(sums, static_cast<int>(i), d, last, factors[r + i], units[i], out + (r + i) * out_stride);
                 sums += 1024;
             });
         }
     }
 
 private:
-    using block = simd::code_block<format::bits>;
+    static constexpr std::uint64_t low_bits = format::bits == 4 ? simd::nibble_map(format::table, false) : 0;
+    static constexpr std::uint64_t high_bits = format::bits == 4 ? simd::nibble_map(format::table, true) : 0;
+    static constexpr auto block_type() noexcept {
+#if defined(__GFNI__)
+        if constexpr (low_bits != 0) return std::type_identity<simd::linear_code_block<low_bits, high_bits>>{};
+        else
+#endif
+            return std::type_identity<simd::code_block<format::bits>>{};
+    }
+    using block = typename decltype(block_type())::type;
 
-    block block_at(index_t d) const noexcept { return {bytes_ - d * format::bits / 8, format::table, d + 64 < columns_}; }
-
-    /// Rows to operand A, 64 columns (or 128) of all of them at a time.
-    void stage_keys(std::uint8_t const* const (&row)[most], index_t n, cache_ahead& lines) const noexcept {
-        cache_ahead ahead = lines; // in registers
+    /// f(block, its first column, true or false: it is whole).
+    template <class F>
+    void for_each_block(F const& f) const noexcept {
         for (index_t d = 0; d < columns_; d += block::columns) {
-            block const b = block_at(d);
+            block const b{bytes_ - d * format::bits / 8, format::table, d + 64 < columns_};
+            if (b.is_whole())
+                f(b, d, std::true_type{});
+            else
+                f(b, d, std::false_type{});
+        }
+    }
+    /// Rows to operand A, 64 columns (or 128) of all of them at a time.
+    void stage_keys(std::uint8_t const* const (&row)[most], index_t n, regular_ahead& lines) const noexcept {
+        regular_ahead ahead = lines; // in registers
+        for_each_block([&](block const& b, index_t d, auto whole) noexcept {
             index_t const at = d * format::bits / 8;
             std::int8_t* to = s_.keys + d;
-            for (index_t i = 0; i < round_up(n, 16); ++i, to += columns_, ahead.step(per_row)) {
-                std::uint8_t zeros[2];
-                b.stage_row(row[i] + at, zeros_of(row[i], d, zeros), to);
+            for (index_t i = 0; i < round_up(n, 16); i += 4, to += 4 * columns_) {
+                unrolled<4>([&](auto j) noexcept {
+                    std::uint8_t zeros[2];
+                    b.template stage_row<whole>(row[i + j] + at, zeros_of(row[i + j], d, zeros), to + j * columns_);
+                });
+                if (i % 8 == 4) ahead.step(8 * per_row);
             }
-        }
+        });
         lines = ahead;
     }
     /// Rows to operands B.
-    void stage_values(std::uint8_t const* const (&row)[most], cache_ahead& lines) const noexcept {
-        cache_ahead ahead = lines;
-        for (index_t d = 0; d < columns_; d += block::columns) {
-            block const b = block_at(d);
-            for (index_t i = 0; i < most; i += 4, ahead.step(per_quad)) {
+    void stage_values(std::uint8_t const* const (&row)[most], regular_ahead& lines) const noexcept {
+        regular_ahead ahead = lines;
+        for_each_block([&](block const& b, index_t d, auto whole) noexcept {
+            for (index_t i = 0; i < most; i += 4) {
                 std::uint8_t const* const from[4] = {row[i], row[i + 1], row[i + 2], row[i + 3]};
                 std::uint32_t zeros[2];
-                b.stage_quad(from, d * format::bits / 8, zeros_of(from, d, zeros), 1024,
-                             s_.values + 64 * (d + simd::quad_of_keys(i / 4)));
+                b.template stage_quad<whole>(from, d * format::bits / 8, zeros_of(from, d, zeros), 1024,
+                                             s_.values + 64 * (d + simd::quad_of_keys(i / 4)));
+                if (i % 8 == 4) ahead.step(2 * per_quad);
             }
-        }
+        });
         lines = ahead;
     }
     /// f(g, first, last) for the columns of each group within 64 each.
@@ -348,12 +415,15 @@ private:
     }
 
     /// Scales of all groups to s_.scales, those of the same group side by side.
-    void read_scales(std::uint8_t const* const (&row)[most], index_t n) const noexcept {
+    void read_scales(std::uint8_t const* const (&row)[most], index_t stride, index_t n) const noexcept {
         if constexpr (format::has_scales) {
             using scale_type = typename format::layout::scale_type;
             using stored_type = std::conditional_t<std::is_same_v<scale_type, fp32>, float, scale_type>;
             constexpr index_t size = format::layout::scale_bytes;
             index_t const end = bytes_ + groups_ * size;
+            if constexpr (size == 2)
+                if (groups_ <= 2 && stride != 0 && stride < 1 << 20 && end >= 4)
+                    return simd::gather_row_scales<Arch, scale_type>(row[0], stride, n, end, groups_, format::unit, s_.scales, most);
             if constexpr (size == 2)
                 if (groups_ <= 4 && end >= 8)
                     return simd::gather_row_scales<Arch, scale_type>(row, n, end, groups_, format::unit, s_.scales, most);
@@ -367,7 +437,7 @@ private:
     }
 
     /// The scores of 16 keys from i on for up to 4 rows.
-    void add_scores(index_t i, index_t rows, float const* units, float* scores, cache_ahead& ahead) const noexcept {
+    void add_scores(index_t i, index_t rows, float const* units, float* scores, regular_ahead& ahead) const noexcept {
         floats total[4];
         for (index_t g = 0; g < groups_; ++g, ahead.step(per_sum)) {
             floats sum[4];
@@ -389,10 +459,14 @@ private:
         floats sum[4];
         simd::value_sums<Arch, format::bits>(sums, r, sum);
         index_t const chunk = d - d % 64;
+        auto const add = [&](auto t) noexcept {
+            float* const to = out + chunk + width * t;
+            simd::store<Arch>(to, simd::fma(sum[t], floats(unit), simd::load<Arch>(to) * floats(factor)));
+        };
+        if (d == chunk && last >= chunk + 64) return unrolled<4>(add);
         unrolled<4>([&](auto t) noexcept {
             index_t const column = chunk + width * t;
-            if (column < d || column >= last) return;
-            simd::store<Arch>(out + column, simd::fma(sum[t], floats(unit), simd::load<Arch>(out + column) * floats(factor)));
+            if (column >= d && column < last) add(t);
         });
     }
 

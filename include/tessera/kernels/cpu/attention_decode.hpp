@@ -297,8 +297,8 @@ private:
     }
 
     /// Asks for the rows of up to n keys from k on.
-    template <class T>
-    cache_ahead ahead_of(kv_rows<T const> const& rows, index_t k, index_t n, index_t dim, index_t steps) const noexcept {
+    template <class Ahead = cache_ahead, class T>
+    TESSERA_FORCE_INLINE Ahead ahead_of(kv_rows<T const> const& rows, index_t k, index_t n, index_t dim, index_t steps) const noexcept {
         if (k >= a_.kv.tokens || rows.dim_stride != 1) return {};
         constexpr index_t size = sizeof(T);
         bool const is_number = std::is_arithmetic_v<T> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
@@ -343,10 +343,15 @@ private:
 
     /// The rows of keys [k0, k1), the last one more than once, and those of the next tile asked for in `steps` steps.
     template <class T>
-    cache_ahead code_rows(kv_rows<T const> const& rows, index_t k0, index_t k1, index_t dim, index_t steps,
-                          std::uint8_t const* (&row)[tile::keys]) const noexcept {
+    TESSERA_FORCE_INLINE regular_ahead code_rows(kv_rows<T const> const& rows, index_t k0, index_t k1, index_t dim, index_t steps,
+                                                 std::uint8_t const* (&row)[tile::keys]) const noexcept {
         index_t i = 0;
-        for_each_run(k0, k1, [&](index_t first, index_t last) noexcept {
+        if (k1 - k0 == tile::keys && a_.kv.run_end(k0) >= k1) {
+            auto const* const first = reinterpret_cast<std::uint8_t const*>(rows.row(kv_head_, a_.kv.slot(k0)));
+            code_side<Arch, T>::set_rows(first, rows.slot_stride * static_cast<index_t>(sizeof(T)), row);
+            i = tile::keys;
+        }
+        for_each_run(k0 + i, k1, [&](index_t first, index_t last) noexcept {
             T const* at = rows.row(kv_head_, a_.kv.slot(first));
             for (index_t k = first; k < last; ++k, at += rows.slot_stride) row[i++] = reinterpret_cast<std::uint8_t const*>(at);
         });
@@ -354,7 +359,12 @@ private:
         if (rows.scales != nullptr && k1 < a_.kv.tokens)
             for (index_t b = 0; b < tile::keys; b += config::cache_line / sizeof(float))
                 simd::prefetch_level_2(rows.scale_row(kv_head_, a_.kv.slot(k1)) + b);
-        return ahead_of(rows, k1, tile::keys, dim, steps);
+        return ahead_of<regular_ahead>(rows, k1, tile::keys, dim, steps);
+    }
+    /// Bytes between rows that lie one after the other, else 0.
+    template <class T>
+    index_t row_stride(kv_rows<T const> const& rows, index_t k0, index_t k1) const noexcept {
+        return a_.kv.run_end(k0) >= k1 ? rows.slot_stride * static_cast<index_t>(sizeof(T)) : 0;
     }
     /// The scores of keys [k0, k1) by products of codes; false where that cannot be.
     bool score_codes(index_t k0, index_t k1) noexcept {
@@ -365,9 +375,10 @@ private:
             operands_ = keys.set_queries(s_.queries, q_stride_, rows_) ? code_queries::there : code_queries::none;
         if (operands_ == code_queries::none) return false;
         std::uint8_t const* row[tile::keys];
-        ahead_ = code_rows(a_.kv.keys, k0, k1, a_.kv.key_dim, keys.score_steps(rows_) + (is_stage_ ? 0 : 30 * rows_ * (tile::keys / width)), row);
+        ahead_.finish();
+        ahead_ = code_rows(a_.kv.keys, k0, k1, a_.kv.key_dim, keys.score_steps(rows_) + (is_stage_ ? 0 : 120 * rows_), row);
         if (!tiles_) tiles_.emplace();
-        keys.scores(row, a_.kv.run_end(k0) >= k1 ? a_.kv.keys.slot_stride : 0, k1 - k0, rows_, s_.scores, *tiles_, ahead_);
+        keys.scores(row, row_stride(a_.kv.keys, k0, k1), k1 - k0, rows_, s_.scores, *tiles_, ahead_);
         return true;
     }
     /// The same of weighted values.
@@ -376,9 +387,10 @@ private:
         if (a_.kv.values.dim_stride != 1 || !side::fits(a_.kv.value_dim) || !simd::amx_is_allowed()) return false;
         side const values{s_.codes, a_.kv.value_dim};
         std::uint8_t const* row[tile::keys];
+        ahead_.finish();
         ahead_ = code_rows(a_.kv.values, k0, k1, a_.kv.value_dim, values.value_steps(rows_), row);
         if (!tiles_) tiles_.emplace();
-        values.add_values(row, k1 - k0, rows_, s_.scores, s_.factors, output_, stride_, *tiles_, ahead_);
+        values.add_values(row, row_stride(a_.kv.values, k0, k1), k1 - k0, rows_, s_.scores, s_.factors, output_, stride_, *tiles_, ahead_);
         return true;
     }
 
@@ -458,7 +470,6 @@ private:
         floats least(std::numeric_limits<float>::infinity()); // of what is seen
         floats hidden(0.0f); // 1 in lanes with a hidden key
         for (index_t i = 0; i < n; i += width, at.first_key += width) {
-            ahead_.step(15);
             index_t const count = minimum(width, n - i);
             floats x = simd::load<Arch>(s + i);
             if (key_scales != nullptr) x = x * simd::load_partial<Arch>(key_scales + i, count);
@@ -474,6 +485,7 @@ private:
             largest = max(largest, x);
             if constexpr (is_unified) least = min(least, select(x == floats(minus_infinity), least, x));
         }
+        ahead_.step(60);
         hides_ |= simd::reduce_max(hidden) > 0.0f;
         float const top = simd::reduce_max(largest);
         float const before = maximum_[row];
@@ -489,13 +501,13 @@ private:
         float const factor = before == after ? 1.0f : simd::softmax_weight(floats(before) - shift).get(0);
         floats sum(0.0f);
         for (index_t i = 0; i < n; i += width) {
-            ahead_.step(15);
             floats const x = simd::load<Arch>(s + i);
             floats p = simd::softmax_weight(x - shift);
             sum = sum + p;
             if (value_scales != nullptr) p = p * simd::load_partial<Arch>(value_scales + i, minimum(width, n - i));
             simd::store<Arch>(s + i, select(x == floats(minus_infinity), floats(-0.0f), p));
         }
+        ahead_.step(60);
         sum_[row] = sum_[row] * factor + simd::reduce_add(sum);
         // A part whose maximum is minus infinity has seen nothing, and merging leaves it out: NaN must not look like that.
         maximum_[row] = sum_[row] == sum_[row] ? after : sum_[row];
@@ -519,7 +531,7 @@ private:
     bool preset_ = is_unified;  ///< the maximum is preset
     bool out_of_range_ = false; ///< and a score is too far from it
     std::optional<code_tiles<Arch>> tiles_; ///< set up once for the part
-    cache_ahead ahead_; ///< of codes: asked for by scores and softmax, or by values
+    regular_ahead ahead_; ///< of codes: asked for by scores and softmax, or by values
     bool is_stage_ = false; ///< of formats that are chosen at run time: no softmax follows
     code_queries operands_ = code_queries::unknown;
 };
