@@ -202,7 +202,7 @@ void add_format(std::string const& name) {
     add_format<ts::fp16>("fp16");
     add_format<ts::bf16>("bf16");
     add_format<ts::int8_per_token>("int8");
-    for (ts::index_t const tokens : {4096, 32768}) add("decode", "int4_g64", 128, tokens, decode<ts::int4_g64>);
+    add_format<ts::int4_g64>("int4_g64");
     for (ts::index_t const dim : {64, 128}) add("backward", "fp32", dim, 2048, backward);
     for (ts::index_t const tokens : {2048, 8192}) add("prefill", "fp32", 64, tokens, window, "window512");
     for (ts::index_t const tokens : {1024, 4096, 16384}) add("prefill", "fp32", 64, tokens, neighborhood, "neighborhood7x7");

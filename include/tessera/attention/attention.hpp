@@ -20,7 +20,7 @@
 /// A query that sees no key gets zeros and a log-sum-exp of minus infinity. Keys that a query does not see, and slots
 /// behind the last token, do not change a bit of its output, were they NaN. With n keys in view, head_dim d and
 /// u = 2^-24, a score has an error of at most gamma(d + 2) |scale| sum |q k| =: e, and out one of at most
-/// (2 e + gamma(n + 20)) max |v|, before it is rounded to its element type. Where decoding multiplies the codes of a cache (int8
+/// (2 e + gamma(n + 20)) max |v|, before it is rounded to its element type. Where the codes of a cache are multiplied (int8
 /// and 4 bits, on matrix tiles), e is 2^-30 |scale| max |q| sum |k| more, and a weight is off by 2^-30 of the largest.
 ///
 /// Shapes that do not fit, null pointers and outputs that overlap an input are a shape_error; nothing is written then.

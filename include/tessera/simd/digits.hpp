@@ -55,12 +55,13 @@ TESSERA_FORCE_INLINE void transpose_lanes(__m512 const (&x)[4], __m512 (&out)[4]
 }
 
 /// Digit j of number 4 l + i is byte 16 l + 4 j + i. |x| factor < 2^30.
-TESSERA_FORCE_INLINE __m512i digits_of(__m512 x, float factor) noexcept {
+TESSERA_FORCE_INLINE __m512i digits_of(__m512 x, __m512 factor) noexcept {
     __m512i const order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     __m512i const half = _mm512_set1_epi32(0x00808080);
-    __m512i const whole = _mm512_maskz_cvtps_epi32(detail::every_lane, _mm512_mul_ps(x, _mm512_set1_ps(factor)));
+    __m512i const whole = _mm512_maskz_cvtps_epi32(detail::every_lane, _mm512_mul_ps(x, factor));
     return _mm512_maskz_shuffle_epi8(~0ull, _mm512_xor_si512(_mm512_add_epi32(whole, half), half), order);
 }
+TESSERA_FORCE_INLINE __m512i digits_of(__m512 x, float factor) noexcept { return digits_of(x, _mm512_set1_ps(factor)); }
 
 /// 16 columns of k of one row as digits in the operand B: bytes 16 row to 16 row + 15 of 4 rows of 64.
 TESSERA_FORCE_INLINE void store_digit_columns(__m512i digits, int row, std::int8_t* b) noexcept {

@@ -8,6 +8,7 @@
 
 #include "../../storage/any_kv_cache.hpp"
 #include "attention_decode.hpp"
+#include "attention_prefill_codes.hpp"
 #include "attention_tile.hpp"
 
 namespace tessera::inline TESSERA_ABI::detail {
@@ -151,5 +152,86 @@ kv_rows<float const> decoded_rows(kv_rows<any_kv_code<Formats> const> const& fro
     any_stages<Arch, Formats>::read[from.format](from, head, slots, n, 0, dim, rows);
     return {rows, 0, dim, 1, nullptr, 0, dim};
 }
+
+// The same of prefill from codes: what reads rows is called by number, products know no format.
+
+#if defined(__AMX_INT8__) && defined(__linux__)
+template <class Arch, class Formats>
+    requires simd::multiplies_digits<Arch>
+inline constexpr bool prefill_multiplies_codes<Arch, any_kv_code<Formats>> = true;
+
+/// What a block asks of the side that has format T.
+enum class any_code_question { fits, set_queries, stage_keys, stage_values };
+template <class Formats>
+struct any_code_task {
+    any_code_question question;
+    prefill_code_scratch const& scratch;
+    index_t dim;
+    kv_rows<any_kv_code<Formats> const> const& rows;
+    index_t head_or_tile = 0;
+    float const* queries = nullptr;
+    index_t const* slots = nullptr;
+    index_t n = 0;
+    index_t group = 0; ///< the answer of `fits`
+};
+template <class Arch, class T, class Formats>
+bool ask_any_codes(any_code_task<Formats>& t) noexcept {
+    if constexpr (prefill_multiplies_codes<Arch, T>) {
+        prefill_code_side<Arch, T> side{t.scratch, t.dim};
+        auto const rows = typed_rows<T>(t.rows);
+        t.group = code_format<T>::group(t.dim);
+        switch (t.question) {
+        case any_code_question::fits: return side.fits(rows);
+        case any_code_question::set_queries: return side.set_queries(t.head_or_tile, t.queries);
+        case any_code_question::stage_keys: return side.stage_keys(rows, t.head_or_tile, t.slots, t.n), true;
+        case any_code_question::stage_values: return side.stage_values(rows, t.head_or_tile, t.slots, t.n);
+        }
+    }
+    return false;
+}
+template <class Arch, class Formats>
+struct any_code_sides;
+template <class Arch, class... Format>
+struct any_code_sides<Arch, kv_formats<Format...>> {
+    using formats = kv_formats<Format...>;
+    static constexpr bool (*ask[])(any_code_task<formats>&) noexcept = {&ask_any_codes<Arch, kv_element_of<Format>, formats>...};
+};
+
+template <class Arch, class Formats>
+    requires simd::multiplies_digits<Arch>
+class prefill_code_side<Arch, any_kv_code<Formats>> : public prefill_code_products<Arch> {
+    using products = prefill_code_products<Arch>;
+    using rows_type = kv_rows<any_kv_code<Formats> const>;
+    using products::dim_, products::s_;
+
+public:
+    prefill_code_side(prefill_code_scratch const& s, index_t dim) noexcept : products{s, dim, dim} {}
+
+    bool fits(rows_type const& rows) noexcept {
+        any_code_task<Formats> task{any_code_question::fits, s_, dim_, rows};
+        rows_ = &rows;
+        if (!ask(task)) return false;
+        products::operator=(products{s_, dim_, task.group});
+        return true;
+    }
+    bool set_queries(index_t t, float const* q) const noexcept {
+        any_code_task<Formats> task{any_code_question::set_queries, s_, dim_, *rows_, t, q};
+        return ask(task);
+    }
+    void stage_keys(rows_type const& rows, index_t head, index_t const* slots, index_t n) const noexcept {
+        any_code_task<Formats> task{any_code_question::stage_keys, s_, dim_, rows, head, nullptr, slots, n};
+        ask(task);
+    }
+    bool stage_values(rows_type const& rows, index_t head, index_t const* slots, index_t n) const noexcept {
+        any_code_task<Formats> task{any_code_question::stage_values, s_, dim_, rows, head, nullptr, slots, n};
+        return ask(task);
+    }
+
+private:
+    static bool ask(any_code_task<Formats>& t) noexcept { return any_code_sides<Arch, Formats>::ask[t.rows.format](t); }
+
+    rows_type const* rows_ = nullptr;
+};
+#endif
 
 } // namespace tessera::inline TESSERA_ABI::detail

@@ -192,6 +192,9 @@ inline constexpr bool multiplies_codes = simd::multiplies_digits<Arch> && code_f
 /// One side of a tile of keys of one head. `row[i]` is the row of key i.
 template <class Arch, class T>
 class code_side;
+/// The same for prefill: attention_prefill_codes.hpp.
+template <class Arch, class T>
+class prefill_code_side;
 
 #if defined(__AMX_INT8__) && defined(__linux__)
 template <class Arch>
@@ -319,6 +322,7 @@ public:
     }
 
 private:
+    friend class prefill_code_side<Arch, T>; // reads rows alike
     static constexpr std::uint64_t low_bits = format::bits == 4 ? simd::nibble_map(format::table, false) : 0;
     static constexpr std::uint64_t high_bits = format::bits == 4 ? simd::nibble_map(format::table, true) : 0;
     static constexpr auto block_type() noexcept {

@@ -20,10 +20,12 @@
 /// that are NaN or infinite, these are taken out of it and added afterwards to the queries that see them.
 
 #include "../attention.hpp"
+#include "attention_prefill_codes.hpp"
 #include "attention_tile.hpp"
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -42,12 +44,14 @@ struct prefill_scratch {
     float* values;   // panels of [tile::keys][tile::rows]
     float* square;   // [tile::width][tile::width]
     float* decoded;  // [tile::keys][value_dim], of values in codes
+    prefill_code_scratch key_codes; // where codes are multiplied
+    prefill_code_scratch value_codes;
 
     /// Register tiles of a block.
     static constexpr index_t tiles(attention_shape const& s) noexcept {
         return attention_tile_choice<>::queries(s.key_dim, s.value_dim, tile::queries) / tile::queries;
     }
-    template <class Arena>
+    template <class Key, class Value, class Arena>
     static prefill_scratch carve(attention_shape const& s, Arena& arena) {
         index_t const n = tiles(s);
         prefill_scratch r{};
@@ -61,6 +65,8 @@ struct prefill_scratch {
         r.values = arena.template carve<float>(tile::keys * s.value_dim + tile::width);
         r.square = arena.template carve<float>(tile::width, tile::width);
         r.decoded = arena.template carve<float>(tile::keys, s.value_dim);
+        if constexpr (prefill_multiplies_codes<Arch, Key>) r.key_codes = prefill_code_scratch::carve<Arch>(n, s.key_dim, arena);
+        if constexpr (prefill_multiplies_codes<Arch, Value>) r.value_codes = prefill_code_scratch::carve<Arch>(1, s.value_dim, arena);
         return r;
     }
 };
@@ -74,15 +80,21 @@ class prefill_block {
     using score_type = decltype(Arguments::score);
     static constexpr index_t width = tile::width;
     static constexpr bool is_unified = has_unified_range<score_type>;
+    using key_type = typename decltype(Arguments::kv)::key_type;
+    using value_type = typename decltype(Arguments::kv)::value_type;
+    static constexpr bool has_key_codes = prefill_multiplies_codes<Arch, key_type>;
+    static constexpr bool has_value_codes = prefill_multiplies_codes<Arch, value_type>;
 
 public:
     prefill_block(Arguments const& a, prefill_scratch<Arch> const& scratch, index_t kv_head, index_t first,
                   index_t last) noexcept
         : a_{a}, s_{scratch}, kv_head_{kv_head}, group_{a.shape().group()}, first_{first}, last_{last},
-          tiles_{ceil_div(last - first, index_t{tile::vectors})} {}
+          tiles_{ceil_div(last - first, index_t{tile::vectors})}, key_codes_{scratch.key_codes, a.kv.key_dim},
+          value_codes_{scratch.value_codes, a.kv.value_dim} {}
 
     void run() noexcept {
         for (index_t t = 0; t < tiles_; ++t) start(t);
+        choose_codes();
         pass((1u << tiles_) - 1);
         if constexpr (is_unified) {
             presets_ = false;
@@ -133,6 +145,16 @@ private:
                     step(t, k0, k1);
             }
         }
+    }
+
+    /// Whether codes are multiplied as they are.
+    void choose_codes() noexcept {
+        if constexpr (has_key_codes) {
+            multiplies_keys_ = key_codes_.fits(a_.kv.keys);
+            for (index_t t = 0; multiplies_keys_ && t < tiles_; ++t) multiplies_keys_ = key_codes_.set_queries(t, queries(t));
+        }
+        if constexpr (has_value_codes) multiplies_values_ = value_codes_.fits(a_.kv.values);
+        if (multiplies_keys_ || multiplies_values_) matrix_tiles_.emplace();
     }
 
     float* queries(index_t t) const noexcept { return s_.queries + t * a_.kv.key_dim * tile::queries; }
@@ -190,18 +212,26 @@ private:
     void stage(index_t k0, index_t k1) noexcept {
         index_t slots[tile::keys] = {};
         for (index_t k = k0; k < k1; ++k) slots[k - k0] = a_.kv.slot(k);
-        stage_keys<Arch>(a_.kv.keys, kv_head_, slots, k1 - k0, a_.kv.key_dim, s_.keys);
-        if constexpr (is_kv_code<typename decltype(a_.kv)::value_type>) {
-            // Rows are decoded whole, then cut into panels.
-            auto const rows = decoded_rows<Arch>(a_.kv.values, kv_head_, slots, k1 - k0, a_.kv.value_dim, s_.decoded);
-            for (index_t k = k0; k < k1; ++k) slots[k - k0] = k - k0;
-            stage_values<Arch>(rows, 0, slots, k1 - k0, a_.kv.value_dim, s_.values);
-        } else {
-            stage_values<Arch>(a_.kv.values, kv_head_, slots, k1 - k0, a_.kv.value_dim, s_.values);
-        }
         first_key_ = k0;
         staged_ = k1 - k0;
         values_checked_ = values_taken_out_ = false;
+        if constexpr (has_key_codes)
+            if (multiplies_keys_) key_codes_.stage_keys(a_.kv.keys, kv_head_, slots, staged_);
+        if (!multiplies_keys_) stage_keys<Arch>(a_.kv.keys, kv_head_, slots, staged_, a_.kv.key_dim, s_.keys);
+        if constexpr (has_value_codes)
+            if (multiplies_values_) {
+                values_taken_out_ = value_codes_.stage_values(a_.kv.values, kv_head_, slots, staged_);
+                values_checked_ = true;
+                return;
+            }
+        if constexpr (is_kv_code<value_type>) {
+            // Rows are decoded whole, then cut into panels.
+            auto const rows = decoded_rows<Arch>(a_.kv.values, kv_head_, slots, staged_, a_.kv.value_dim, s_.decoded);
+            for (index_t k = k0; k < k1; ++k) slots[k - k0] = k - k0;
+            stage_values<Arch>(rows, 0, slots, staged_, a_.kv.value_dim, s_.values);
+        } else {
+            stage_values<Arch>(a_.kv.values, kv_head_, slots, staged_, a_.kv.value_dim, s_.values);
+        }
     }
 
     /// A step for every run of keys in [k0, k1) that some register sees, a register tile's keys at a time.
@@ -225,11 +255,7 @@ private:
     }
 
     void step(index_t t, index_t k0, index_t k1) noexcept {
-        index_t const offset = k0 - first_key_;
-        in_rows<Arch>(0, k1 - k0, [&](index_t k, auto n) noexcept {
-            score_rows<Arch, n>(queries(t), s_.keys + (offset + k) * a_.kv.key_dim, a_.kv.key_dim,
-                                s_.scores + k * tile::queries);
-        });
+        multiply_keys(t, k0 - first_key_, k1 - k0);
         bool hides = false;
         for (index_t m = 0; m < tile::vectors; ++m)
             if (has_transform<score_type> || see_[m] != visibility::full) hides |= adjust(t, m, k0, k1);
@@ -244,11 +270,28 @@ private:
         } else {
             softmax(t, k1 - k0);
         }
-        in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto n) noexcept {
-            value_rows<Arch, n>(s_.scores, s_.values + d * staged_ + offset * n, k1 - k0, s_.factors,
-                                outputs(t) + d * tile::queries);
-        });
+        multiply_values(t, k0 - first_key_, k1 - k0);
         if (values_taken_out_) add_taken_out(t, k0, k1);
+    }
+
+    /// Scores of staged keys [first, first + n).
+    void multiply_keys(index_t t, index_t first, index_t n) noexcept {
+        if constexpr (has_key_codes)
+            if (multiplies_keys_) return key_codes_.scores(t, first, n, s_.scores, *matrix_tiles_);
+        in_rows<Arch>(0, n, [&](index_t k, auto rows) noexcept {
+            score_rows<Arch, rows>(queries(t), s_.keys + (first + k) * a_.kv.key_dim, a_.kv.key_dim,
+                                   s_.scores + k * tile::queries);
+        });
+    }
+    /// Adds staged values [first, first + n), times their weights.
+    void multiply_values(index_t t, index_t first, index_t n) noexcept {
+        if constexpr (has_value_codes)
+            if (multiplies_values_)
+                return value_codes_.add_values(s_.scores, s_.sums + t * tile::queries, first, n, s_.factors, outputs(t), *matrix_tiles_);
+        in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto columns) noexcept {
+            value_rows<Arch, columns>(s_.scores, s_.values + d * staged_ + first * columns, n, s_.factors,
+                                      outputs(t) + d * tile::queries);
+        });
     }
 
     /// Replaces staged values that are not finite by 0, if there are any.
@@ -430,6 +473,11 @@ private:
     bool values_checked_ = false;
     bool values_taken_out_ = false;      ///< of the staged values: some are not finite, and 0 stands in their place
     std::uint64_t hidden_[tile::keys];   ///< written where values were taken out
+    prefill_code_side<Arch, key_type> key_codes_;
+    prefill_code_side<Arch, value_type> value_codes_;
+    std::optional<code_tiles<Arch>> matrix_tiles_; ///< set up once for the block
+    bool multiplies_keys_ = false;                 ///< the queries are there as operands
+    bool multiplies_values_ = false;
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail
