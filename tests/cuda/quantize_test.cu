@@ -120,6 +120,8 @@ TEST_CASE("quantize: codes and scales") {
     check_scheme<ts::mx_e4m3>();
     check_scheme<ts::mx_e2m1>();
     check_scheme<ts::scheme<ts::int3, ts::group<64>, ts::bf16>>();
+    check_quantize<ts::int8_per_channel, ts::bf16>(700, 4096, 0, 1.0f);
+    check_quantize<ts::int4_g128, ts::bf16>(1001, 384, 0, 1e-30f);
 }
 
 template <class Scheme>
@@ -157,6 +159,11 @@ TEST_CASE("a norm, a rotation and codes in one kernel: the bits of one after the
     check_fused<ts::int8_per_channel>(3, 4096, 128);
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(3, 4096, 4096);
     check_fused<ts::int8_per_channel>(3, 11008, 256);
+    check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(5, 1536, 64);
+    // More rows than a device holds blocks.
+    check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(700, 4096, 1);
+    check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(700, 4096, 128);
+    check_fused<ts::int8_per_channel>(700, 4096, 4096);
 }
 
 template <class X, class Y>
@@ -193,6 +200,22 @@ double check_hadamard(index_t m, index_t k, index_t group, index_t gap) {
     CHECK(worst <= 1.0);
     return worst;
 }
+TEST_CASE("walsh_hadamard: a row has the same bits among more rows than a device holds blocks") {
+    index_t const n = 1700;
+    index_t const k = 4096;
+    guarded<ts::bf16> x{n, k};
+    x.fill(11);
+    on_device<ts::bf16 const> const there{std::as_const(x).view()};
+    ts::device_matrix<float> all{n, k};
+    ts::device_matrix<float> few{100, k};
+    ts::walsh_hadamard(device{}, there.view(), all, k);
+    auto const expected = fetched(all.data(), n * k);
+    for (index_t first = 0; first < n; first += 100) {
+        ts::walsh_hadamard(device{}, ts::slice(there.view(), ts::range{first, first + 100}, ts::all), few, k);
+        auto const got = fetched(few.data(), 100 * k);
+        CHECK(std::memcmp(got.data(), expected.data() + first * k, got.size() * sizeof(float)) == 0);
+    }
+}
 TEST_CASE("walsh_hadamard: powers of two") {
     for (index_t const group : {1, 2, 8, 16, 32, 128, 256, 512, 2048, 4096}) {
         check_hadamard<float, float>(2, group, group, 0);
@@ -201,6 +224,8 @@ TEST_CASE("walsh_hadamard: powers of two") {
     }
     check_hadamard<float, float>(1, 16384, 16384, 0);
     check_hadamard<ts::bf16, ts::bf16>(2, 11008, 256, 0);
+    check_hadamard<ts::bf16, ts::bf16>(2, 8192, 4096, 8);
+    check_hadamard<ts::fp16, float>(3, 4096, 4096, 8);
     guarded<float> x{1, 96};
     on_device<float> const there{x.view()};
     CHECK_THROWS_AS(ts::walsh_hadamard(device{}, there.view(), there.view(), 96), ts::unsupported_error);

@@ -15,6 +15,7 @@
 /// of the order roundings each. A row with a NaN or an infinity has a NaN scale.
 
 #include "../kernels/cuda/hadamard.cuh"
+#include "../kernels/cuda/quantize_rows.cuh"
 #include "../nn/nn.cuh"
 #include "../storage/device_memory.cuh"
 
@@ -87,9 +88,50 @@ inline row_shape shape_of_row(char const* operation, index_t n) {
     return {threads, chunks <= 1 ? 1 : chunks <= 2 ? 2 : 4};
 }
 
+/// Blocks that a device runs at once.
+inline index_t resident_blocks(char const* operation, unsigned of_a_multiprocessor) {
+    int device = 0;
+    int count = 0;
+    check_cuda(operation, "cudaGetDevice", cudaGetDevice(&device));
+    check_cuda(operation, "cudaDeviceGetAttribute", cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    return index_t{count} * of_a_multiprocessor;
+}
+
+/// Rows that move 8 numbers at a time, up to 8192 columns, with rotations within warps: whether they were.
+template <class Scheme, int Sm, class X, class Change>
+bool run_wide_rows(char const* operation, cuda<Sm> const& exec, matrix_view<X const> const& x, Change const& change, device_quantized<Scheme>& q) {
+    index_t const n = x.extent(1);
+    int order = 1;
+    if constexpr (!std::is_same_v<Change, no_change>) order = change.hadamard;
+    if (n > 8192) return false;
+    unsigned const threads = row_threads(n, 8).x;
+    auto const start = [&](auto* kernel, unsigned block, unsigned of_a_multiprocessor) {
+        index_t const grid = minimum(x.extent(0), resident_blocks(operation, minimum(of_a_multiprocessor, 32u)));
+        launch(operation, stream_of(exec), {dim3(static_cast<unsigned>(grid)), dim3(block)}, kernel, x, change, output_of(q));
+    };
+    auto const choose = [&]<row_rotation Rotation>(std::integral_constant<row_rotation, Rotation>) {
+        if (threads % 64 == 0 && threads <= 256)
+            start(&wide_row_kernel<4, 2, 128, 5, Rotation, Scheme, X, Change>, threads / 2, 1280 / threads);
+        else
+            start(&wide_row_kernel<2, 1, 512, 2, Rotation, Scheme, X, Change>, threads, 1024 / threads);
+    };
+    if (order == 1) {
+        choose(std::integral_constant<row_rotation, row_rotation::none>{});
+        return true;
+    }
+    if constexpr (!std::is_same_v<Change, no_change>) {
+        if (order <= 256) {
+            choose(std::integral_constant<row_rotation, row_rotation::in_warps>{});
+            return true;
+        }
+    }
+    return false;
+}
+
 template <class Scheme, int Sm, class X, class Change>
 void run_rows(char const* operation, cuda<Sm> const& exec, matrix_view<X const> const& x, Change const& change, device_quantized<Scheme>& q, bool is_wide,
               bool is_shared) {
+    if (is_wide && run_wide_rows<Scheme>(operation, exec, x, change, q)) return;
     row_shape const shape = shape_of_row(operation, x.extent(1));
     auto const start = [&](auto* kernel) {
         launch(operation, stream_of(exec),
@@ -149,6 +191,14 @@ void quantize(cuda<Sm> const& exec, matrix_argument auto const& w, device_quanti
         static_assert(group >= 8 && group <= 256 && (group & (group - 1)) == 0,
                       "tessera: quantize: cuda<Sm> has kernels for groups of 8, 16, 32, 64, 128 and 256");
         constexpr int lanes = static_cast<int>(group / 8);
+        if (is_wide && x.extent(1) % group == 0 && (x.extent(0) <= 1 || x.stride(0) == x.extent(1))) {
+            constexpr int packs = group >= 128 ? 4 : 1;
+            constexpr int several = group >= 128 ? 1 : 2;
+            index_t const groups = x.extent(0) * x.extent(1) / group;
+            detail::launch("quantize", detail::stream_of(exec), {dim3(static_cast<unsigned>(ceil_div(groups, 256 / (lanes / packs) * several)))},
+                           &detail::whole_group_kernel<lanes / packs, packs, several, Scheme, element>, x.data_handle(), groups, detail::output_of(q));
+            return;
+        }
         index_t const row_packs = ceil_div(x.extent(1), group) * lanes;
         index_t const threads = minimum(256, round_up(ceil_div(row_packs, 2), 32));
         index_t const row_blocks = ceil_div(row_packs, 2 * threads);
@@ -192,6 +242,11 @@ void walsh_hadamard(cuda<Sm> const& exec, matrix_argument auto const& x, matrix_
     index_t const span = bits > 12 ? 16384 : bits > 8 ? 4096 : minimum(4096, round_up(from.extent(1), 512));
     dim3 const grid(static_cast<unsigned>(from.extent(0)), static_cast<unsigned>(ceil_div(from.extent(1), span)));
     bool const is_wide = detail::moves_packs(from) && detail::moves_packs(to);
+    if (index_t const count = from.size() / 4096; is_wide && bits == 12 && count < 0x80000000) {
+        detail::launch(name, detail::stream_of(exec), {dim3(static_cast<unsigned>(minimum(count, detail::resident_blocks(name, 4)))), dim3(128)},
+                       &detail::hadamard_4096_kernel<X, Y>, from, static_cast<unsigned>(from.extent(1) / 4096), static_cast<unsigned>(count), to);
+        return;
+    }
     detail::launch(name, detail::stream_of(exec), {grid, dim3(static_cast<unsigned>(ceil_div(span, 16))), bits > 4 ? span / 16 * 17 * 4 : 0},
                    is_wide ? &detail::hadamard_kernel<true, X, Y> : &detail::hadamard_kernel<false, X, Y>, from, bits, to);
 }

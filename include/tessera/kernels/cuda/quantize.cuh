@@ -51,14 +51,15 @@ template <class Scheme>
 struct scale_of_codes {
     using format = typename Scheme::format;
     using stored = typename quantized<Scheme>::scale_type;
+    static constexpr bool is_power = std::is_same_v<stored, e8m0>;
     stored code;
     float value;
-    float inverse;  ///< 1 / value, to nearest
+    float inverse; ///< 1 / value, to nearest
     bool is_plain; ///< the value and its inverse are far from the ends of float32, and no quotient rounds beyond the largest integer
 
     __device__ explicit scale_of_codes(float a) {
         constexpr float steps = device_symmetric_limit<format>();
-        if constexpr (std::is_same_v<stored, e8m0>) { // 2^(floor(log2 a) - floor(log2 steps))
+        if constexpr (is_power) { // 2^(floor(log2 a) - floor(log2 steps))
             std::uint32_t exponent = 255;
             if (a == a) {
                 int const least = static_cast<int>(__float_as_uint(a) >> 23) - (static_cast<int>(__float_as_uint(steps) >> 23) - 127);
@@ -69,16 +70,29 @@ struct scale_of_codes {
             code = __fdiv_rn(a, steps);
         } else {
             float const wanted = __fdiv_rn(a, steps);
-            code = stored{wanted};
+            if constexpr (std::is_same_v<stored, fp16>) {
+                std::uint16_t word;
+                asm("cvt.rn.f16.f32 %0, %1;" : "=h"(word) : "f"(wanted));
+                code = fp16::from_bits(word);
+            } else {
+                code = stored{wanted};
+            }
             if (!(static_cast<float>(code) <= stored::max_magnitude) && wanted == wanted) code = stored{stored::max_magnitude};
         }
-        value = static_cast<float>(code);
-        inverse = __frcp_rn(value);
+        if constexpr (std::is_same_v<stored, fp16>)
+            asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(code.to_bits()));
+        else
+            value = static_cast<float>(code);
+        if constexpr (is_power)
+            inverse = __uint_as_float((254u - code.to_bits()) << 23); // of a plain scale
+        else
+            inverse = __frcp_rn(value);
         is_plain = value >= 0x1p-60f && value <= 0x1p60f && (!format::is_integer || a <= value * (steps + 0.4f));
     }
     /// What is encoded for w, of a plain scale: the quotient to nearest (Markstein); where it is subnormal its code is 0 all the same.
     __device__ __forceinline__ float plain_position(float w) const {
         float const q = w * inverse;
+        if constexpr (is_power) return q;
         return fmaf(fmaf(-q, value, w), inverse, q);
     }
     /// The same of any scale.
@@ -123,11 +137,11 @@ __device__ __noinline__ eight_codes strange_codes(scale_of_codes<Scheme> const s
     for (int i = 0; i < 8; ++i) word |= std::uint64_t{code_of<format>(scale.position(v[i]))} << (i * format::bits);
     return {static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(word >> 32)};
 }
+/// Of a plain scale.
 template <class Scheme>
-__device__ __forceinline__ eight_codes codes_of(scale_of_codes<Scheme> const& scale, float const (&v)[8]) {
+__device__ __forceinline__ eight_codes plain_codes(scale_of_codes<Scheme> const& scale, float const (&v)[8]) {
     using format = typename Scheme::format;
     constexpr int bits = format::bits;
-    if (!scale.is_plain) return strange_codes(scale, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
     if constexpr (format::is_integer && (bits == 4 || bits == 8)) {
         std::uint32_t code[8];
 #pragma unroll
@@ -138,7 +152,8 @@ __device__ __forceinline__ eight_codes codes_of(scale_of_codes<Scheme> const& sc
             result.high = __byte_perm(__byte_perm(code[4], code[5], 0x0040), __byte_perm(code[6], code[7], 0x0040), 0x5410);
         } else {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) result.low |= (code[i] & 15u) << (4 * i);
+            for (int i = 7; i >= 0; --i) result.low = (result.low << 4) + code[i];
+            result.low = (result.low - 0xb6b77778u) ^ 0x88888888u; // less what 1.5 * 2^23 adds up to, from -8 on, and back
         }
         return result;
     } else {
@@ -148,6 +163,10 @@ __device__ __forceinline__ eight_codes codes_of(scale_of_codes<Scheme> const& sc
             word |= static_cast<std::uint64_t>(two_codes<format>(scale.plain_position(v[i]), scale.plain_position(v[i + 1]))) << (i * bits);
         return {static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(word >> 32)};
     }
+}
+template <class Scheme>
+__device__ __forceinline__ eight_codes codes_of(scale_of_codes<Scheme> const& scale, float const (&v)[8]) {
+    return scale.is_plain ? plain_codes(scale, v) : strange_codes(scale, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
 }
 /// Stores them: all 8, or the bytes of the first `count`.
 template <int Bits>

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Quantising, norms and rotations of rows that move 8 numbers at a time, at the rate of memory: blocks stay and take row after row, the
+/// next one asked for before this one is done; a norm, a rotation and a scale cost one barrier each. The bits are those of
+/// kernels/cuda/quantize.cuh and of norm_kernel: sums in the same order, butterflies of bits of the index from the lowest.
+
+#include "quantize.cuh"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// 8 numbers as they lie in memory.
+template <class X>
+struct alignas(16) raw_eight {
+    std::uint32_t w[2 * sizeof(X)];
+};
+template <class X>
+__device__ __forceinline__ raw_eight<X> load_raw(X const* from, bool is_there) {
+    return is_there ? *reinterpret_cast<raw_eight<X> const*>(from) : raw_eight<X>{};
+}
+template <class X>
+__device__ __forceinline__ void unpack(raw_eight<X> const& p, float (&v)[8]) {
+    if constexpr (sizeof(X) == 2) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (std::is_same_v<X, bf16>) {
+                v[2 * i] = __uint_as_float(p.w[i] << 16);
+                v[2 * i + 1] = __uint_as_float(p.w[i] & 0xffff0000u);
+            } else {
+                asm("cvt.f32.f16 %0, %1;" : "=f"(v[2 * i]) : "h"(static_cast<std::uint16_t>(p.w[i])));
+                asm("cvt.f32.f16 %0, %1;" : "=f"(v[2 * i + 1]) : "h"(static_cast<std::uint16_t>(p.w[i] >> 16)));
+            }
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] = __uint_as_float(p.w[i]);
+    }
+}
+/// The largest magnitude, by the bits of float32 (infinities and NaN last): types of 16 bits order their bits two at a time.
+template <int Count, class X>
+__device__ __forceinline__ std::uint32_t largest_magnitude(raw_eight<X> const (&p)[Count]) {
+    std::uint32_t a = 0;
+    if constexpr (sizeof(X) == 2) {
+#pragma unroll
+        for (int c = 0; c < Count; ++c)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) a = __vmaxu2(a, p[c].w[i] & 0x7fff7fffu);
+        return __float_as_uint(static_cast<float>(X::from_bits(static_cast<std::uint16_t>(max(a & 0xffffu, a >> 16)))));
+    } else {
+#pragma unroll
+        for (int c = 0; c < Count; ++c)
+#pragma unroll
+            for (int i = 0; i < 8; ++i) a = max(a, p[c].w[i] & 0x7fffffffu);
+        return a;
+    }
+}
+/// Two numbers side by side, to nearest.
+template <class Y>
+__device__ __forceinline__ void store_two(Y* to, float low, float high) {
+    if constexpr (std::is_same_v<Y, bf16>) {
+        asm volatile("{ .reg .b32 t; cvt.rn.bf16x2.f32 t, %2, %1; st.global.b32 [%0], t; }" ::"l"(to), "f"(low), "f"(high) : "memory");
+    } else {
+        struct alignas(2 * sizeof(Y)) two {
+            Y v[2];
+        };
+        *reinterpret_cast<two*>(to) = two{{static_cast<Y>(low), static_cast<Y>(high)}};
+    }
+}
+
+/// A square of 4 x 4 words in 4 neighbouring lanes, turned: lane q then has word q of each.
+__device__ __forceinline__ void turn_quad(std::uint32_t (&w)[4]) {
+#pragma unroll
+    for (int d = 1; d < 4; d *= 2) {
+        bool const is_upper = (threadIdx.x & static_cast<unsigned>(d)) != 0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if ((i & d) == 0) {
+                std::uint32_t const got = __shfl_xor_sync(~0u, is_upper ? w[i] : w[i + d], d);
+                (is_upper ? w[i] : w[i + d]) = got;
+            }
+    }
+}
+
+/// Whole groups in adjacent rows without gaps, so a row of groups: Lanes threads have one, Packs times 8 numbers each, and a thread
+/// has Several of them.
+template <int Lanes, int Packs, int Several, class Scheme, class X>
+__global__ void __launch_bounds__(256, 4) whole_group_kernel(X const* x, index_t groups, quantize_output<Scheme> const out) {
+    constexpr int bits = Scheme::format::bits;
+    constexpr int per_block = 256 / Lanes;
+    auto const lane = static_cast<int>(threadIdx.x) % Lanes;
+    index_t const first = static_cast<index_t>(blockIdx.x) * (per_block * Several) + static_cast<int>(threadIdx.x) / Lanes;
+    X const* const mine = x + (first * Packs * Lanes + lane) * 8;
+    raw_eight<X> raw[Several][Packs];
+#pragma unroll
+    for (int s = 0; s < Several; ++s)
+#pragma unroll
+        for (int c = 0; c < Packs; ++c) raw[s][c] = load_raw(mine + (s * per_block * Packs + c) * Lanes * 8, first + s * per_block < groups);
+#pragma unroll
+    for (int s = 0; s < Several; ++s) {
+        index_t const group = first + s * per_block;
+        std::uint32_t a = largest_magnitude(raw[s]);
+#pragma unroll
+        for (int d = Lanes / 2; d > 0; d /= 2) a = max(a, __shfl_xor_sync(~0u, a, d));
+        scale_of_codes<Scheme> const scale{magnitude_from(a)};
+        eight_codes codes[Packs];
+        if (scale.is_plain) {
+#pragma unroll
+            for (int c = 0; c < Packs; ++c) {
+                float v[8];
+                unpack(raw[s][c], v);
+                codes[c] = plain_codes(scale, v);
+            }
+        } else {
+#pragma unroll
+            for (int c = 0; c < Packs; ++c) { // read again, so that nothing is kept for it
+                float v[8];
+                unpack(load_raw(mine + (s * per_block * Packs + c) * Lanes * 8, group < groups), v);
+                codes[c] = strange_codes(scale, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+            }
+        }
+        std::uint8_t* const to = out.codes + group * (Packs * Lanes * bits);
+        if constexpr (bits == 4 && Lanes == 4 && Packs == 4) {
+            std::uint32_t word[4] = {codes[0].low, codes[1].low, codes[2].low, codes[3].low};
+            turn_quad(word);
+            if (group < groups) reinterpret_cast<::uint4*>(to)[lane] = make_uint4(word[0], word[1], word[2], word[3]);
+        } else {
+#pragma unroll
+            for (int c = 0; c < Packs; ++c)
+                if (group < groups) store_codes<bits>(to + (c * Lanes + lane) * bits, codes[c], 8, true);
+        }
+        if (lane == 0 && group < groups) out.scales[group] = scale.code;
+    }
+}
+
+/// The steps of 5 bits of the index, of 32 numbers.
+template <int First, int Last>
+__device__ __forceinline__ void butterflies(float (&v)[32]) {
+#pragma unroll
+    for (int b = First; b < Last; ++b)
+#pragma unroll
+        for (int i = 0; i < 32; ++i)
+            if ((i >> b & 1) == 0) {
+                float const other = v[i + (1 << b)];
+                v[i + (1 << b)] = v[i] - other;
+                v[i] += other;
+            }
+}
+/// 4096 numbers of 128 threads times their Hadamard matrix. Number 8 c + i of thread t is 1024 c + 8 t + i of the row before, and number
+/// 2 q + i is 256 q + 2 t + i after it. A thread has bits 0 to 2 of the index, then 3 to 7 (the warp the same numbers), then 8 to 11.
+/// Bits 2, 3 and 4 of places in shared memory are xored with bits 5, 10 and 11, so that no bank is met twice. Nobody may read memory
+/// any more; one barrier.
+__device__ __forceinline__ void rotate_4096(float (&v)[32], float* memory) {
+    int const thread = static_cast<int>(threadIdx.x);
+    int const lane = thread % 32;
+    butterflies<0, 3>(v);
+    int const own = 8 * thread ^ (thread & 4);
+#pragma unroll
+    for (int p = 0; p < 8; ++p) // p = 2 c + half
+        *reinterpret_cast<::float4*>(memory + (own ^ (p % 2 * 4) ^ (p / 2 * 8)) + p / 2 * 1024) =
+            make_float4(v[4 * p], v[4 * p + 1], v[4 * p + 2], v[4 * p + 3]);
+    __syncwarp();
+    int const column = (lane % 8 | thread / 32 << 8 | lane / 8 << 10) ^ lane / 8 << 3;
+#pragma unroll
+    for (int i = 0; i < 32; ++i) v[i] = memory[(column ^ (i % 4 * 8) ^ (i / 4 % 2 * 4)) + i / 4 * 32];
+    butterflies<0, 5>(v);
+#pragma unroll
+    for (int i = 0; i < 32; ++i) memory[(column ^ (i % 4 * 8) ^ (i / 4 % 2 * 4)) + i / 4 * 32] = v[i];
+    __syncthreads();
+    int const pair = 2 * thread ^ (thread / 16 % 2 * 4);
+#pragma unroll
+    for (int q = 0; q < 16; ++q) {
+        auto const two = *reinterpret_cast<::float2 const*>(memory + (pair ^ (q / 4 * 8)) + q * 256);
+        v[2 * q] = two.x;
+        v[2 * q + 1] = two.y;
+    }
+    butterflies<1, 5>(v);
+}
+
+/// Of a row of 8 (t + c blockDim) of thread t: groups of up to 256, within warps.
+template <int Chunks>
+__device__ __forceinline__ void rotate_in_warps(float (&v)[Chunks * 8], int order) {
+#pragma unroll
+    for (int d = 1; d < 8; d *= 2)
+        if (d < order)
+#pragma unroll
+            for (int i = 0; i < Chunks * 8; ++i)
+                if ((i & d) == 0) {
+                    float const other = v[i + d];
+                    v[i + d] = v[i] - other;
+                    v[i] += other;
+                }
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2)
+        if (8 * d < order) {
+            float const sign = (threadIdx.x & static_cast<unsigned>(d)) == 0 ? 1.0f : -1.0f;
+#pragma unroll
+            for (int i = 0; i < Chunks * 8; ++i) v[i] = fmaf(v[i], sign, __shfl_xor_sync(~0u, v[i], d));
+        }
+}
+
+enum class row_rotation { none, in_warps };
+
+/// The norm's sum of squares: sum k of thread t is that of thread t + k blockDim of norm_kernel, and warps are added up as its are.
+template <int Sums>
+__device__ __forceinline__ float sum_as_norm(float (&sums)[Sums], float* slots) {
+    auto const lane = static_cast<int>(threadIdx.x) % 32;
+    auto const warps = static_cast<int>(blockDim.x) / 32;
+#pragma unroll
+    for (int k = 0; k < Sums; ++k) {
+#pragma unroll
+        for (int d = 16; d > 0; d /= 2) sums[k] += __shfl_xor_sync(~0u, sums[k], d);
+        if (lane == 0) slots[k * warps + static_cast<int>(threadIdx.x) / 32] = sums[k];
+    }
+    __syncthreads();
+    float sum = lane % 16 < Sums * warps ? slots[lane % 16] : 0.0f;
+#pragma unroll
+    for (int d = 8; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    return sum;
+}
+/// The largest of bits of magnitudes.
+__device__ __forceinline__ std::uint32_t block_maximum(std::uint32_t a, std::uint32_t* slots) {
+    auto const lane = threadIdx.x % 32;
+    a = __reduce_max_sync(~0u, a);
+    if (lane == 0) slots[threadIdx.x / 32] = a;
+    __syncthreads();
+    return __reduce_max_sync(~0u, lane < blockDim.x / 32 ? slots[lane] : 0);
+}
+
+template <int Chunks, class X>
+__device__ __forceinline__ void load_row(X const* row, int n, raw_eight<X> (&raw)[Chunks]) {
+#pragma unroll
+    for (int c = 0; c < Chunks; ++c) {
+        int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
+        raw[c] = load_raw(row + k, k < n);
+    }
+}
+
+/// Rows of at most 8192 numbers, 8 Chunks a thread. Sums: 2 where norm_kernel has twice the threads.
+template <int Chunks, int Sums, int Threads, int Blocks, row_rotation Rotation, class Scheme, class X, class Change>
+__global__ void __launch_bounds__(Threads, Blocks)
+    wide_row_kernel(__grid_constant__ matrix_view<X const> const x, Change const change, quantize_output<Scheme> const out) {
+    __shared__ float sum_slots[16];
+    __shared__ std::uint32_t maximum_slots[2][16];
+    constexpr int bits = Scheme::format::bits;
+    auto const n = static_cast<int>(x.extent(1));
+    auto const rows = static_cast<unsigned>(x.extent(0));
+    raw_eight<X> raw[Chunks];
+    load_row(x.data_handle() + blockIdx.x * x.stride(0), n, raw);
+    unsigned parity = 0;
+#pragma unroll 1
+    for (unsigned row = blockIdx.x; row < rows; row += gridDim.x, parity ^= 1) {
+        float v[Chunks * 8];
+        std::uint32_t a = 0;
+        if constexpr (std::is_same_v<Change, no_change>) a = largest_magnitude(raw);
+#pragma unroll
+        for (int c = 0; c < Chunks; ++c) unpack(raw[c], reinterpret_cast<float(&)[8]>(v[8 * c]));
+        if (row + gridDim.x < rows) load_row(x.data_handle() + (row + gridDim.x) * x.stride(0), n, raw);
+        if constexpr (!std::is_same_v<Change, no_change>) {
+            float squares[Sums] = {};
+#pragma unroll
+            for (int i = 0; i < Chunks * 8; ++i) squares[i / 8 % Sums] = fmaf(v[i], v[i], squares[i / 8 % Sums]);
+            float const r = __frsqrt_rn(sum_as_norm(squares, sum_slots) / static_cast<float>(n) + change.epsilon);
+#pragma unroll
+            for (int c = 0; c < Chunks; ++c) {
+                float w[8];
+                int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
+                unpack(load_raw(change.weight + k, k < n), w);
+#pragma unroll
+                for (int i = 0; i < 8; ++i) v[8 * c + i] = w[i] * (r * v[8 * c + i]);
+            }
+            if constexpr (Rotation == row_rotation::in_warps) {
+                rotate_in_warps<Chunks>(v, change.hadamard);
+                float const factor = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(change.hadamard)));
+#pragma unroll
+                for (int i = 0; i < Chunks * 8; ++i) v[i] *= factor;
+            }
+#pragma unroll
+            for (int i = 0; i < Chunks * 8; ++i) a = max(a, __float_as_uint(v[i]) & 0x7fffffffu);
+        }
+        scale_of_codes<Scheme> const scale{magnitude_from(block_maximum(a, maximum_slots[parity]))};
+        if (threadIdx.x == 0) out.scales[row] = scale.code;
+        std::uint8_t* const to = out.codes + static_cast<index_t>(row) * out.row_bytes;
+#pragma unroll
+        for (int c = 0; c < Chunks; ++c) {
+            eight_codes const codes = codes_of(scale, reinterpret_cast<float(&)[8]>(v[8 * c]));
+            int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
+            if (k < n) store_codes<bits>(to + k / 8 * bits, codes, 8, true);
+        }
+    }
+}
+
+/// Rows of groups of 4096, 128 threads each: blocks stay. 32 KiB of shared memory, used in turn.
+template <class X, class Y>
+__global__ void __launch_bounds__(128, 4)
+    hadamard_4096_kernel(__grid_constant__ matrix_view<X const> const x, unsigned groups, unsigned count, __grid_constant__ matrix_view<Y> const y) {
+    __shared__ alignas(16) float memory[2][4096];
+    raw_eight<X> raw[4];
+    auto const start = [&](auto const& of, unsigned i) { return of.data_handle() + i / groups * of.stride(0) + i % groups * 4096; };
+    load_row(start(x, blockIdx.x), 4096, raw);
+    unsigned parity = 0;
+#pragma unroll 1
+    for (unsigned i = blockIdx.x; i < count; i += gridDim.x, parity ^= 1) {
+        float v[32];
+#pragma unroll
+        for (int c = 0; c < 4; ++c) unpack(raw[c], reinterpret_cast<float(&)[8]>(v[8 * c]));
+        if (i + gridDim.x < count) load_row(start(x, i + gridDim.x), 4096, raw);
+        rotate_4096(v, memory[parity]);
+        Y* const to = start(y, i) + 2 * threadIdx.x;
+#pragma unroll
+        for (int q = 0; q < 16; ++q) store_two(to + 256 * q, v[2 * q], v[2 * q + 1]);
+    }
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail
