@@ -304,15 +304,18 @@ struct kernel<op::quantize, cpu<Arch, Parallel>, weight_grid<Format>> {
     }
 
     /// `encode` to nearest of `count` blocks that follow each other, each with its grid, to codes from k0, a multiple of 8.
-    static void encode_together(float const* w, // (count * block)
-                                index_t block, index_t count, weight_grid<Format> const* grids, std::uint8_t* row,
-                                index_t k0) noexcept {
-        if (block == lanes)
-            encode_blocks<1>(w, count, grids, row, k0);
-        else if (block == 2 * lanes)
-            encode_blocks<2>(w, count, grids, row, k0);
-        else
-            encode_blocks<4>(w, count, grids, row, k0);
+    static void encode_together([[maybe_unused]] float const* w, // (count * block)
+                                [[maybe_unused]] index_t block, [[maybe_unused]] index_t count,
+                                [[maybe_unused]] weight_grid<Format> const* grids, [[maybe_unused]] std::uint8_t* row,
+                                [[maybe_unused]] index_t k0) noexcept {
+        if constexpr (detail::rounds_in_registers<Format>) {
+            if (block == lanes)
+                encode_blocks<1>(w, count, grids, row, k0);
+            else if (block == 2 * lanes)
+                encode_blocks<2>(w, count, grids, row, k0);
+            else
+                encode_blocks<4>(w, count, grids, row, k0);
+        }
     }
 
     static void round(float const* w, // (n)
