@@ -55,7 +55,7 @@ struct kernel<op::attention, cpu<Arch, Parallel>, Arguments> {
         if (prefills != nullptr) {
             p.prefill = arena.template carve<prefill_scratch>(workers);
             for (index_t w = 0; w < workers; ++w) {
-                auto const scratch = prefill_scratch::template carve<typename decltype(Arguments::kv)::key_type, typename decltype(Arguments::kv)::value_type>(*prefills, arena);
+                auto const scratch = prefill_scratch::carve(*prefills, arena);
                 if (p.prefill != nullptr) p.prefill[w] = scratch;
             }
         }

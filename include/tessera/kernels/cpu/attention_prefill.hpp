@@ -51,7 +51,7 @@ struct prefill_scratch {
     static constexpr index_t tiles(attention_shape const& s) noexcept {
         return attention_tile_choice<>::queries(s.key_dim, s.value_dim, tile::queries) / tile::queries;
     }
-    template <class Key, class Value, class Arena>
+    template <class Arena>
     static prefill_scratch carve(attention_shape const& s, Arena& arena) {
         index_t const n = tiles(s);
         prefill_scratch r{};
@@ -65,8 +65,10 @@ struct prefill_scratch {
         r.values = arena.template carve<float>(tile::keys * s.value_dim + tile::width);
         r.square = arena.template carve<float>(tile::width, tile::width);
         r.decoded = arena.template carve<float>(tile::keys, s.value_dim);
-        if constexpr (prefill_multiplies_codes<Arch, Key>) r.key_codes = prefill_code_scratch::carve<Arch>(n, s.key_dim, arena);
-        if constexpr (prefill_multiplies_codes<Arch, Value>) r.value_codes = prefill_code_scratch::carve<Arch>(1, s.value_dim, arena);
+        if constexpr (simd::multiplies_digits<Arch>) { // whatever the cache holds: `workspace_bytes` knows sizes alone
+            r.key_codes = prefill_code_scratch::carve<Arch>(n, s.key_dim, arena);
+            r.value_codes = prefill_code_scratch::carve<Arch>(1, s.value_dim, arena);
+        }
         return r;
     }
 };
