@@ -9,6 +9,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 namespace ts = tessera;
@@ -30,6 +35,106 @@ TEST_CASE("packing: a histogram by hand") {
     std::sort(packs.begin(), packs.end());
     CHECK(packs == std::vector<std::vector<index_t>>{{2, 1, 1}, {4, 3}, {4, 3, 1}, {5, 2, 1}, {6, 2}, {8}});
     CHECK(ts::pack_histogram({}, 3).empty());
+}
+
+namespace {
+
+/// Packs, and tokens in them, of a histogram; every sequence is in one pack, and no pack is too long.
+struct packed {
+    index_t packs = 0, tokens = 0;
+};
+packed pack(std::vector<index_t> const& counts, index_t most, ts::packing method) {
+    packed result;
+    std::vector<index_t> left = counts;
+    for (auto const& p : ts::pack_histogram(counts, most, method)) {
+        CHECK((!p.lengths.empty() && static_cast<index_t>(p.lengths.size()) <= most && p.count > 0));
+        index_t used = 0;
+        for (index_t const l : p.lengths) {
+            left[static_cast<std::size_t>(l - 1)] -= p.count;
+            used += l;
+        }
+        CHECK(used <= static_cast<index_t>(counts.size()));
+        result.packs += p.count;
+        result.tokens += used * p.count;
+    }
+    CHECK(std::all_of(left.begin(), left.end(), [](index_t n) { return n == 0; }));
+    return result;
+}
+
+} // namespace
+
+TEST_CASE("packing: what was published of Wikipedia's histogram") { // tests/data/packing
+    std::ifstream file{TESSERA_TEST_DATA "/packing/wikipedia.txt"};
+    std::vector<index_t> const counts{std::istream_iterator<index_t>{file}, {}};
+    REQUIRE(counts.size() == 512);
+    double const sequences = static_cast<double>(std::accumulate(counts.begin(), counts.end(), index_t{0}));
+    CHECK(sequences == 16279552);
+    packed const spfhp = pack(counts, 12, ts::packing::shortest_first);
+    CHECK(std::fabs(static_cast<double>(spfhp.tokens) / (512 * static_cast<double>(spfhp.packs)) - .996040) <= 5e-7);
+    CHECK(std::fabs(sequences / static_cast<double>(spfhp.packs) - 1.99340) <= 5e-6);
+    // The published program of NNLSHP gives every sequence that is left a row of its own; ours are never more.
+    auto const ways = ts::detail::full_packs(512, 3);
+    auto const often = ts::detail::least_squares_counts(counts, ways);
+    std::vector<double> left(counts.begin(), counts.end());
+    double rows = 0;
+    for (std::size_t i = 0; i < ways.size(); ++i) {
+        double const n = std::nearbyint(often[i]);
+        rows += n;
+        for (index_t const l : ways[i]) left[static_cast<std::size_t>(l - 1)] -= n;
+    }
+    for (double const n : left) rows += std::max(n, 0.0);
+    packed const nnlshp = pack(counts, 3, ts::packing::least_squares);
+    CHECK(std::fabs(static_cast<double>(nnlshp.tokens) / (512 * rows) - .9975) <= 5e-5);
+    CHECK(std::fabs(sequences / rows - 1.99625) <= 5e-6);
+    CHECK(static_cast<double>(nnlshp.packs) <= rows);
+    MESSAGE("NNLSHP: ", sequences / rows, " as published, ", sequences / static_cast<double>(nnlshp.packs), " here");
+}
+
+TEST_CASE("packing: least squares") {
+    using enum ts::packing;
+    std::vector<index_t> const counts{4, 3, 2, 2, 1, 1, 0, 1};
+    CHECK(pack(counts, 1, least_squares).packs == 14);
+    for (index_t const most : {2, 3}) pack(counts, most, least_squares);
+    std::vector<index_t> exact(100); // what fills rows exactly is found: 7 of (20, 30, 50), 5 of (10, 90), 3 of (100), 2 of (25, 25, 50)
+    for (auto const& [length, n] : {std::pair{20, 7}, {30, 7}, {50, 9}, {10, 5}, {90, 5}, {100, 3}, {25, 4}}) exact[static_cast<std::size_t>(length - 1)] = n;
+    CHECK(pack(exact, 3, least_squares).packs == 17);
+    for (std::vector<index_t> const& one : {std::vector<index_t>{}, {5}, {0, 0, 0}, {0, 1}, {3, 0, 1, 0, 0}})
+        for (index_t const most : {1, 2, 3}) pack(one, most, least_squares);
+    CHECK_THROWS_WITH_AS(ts::pack_histogram(counts, 4, least_squares),
+                         "tessera: pack_histogram: sequences of a pack is 4, expected 1 to 3", ts::shape_error);
+    index_t const lengths[] = {3, 5, 8, 4, 4, 1};
+    auto const packs = ts::pack_sequences(lengths, 8, 3, least_squares);
+    CHECK(packs.size() == 4);
+    std::vector<index_t> all;
+    for (auto const& p : packs) all.insert(all.end(), p.begin(), p.end());
+    std::sort(all.begin(), all.end());
+    CHECK(all == std::vector<index_t>{0, 1, 2, 3, 4, 5});
+}
+
+TEST_CASE("non_negative_least_squares: by its conditions") {
+    // At x the gradient is 0 where x is positive, and points outwards where x is 0: those and no others are the least of a convex problem.
+    unsigned state = 7;
+    auto const next = [&] { return static_cast<double>((state = state * 1664525u + 1013904223u) >> 28); };
+    for (int trial = 0; trial < 200; ++trial) {
+        std::vector<ts::detail::sparse_column> columns(6);
+        for (auto& c : columns)
+            for (index_t row = trial % 3; row < 5 && c.count < 3; row += 1 + static_cast<index_t>(next()) % 3) c.add(row, 1 + next());
+        std::vector<double> b(5);
+        for (double& y : b) y = next() - (trial % 2 == 0 ? 0 : 5);
+        std::vector<double> const x = ts::detail::non_negative_least_squares{columns, b}.solve();
+        std::vector<double> rest = b;
+        double size = 0;
+        for (std::size_t j = 0; j < 6; ++j) {
+            CHECK(x[j] >= 0);
+            for (int e = 0; e < columns[j].count; ++e) rest[static_cast<std::size_t>(columns[j].entries[e].row)] -= columns[j].entries[e].value * x[j];
+            size = std::max(size, std::fabs(columns[j].dot(b)));
+        }
+        for (std::size_t j = 0; j < 6; ++j) { // what the header says: 1e-10 of the largest gradient
+            double const slope = columns[j].dot(rest);
+            CHECK(slope <= 2e-10 * size);
+            if (x[j] > 0) CHECK(std::fabs(slope) <= 2e-10 * size);
+        }
+    }
 }
 
 TEST_CASE("packing: every sequence once, no pack too long") {
