@@ -38,7 +38,7 @@ inline hyperparameters read_hyperparameters(tessera::gguf::file const& file) {
     };
     auto const architecture = file.get<std::string_view>("general.architecture");
     if (architecture != "llama")
-        unsupported("architecture is " + tessera::gguf::detail::quoted(architecture) + ", expected 'llama'");
+        unsupported("architecture is " + tessera::gguf::detail::quoted_name(architecture) + ", expected 'llama'");
     auto const size = [&](std::string const& key) {
         index_t const value = static_cast<index_t>(file.get<std::uint32_t>(key));
         if (value < 1 || value > 1 << 24)

@@ -184,7 +184,7 @@ public:
         adapters_.check_all_used();
         for (ts::gguf::tensor_entry const& t : file_.tensors())
             if (!used_.contains(t.name))
-                ts::detail::raise<ts::unsupported_error>(file_.name() + ": tensor " + ts::gguf::detail::quoted(t.name) +
+                ts::detail::raise<ts::unsupported_error>(file_.name() + ": tensor " + ts::gguf::detail::quoted_name(t.name) +
                                                          " has no place in a llama model as it is known here");
     }
 

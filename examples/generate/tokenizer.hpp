@@ -356,7 +356,7 @@ inline void tokenizer::add_merges(vocabulary const& v) {
         auto const result = ids.find(joined);
         if (space == std::string_view::npos || left == ids.end() || right == ids.end() || result == ids.end())
             tessera::detail::raise<tessera::format_error>("tokenizer: merge " + std::to_string(i) + " " +
-                                                          tessera::gguf::detail::quoted(merge) +
+                                                          tessera::gguf::detail::quoted_name(merge) +
                                                           " does not join two tokens to a third");
         joins_.emplace(key(left->second, right->second), join{static_cast<std::uint32_t>(i), result->second});
     }

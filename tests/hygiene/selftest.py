@@ -23,7 +23,7 @@ BROKEN = {
                 "shed/h.hpp": "", "kernels/cuda/i.cuh": "#include <tessera/simd/b.hpp>\n"}, 6),
     "umbrella": ({"tessera.hpp": '#include "linalg/a.hpp"\n', "linalg/a.hpp": "", "nn/b.hpp": ""}, 2),
     "cycles": ({"core/a.hpp": '#include "b.hpp"\n', "core/b.hpp": '#include "a.hpp"\n'}, 2),
-    "foreign": ({"nn/a.hpp": "#include <xsimd/xsimd.hpp>\n#include <Eigen/Core>\n#include <immintrin.h>\n__m256 x;\n"}, 4),
+    "foreign": ({"nn/a.hpp": "#include <xsimd/xsimd.hpp>\n#include <Eigen/Core>\n#include <immintrin.h>\n__m256 x;\nxsimd::bitwise_cast\n"}, 5),
     "openmp": ({"nn/a.hpp": '#pragma omp parallel\n_Pragma("omp simd")\n', "core/parallel.hpp": "omp_set_num_threads(2);"}, 3),
     "macros": ({"nn/a.hpp": "#define TESSERA_A\n",
                 "core/macros.hpp": "#define B\n" + "".join(f"#define TESSERA_{i}\n" for i in range(13))}, 3),

@@ -58,7 +58,7 @@ public:
         if (found != nullptr) return found->make(tessera::detail::at_boundary(exec), t);
         std::string known;
         for (entry const& e : entries_) known += (known.empty() ? "" : ", ") + std::string{name_of(e.type)};
-        tessera::detail::raise<unsupported_error>("tessera: gguf: tensor " + detail::quoted(t.name) + " is " + name_of(t.type) +
+        tessera::detail::raise<unsupported_error>("tessera: gguf: tensor " + detail::quoted_name(t.name) + " is " + name_of(t.type) +
                                                   ", expected one of the formats that were added: " + known);
     }
 

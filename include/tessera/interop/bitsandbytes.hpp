@@ -60,7 +60,7 @@ namespace detail {
 inline void read_state(safetensors::tensor_entry const& t, layer& l, tessera::detail::layer_failure const& fail) {
     if (t.type != element_type::u8) fail(std::string{"quant_state is "} + name_of(t.type) + ", expected U8");
     json::reader in{{reinterpret_cast<char const*>(t.bytes.data()), t.bytes.size()},
-                    "tessera: bitsandbytes: layer " + tessera::detail::quoted(l.name) + ": quant_state: "};
+                    "tessera: bitsandbytes: layer " + tessera::detail::quoted_name(l.name) + ": quant_state: "};
     auto const integer = [&] {
         auto const at = in.offset();
         auto const value = in.unsigned_integer();
@@ -141,7 +141,7 @@ quantized_tensor<Scheme> read(layer const& l) {
     tessera::detail::layer_failure const fail{"bitsandbytes", l.name};
     for (index_t c = 0; c < 16; ++c)
         if (!(l.quant_map(c) == format::decode(static_cast<std::uint32_t>(c))))
-            fail("value " + std::to_string(c) + " of quant_map (" + tessera::detail::quoted(l.quant_type) + ") is " +
+            fail("value " + std::to_string(c) + " of quant_map (" + tessera::detail::quoted_name(l.quant_type) + ") is " +
                  std::to_string(l.quant_map(c)) + ", expected " + std::to_string(format::decode(static_cast<std::uint32_t>(c))) +
                  " (the scheme's format)");
     index_t const group = tessera::detail::group_columns<Scheme>(l.k);

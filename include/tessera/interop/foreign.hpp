@@ -17,7 +17,7 @@
 namespace tessera::inline TESSERA_ABI::detail {
 
 /// A name from a file, safe to print: quoted, other than printable ASCII as \xNN, cut after 64 bytes.
-inline std::string quoted(std::string_view name) {
+inline std::string quoted_name(std::string_view name) {
     constexpr char const* digits = "0123456789abcdef";
     std::string out = "'";
     for (std::size_t i = 0; i < name.size() && i < 64; ++i) {

@@ -50,7 +50,7 @@ private:
     [[noreturn]] TESSERA_COLD void fail(char const* field, std::uint64_t offset, std::string const& what) const {
         std::string where = kind_;
         if (!where.empty()) where += " " + std::to_string(index_) + " ";
-        if (!item_.empty()) where += detail::quoted(item_) + " ";
+        if (!item_.empty()) where += detail::quoted_name(item_) + " ";
         detail::raise<format_error>("tessera: gguf: " + result_.name_ + ": " + where + field + " at byte " +
                                     std::to_string(offset) + ": " + what);
     }
@@ -266,7 +266,7 @@ private:
             index_ = by_offset[i];
             item_ = next.name;
             fail("data", next.offset,
-                 "overlaps tensor " + detail::quoted(previous.name) + ", which ends at byte " +
+                 "overlaps tensor " + detail::quoted_name(previous.name) + ", which ends at byte " +
                      std::to_string(previous.offset + previous.bytes.size()));
         }
     }
@@ -292,7 +292,7 @@ namespace detail {
 template <class Element>
 Element const* elements(tensor_entry const& t, tensor_type wanted) {
     auto const fail = [&](std::string const& what) {
-        raise<format_error>("tessera: gguf: tensor " + quoted(t.name) + " at byte " + std::to_string(t.offset) + ": " +
+        raise<format_error>("tessera: gguf: tensor " + quoted_name(t.name) + " at byte " + std::to_string(t.offset) + ": " +
                             what);
     };
     if (t.type != wanted) fail(std::string{"holds "} + name_of(t.type) + ", wanted " + name_of(wanted));
@@ -315,7 +315,7 @@ matrix_view<T const> as_dense(tensor_entry const& t) {
 template <class T>
 vector_view<T const> as_vector(tensor_entry const& t) {
     if (t.rank != 1)
-        detail::raise<format_error>("tessera: gguf: tensor " + detail::quoted(t.name) + " at byte " +
+        detail::raise<format_error>("tessera: gguf: tensor " + detail::quoted_name(t.name) + " at byte " +
                                     std::to_string(t.offset) + ": has " + std::to_string(t.rank) +
                                     " dimensions, wanted 1");
     return vector_view<T const>{detail::elements<T>(t, detail::type_for<T>), t.cols()};
@@ -340,7 +340,7 @@ decltype(auto) with_blocks(tensor_entry const& t, F&& f, format_list<First, Rest
     if constexpr (sizeof...(Rest) > 0)
         return with_blocks(t, f, format_list<Rest...>{});
     else
-        raise<unsupported_error>("tessera: gguf: tensor " + quoted(t.name) + " is " + name_of(t.type) +
+        raise<unsupported_error>("tessera: gguf: tensor " + quoted_name(t.name) + " is " + name_of(t.type) +
                                  ", which is not among the formats of this program");
 }
 

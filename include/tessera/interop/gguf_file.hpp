@@ -183,7 +183,7 @@ public:
     T get(std::string_view key) const {
         metadata_entry const* const entry = find(key);
         if (entry == nullptr)
-            detail::raise<format_error>("tessera: gguf: " + name_ + ": metadata " + detail::quoted(key) +
+            detail::raise<format_error>("tessera: gguf: " + name_ + ": metadata " + detail::quoted_name(key) +
                                         " is missing");
         return convert<T>(*entry);
     }
@@ -199,7 +199,7 @@ public:
     tensor_entry const& tensor(std::string_view name) const {
         tensor_entry const* const entry = find_tensor(name);
         if (entry == nullptr)
-            detail::raise<format_error>("tessera: gguf: " + name_ + ": tensor " + detail::quoted(name) +
+            detail::raise<format_error>("tessera: gguf: " + name_ + ": tensor " + detail::quoted_name(name) +
                                         " is missing");
         return *entry;
     }
@@ -219,7 +219,7 @@ private:
     }
 
     [[noreturn]] void raise_value(metadata_entry const& e, std::string const& what) const {
-        detail::raise<format_error>("tessera: gguf: " + name_ + ": metadata " + detail::quoted(e.key) + " at byte " +
+        detail::raise<format_error>("tessera: gguf: " + name_ + ": metadata " + detail::quoted_name(e.key) + " at byte " +
                                     std::to_string(e.offset) + ": " + what);
     }
 

@@ -167,7 +167,7 @@ inline constexpr tensor_type type_for<Format> = [] {
 }();
 
 using tessera::detail::append_bytes;
-using tessera::detail::quoted;
+using tessera::detail::quoted_name;
 using tessera::detail::save_file;
 
 } // namespace detail

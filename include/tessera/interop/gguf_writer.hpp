@@ -74,13 +74,13 @@ public:
                     std::span<std::byte const> bytes) {
         check_name("tensor name", name);
         for (tensor_record const& t : tensors_)
-            if (t.name == name) fail("tensor " + detail::quoted(name) + " is there already");
+            if (t.name == name) fail("tensor " + detail::quoted_name(name) + " is there already");
         if (dims.empty() || dims.size() > max_dimensions)
-            fail("tensor " + detail::quoted(name) + " has " + std::to_string(dims.size()) +
+            fail("tensor " + detail::quoted_name(name) + " has " + std::to_string(dims.size()) +
                  " dimensions, expected 1 to 4");
         std::uint64_t const size = stored_bytes(name, type, dims);
         if (bytes.size() != size)
-            fail("tensor " + detail::quoted(name) + " has " + std::to_string(bytes.size()) + " bytes, expected " +
+            fail("tensor " + detail::quoted_name(name) + " has " + std::to_string(bytes.size()) + " bytes, expected " +
                  std::to_string(size));
         tensor_record t{std::string{name}, type, {dims.begin(), dims.end()}, bytes, data_bytes_};
         data_bytes_ += size + padding(size);
@@ -94,7 +94,7 @@ public:
         index_t const n = w.extent(0);
         index_t const k = w.extent(1);
         if (!has_unit_stride(w) || (n > 1 && w.stride(0) != k))
-            fail("tensor " + detail::quoted(name) + " has a row stride of " + std::to_string(w.stride(0)) +
+            fail("tensor " + detail::quoted_name(name) + " has a row stride of " + std::to_string(w.stride(0)) +
                  ", expected contiguous rows of " + std::to_string(k));
         index_t const dims[] = {k, n};
         add_tensor(name, detail::type_for<std::remove_cv_t<T>>, dims, {as_bytes(w.data_handle()), span_size(w)});
@@ -105,7 +105,7 @@ public:
         requires(E::rank() == 1)
     void add_tensor(std::string_view name, view<T, E, L, A> const& w) {
         if (!has_unit_stride(w))
-            fail("tensor " + detail::quoted(name) + " has a stride of " + std::to_string(w.stride(0)) + ", expected 1");
+            fail("tensor " + detail::quoted_name(name) + " has a stride of " + std::to_string(w.stride(0)) + ", expected 1");
         index_t const dims[] = {w.extent(0)};
         add_tensor(name, detail::type_for<std::remove_cv_t<T>>, dims, {as_bytes(w.data_handle()), span_size(w)});
     }
@@ -114,7 +114,7 @@ public:
     template <block_format Format>
     void add_tensor(std::string_view name, blocked<Format> const& w) {
         if (w.rows() > 1 && w.row_stride() != w.blocks_per_row())
-            fail("tensor " + detail::quoted(name) + " has a row stride of " + std::to_string(w.row_stride()) +
+            fail("tensor " + detail::quoted_name(name) + " has a row stride of " + std::to_string(w.row_stride()) +
                  " blocks, expected contiguous rows of " + std::to_string(w.blocks_per_row()));
         index_t const dims[] = {w.cols(), w.rows()};
         add_tensor(name, detail::type_for<Format>, dims, {as_bytes(w.data()), static_cast<std::size_t>(w.bytes())});
@@ -198,7 +198,7 @@ private:
         if (key == alignment_key && alignment_ == default_alignment)
             fail("the alignment is an argument of the constructor");
         for (std::string const& k : keys_)
-            if (k == key) fail("key " + detail::quoted(key) + " is set already");
+            if (k == key) fail("key " + detail::quoted_name(key) + " is set already");
         keys_.emplace_back(key);
         append_string(key);
         append(metadata_, static_cast<std::uint32_t>(type));
@@ -213,7 +213,7 @@ private:
     static std::uint64_t stored_bytes(std::string_view name, tensor_type type, std::span<index_t const> dims) {
         tensor_type_info const info = info_of(type);
         if (info.name == nullptr)
-            fail("tensor " + detail::quoted(name) + " has type " + std::to_string(static_cast<std::uint32_t>(type)) +
+            fail("tensor " + detail::quoted_name(name) + " has type " + std::to_string(static_cast<std::uint32_t>(type)) +
                  ", which is unknown");
         index_t blocks = 1;
         constexpr index_t most = std::numeric_limits<index_t>::max() / 512;
@@ -221,7 +221,7 @@ private:
             index_t const size = dims[i];
             index_t const unit = i == 0 ? info.block_size : 1;
             if (size < 0 || size % unit != 0 || (size != 0 && blocks > most / size))
-                fail("tensor " + detail::quoted(name) + " has dimension " + std::to_string(size) +
+                fail("tensor " + detail::quoted_name(name) + " has dimension " + std::to_string(size) +
                      ", expected a multiple of " + std::to_string(unit) + " within the range of the index type");
             blocks *= size / unit;
         }

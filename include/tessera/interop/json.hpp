@@ -33,7 +33,7 @@ inline constexpr int max_depth = 16;
 
 namespace detail {
 
-using tessera::detail::quoted;
+using tessera::detail::quoted_name;
 using tessera::detail::raise;
 
 /// The bytes of the UTF-8 character at the front of s; 0 where there is none (RFC 3629: shortest form, no surrogates).
@@ -111,7 +111,7 @@ public:
 
     [[noreturn]] TESSERA_COLD void fail(std::uint64_t offset, std::string const& what) const {
         std::string item = of_;
-        if (!item.empty()) item += " " + detail::quoted(item_) + " ";
+        if (!item.empty()) item += " " + detail::quoted_name(item_) + " ";
         detail::raise<format_error>(where_ + item + field_ + " at byte " + std::to_string(offset) + ": " + what);
     }
 
@@ -167,9 +167,9 @@ public:
         std::uint64_t value = 0;
         auto const [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
         if (end != digits.data() + digits.size() && error == std::errc{})
-            fail(start, "is " + detail::quoted(digits) + ", expected digits alone");
+            fail(start, "is " + detail::quoted_name(digits) + ", expected digits alone");
         if (error != std::errc{})
-            fail(start, "is " + detail::quoted(digits) + (digits[0] == '-' ? ", expected digits alone"
+            fail(start, "is " + detail::quoted_name(digits) + (digits[0] == '-' ? ", expected digits alone"
                                                                            : ", which 64 bits cannot hold"));
         return value;
     }
@@ -180,7 +180,7 @@ public:
         double value = 0;
         auto const [end, error] = std::from_chars(token.data(), token.data() + token.size(), value);
         if (error != std::errc{} || end != token.data() + token.size())
-            fail(start, "is " + detail::quoted(token) + ", which a double cannot hold");
+            fail(start, "is " + detail::quoted_name(token) + ", which a double cannot hold");
         return value;
     }
 
@@ -330,7 +330,7 @@ private:
         for (std::size_t i = 1; i < keys.size(); ++i)
             if (decoded(keys[i]) == decoded(keys[i - 1]))
                 fail(first_ + static_cast<std::uint64_t>(keys[i].data() - text_.data()),
-                     "key " + detail::quoted(keys[i]) + " is there twice");
+                     "key " + detail::quoted_name(keys[i]) + " is there twice");
     }
 
     std::string_view text_;

@@ -116,8 +116,8 @@ private:
                                : key == "fortran_order" ? &has_order
                                : key == "shape"         ? &has_shape
                                                         : nullptr;
-            if (seen == nullptr) fail("header", start, "has the unknown key " + tessera::detail::quoted(key));
-            if (*seen) fail("header", start, "has the key " + tessera::detail::quoted(key) + " twice");
+            if (seen == nullptr) fail("header", start, "has the unknown key " + tessera::detail::quoted_name(key));
+            if (*seen) fail("header", start, "has the key " + tessera::detail::quoted_name(key) + " twice");
             *seen = true;
             if (seen == &has_type)
                 type();
@@ -145,11 +145,11 @@ private:
             // The order of one byte is written as | but other writers say <.
             if (name == nullptr || descr.size() != 3 || descr.substr(1) != name + 1) continue;
             if (descr[0] != '<' && descr[0] != name[0])
-                fail("descr", start, "is " + tessera::detail::quoted(descr) + ", expected " + tessera::detail::quoted(name) + " (little-endian)");
+                fail("descr", start, "is " + tessera::detail::quoted_name(descr) + ", expected " + tessera::detail::quoted_name(name) + " (little-endian)");
             result_.type = t;
             return;
         }
-        fail("descr", start, "is " + tessera::detail::quoted(descr) + ", expected numbers or booleans of 1 to 8 bytes");
+        fail("descr", start, "is " + tessera::detail::quoted_name(descr) + ", expected numbers or booleans of 1 to 8 bytes");
     }
 
     void order() {

@@ -99,7 +99,7 @@ struct adapter {
 
 namespace detail {
 
-using tessera::detail::quoted;
+using tessera::detail::quoted_name;
 using tessera::detail::raise;
 
 /// Reads a value; true where it is null, false or empty.
@@ -183,9 +183,9 @@ private:
         std::string list;
         for (std::string_view const k : known) {
             if (k == value) return;
-            list += (list.empty() ? "" : " or ") + quoted(k);
+            list += (list.empty() ? "" : " or ") + quoted_name(k);
         }
-        in_.fail(at, "is " + quoted(value) + ", expected " + list);
+        in_.fail(at, "is " + quoted_name(value) + ", expected " + list);
     }
 
     index_t rank(std::uint64_t at, double value) const {
@@ -201,7 +201,7 @@ private:
             auto const at = in_.offset();
             for (char const c : name)
                 if (!(c == '.' || c == '_' || c == '-' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')))
-                    in_.fail(at, "pattern " + quoted(name) + " is a regular expression, expected the end of a name");
+                    in_.fail(at, "pattern " + quoted_name(name) + " is a regular expression, expected the end of a name");
             double const value = in_.number();
             list.push_back({name, is_rank ? static_cast<double>(rank(at, value)) : value});
         });
@@ -251,11 +251,11 @@ inline adapter_config parse_config(std::string_view text, std::string_view file_
 /// The factors of a file with the scales of a configuration.
 /// @throws format_error where they do not belong together
 inline adapter load(adapter_config const& config, safetensors::file const& file) {
-    using detail::quoted;
+    using detail::quoted_name;
     adapter result{config, {}};
     for (safetensors::tensor_entry const& t : file.tensors()) {
         auto const fail = [&](std::string const& what) {
-            detail::raise<format_error>("tessera: peft: " + file.name() + ": tensor " + quoted(t.name) + ": " + what);
+            detail::raise<format_error>("tessera: peft: " + file.name() + ": tensor " + quoted_name(t.name) + ": " + what);
         };
         std::string_view module;
         std::string_view const part = detail::part_of(t.name, module);
@@ -358,7 +358,7 @@ inline void write(std::string const& folder, adapter const& adapter) {
         check::equal("peft::write", "size of the magnitude", m.magnitude.size(), adapter.config.use_dora ? m.b.extent(0) : 0,
                      adapter.config.use_dora ? "rows of B" : "use_dora is false");
         if (m.scale != static_cast<float>(adapter.config.scale_of(m.name)))
-            detail::raise<shape_error>("tessera: peft::write: scale of " + detail::quoted(m.name) + " is " + std::to_string(m.scale) +
+            detail::raise<shape_error>("tessera: peft::write: scale of " + detail::quoted_name(m.name) + " is " + std::to_string(m.scale) +
                                        ", expected " + std::to_string(adapter.config.scale_of(m.name)) +
                                        " (what the configuration says)");
         out.add_tensor(name + ".lora_A.weight", m.a.view());

@@ -19,7 +19,7 @@ struct layer_failure {
     std::string name;   ///< of the layer
 
     [[noreturn]] TESSERA_COLD void operator()(std::string const& what) const {
-        raise<format_error>(std::string{"tessera: "} + layout + ": layer " + quoted(name) + ": " + what);
+        raise<format_error>(std::string{"tessera: "} + layout + ": layer " + quoted_name(name) + ": " + what);
     }
     void equal(char const* what, index_t is, index_t wanted, char const* why) const {
         if (is != wanted)

@@ -68,7 +68,7 @@ public:
         tensor_entry const* const entry = find_tensor(name);
         if (entry == nullptr)
             tessera::detail::raise<format_error>("tessera: safetensors: " + name_ + ": tensor " +
-                                                 tessera::detail::quoted(name) + " is missing");
+                                                 tessera::detail::quoted_name(name) + " is missing");
         return *entry;
     }
 
@@ -152,7 +152,7 @@ private:
                 in.expecting("data_offsets", "tensor", name);
                 offsets(in, begin, end);
             } else {
-                in.fail(in.offset(), "has the unknown field " + tessera::detail::quoted(key));
+                in.fail(in.offset(), "has the unknown field " + tessera::detail::quoted_name(key));
             }
             in.expecting("entry", "tensor", name);
         });
@@ -212,7 +212,7 @@ private:
         std::uint64_t at = 0;
         for (tensor_entry& t : tensors) {
             if (t.offset != at) {
-                std::string const field = "tensor " + tessera::detail::quoted(t.name) + " data";
+                std::string const field = "tensor " + tessera::detail::quoted_name(t.name) + " data";
                 fail(field.c_str(), first + t.offset,
                      (t.offset < at ? "overlaps the tensor before, which ends at byte "
                                     : "leaves a gap after the tensor before, which ends at byte ") +
@@ -244,12 +244,12 @@ inline file parse(std::span<std::byte const> bytes, std::string_view file_name) 
 namespace detail {
 
 [[noreturn]] TESSERA_COLD inline void fail(tensor_entry const& t, std::string const& what) {
-    tessera::detail::raise<format_error>("tessera: safetensors: tensor " + tessera::detail::quoted(t.name) + " at byte " +
+    tessera::detail::raise<format_error>("tessera: safetensors: tensor " + tessera::detail::quoted_name(t.name) + " at byte " +
                                          std::to_string(t.offset) + ": " + what);
 }
 
 TESSERA_COLD inline void check_type(tensor_entry const& t) {
-    if (t.type == element_type::other) fail(t, "holds " + tessera::detail::quoted(t.dtype) + ", which is unknown");
+    if (t.type == element_type::other) fail(t, "holds " + tessera::detail::quoted_name(t.dtype) + ", which is unknown");
 }
 
 } // namespace detail

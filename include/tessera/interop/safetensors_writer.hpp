@@ -26,7 +26,7 @@ public:
         check_text("key", key);
         check_text("value of the metadata", value);
         for (metadata_entry const& e : metadata_)
-            if (e.key == key) fail("key " + tessera::detail::quoted(key) + " is set already");
+            if (e.key == key) fail("key " + tessera::detail::quoted_name(key) + " is set already");
         metadata_.push_back({std::string{key}, std::string{value}});
     }
 
@@ -36,12 +36,12 @@ public:
         check_text("tensor name", name);
         if (name == metadata_key) fail("a tensor cannot be called '__metadata__'");
         if (dims.size() > max_array_rank)
-            fail("tensor " + tessera::detail::quoted(name) + " has " + std::to_string(dims.size()) +
+            fail("tensor " + tessera::detail::quoted_name(name) + " has " + std::to_string(dims.size()) +
                  " dimensions, expected at most 8");
-        if (type == element_type::other) fail("tensor " + tessera::detail::quoted(name) + " is of another type, expected a known one");
+        if (type == element_type::other) fail("tensor " + tessera::detail::quoted_name(name) + " is of another type, expected a known one");
         std::array<std::uint64_t, max_array_rank> sizes{};
         auto const refuse = [&](std::size_t d) {
-            fail("tensor " + tessera::detail::quoted(name) + " has dimension " + std::to_string(dims[d]) +
+            fail("tensor " + tessera::detail::quoted_name(name) + " has dimension " + std::to_string(dims[d]) +
                  ", expected one within the range of the index type");
         };
         for (std::size_t d = 0; d < dims.size(); ++d) {
@@ -50,7 +50,7 @@ public:
         }
         auto const size = tessera::detail::count_elements(std::span{sizes}.first(dims.size()), refuse) * size_of(type);
         if (bytes.size() != size)
-            fail("tensor " + tessera::detail::quoted(name) + " has " + std::to_string(bytes.size()) + " bytes, expected " +
+            fail("tensor " + tessera::detail::quoted_name(name) + " has " + std::to_string(bytes.size()) + " bytes, expected " +
                  std::to_string(size));
         tensors_.push_back({std::string{name}, type, {dims.begin(), dims.end()}, bytes});
     }
@@ -59,7 +59,7 @@ public:
     template <class T, class E, class L>
     void add_tensor(std::string_view name, view<T, E, L, default_accessor<T>> const& w) {
         if (!tessera::detail::is_contiguous(w))
-            fail("tensor " + tessera::detail::quoted(name) + " is strided, expected elements that follow each other");
+            fail("tensor " + tessera::detail::quoted_name(name) + " is strided, expected elements that follow each other");
         std::array<index_t, E::rank() + 1> dims{};
         for (std::size_t d = 0; d < E::rank(); ++d) dims[d] = w.extent(d);
         add_tensor(name, element_type_of<T>, std::span<index_t const>{dims}.first(E::rank()),
@@ -105,7 +105,7 @@ private:
     }
     static void check_text(char const* what, std::string_view s) {
         if (json::detail::first_bad_utf8(s) != s.size())
-            fail(std::string{what} + " " + tessera::detail::quoted(s) + " is not UTF-8");
+            fail(std::string{what} + " " + tessera::detail::quoted_name(s) + " is not UTF-8");
     }
 
     std::vector<std::size_t> in_order() const {
@@ -115,7 +115,7 @@ private:
         std::sort(order.begin(), order.end(), by_name);
         for (std::size_t i = 1; i < order.size(); ++i)
             if (!by_name(order[i - 1], order[i]))
-                fail("tensor " + tessera::detail::quoted(tensors_[order[i]].name) + " is there twice");
+                fail("tensor " + tessera::detail::quoted_name(tensors_[order[i]].name) + " is there twice");
         std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
             return tensors_[a].type != tensors_[b].type ? tensors_[a].type > tensors_[b].type : by_name(a, b);
         });

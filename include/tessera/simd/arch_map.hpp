@@ -74,6 +74,16 @@ using floats = batch<float, Arch>;
 template <class Arch>
 using ints = batch<std::int32_t, Arch>;
 
+/// The bits of a register as the other lane type. xsimd 8 names the register in bitwise_cast, later ones the lane.
+template <class To, class From, class A>
+TESSERA_FORCE_INLINE xsimd::batch<To, A> reinterpret(xsimd::batch<From, A> const& v) noexcept {
+#if XSIMD_VERSION_MAJOR < 10
+    return xsimd::bitwise_cast<xsimd::batch<To, A>>(v);
+#else
+    return xsimd::bitwise_cast<To>(v);
+#endif
+}
+
 /// Lanes of a float register: 4, 8 or 16.
 template <class Arch>
 inline constexpr index_t lanes = static_cast<index_t>(floats<Arch>::size);

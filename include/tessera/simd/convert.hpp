@@ -247,7 +247,7 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode(xsimd::batch<float, A>
     } else if constexpr (std::same_as<F, e8m0>) {
         return detail::encode_power<Beyond>(x);
     } else if constexpr (std::same_as<F, fp32>) {
-        return detail::reinterpret<std::int32_t>(x);
+        return reinterpret<std::int32_t>(x);
     } else {
         return detail::encode_float<F, Beyond>(x);
     }
@@ -268,7 +268,7 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> decode(xsimd::batch<std::int32_t, A>
     } else if constexpr (std::same_as<F, e8m0>) {
         return detail::decode_power(code);
     } else if constexpr (std::same_as<F, fp32>) {
-        return detail::reinterpret<float>(code);
+        return reinterpret<float>(code);
     } else {
         return detail::decode_float<F>(code);
     }

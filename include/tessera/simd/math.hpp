@@ -28,16 +28,6 @@ namespace tessera::inline TESSERA_ABI::simd {
 
 namespace detail {
 
-/// The bits of a register as the other lane type. xsimd 8 names the register in bitwise_cast, later ones the lane.
-template <class To, class From, class A>
-TESSERA_FORCE_INLINE xsimd::batch<To, A> reinterpret(xsimd::batch<From, A> const& v) noexcept {
-#if XSIMD_VERSION_MAJOR < 10
-    return xsimd::bitwise_cast<xsimd::batch<To, A>>(v);
-#else
-    return xsimd::bitwise_cast<To>(v);
-#endif
-}
-
 /// c[0] + x (c[1] + x (c[2] + ...)).
 template <class A, std::size_t N>
 TESSERA_FORCE_INLINE xsimd::batch<float, A> polynomial(xsimd::batch<float, A> const& x, float const (&c)[N]) noexcept {
@@ -111,8 +101,8 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> exchange_neighbours(xsimd::batch<flo
 #if defined(__aarch64__)
     if constexpr (std::is_same_v<A, xsimd::neon64>) return vrev64q_f32(x);
 #endif
-    auto const pairs = detail::reinterpret<std::uint64_t>(x);
-    return detail::reinterpret<float>((pairs << 32) | (pairs >> 32));
+    auto const pairs = reinterpret<std::uint64_t>(x);
+    return reinterpret<float>((pairs << 32) | (pairs >> 32));
 }
 
 /// e^x.

@@ -193,11 +193,7 @@ namespace detail {
 template <class Arch>
 TESSERA_FORCE_INLINE ints<Arch> bf16_codes(floats<Arch> const& v) noexcept {
     using integers = ints<Arch>;
-#if XSIMD_VERSION_MAJOR < 10
-    auto const bits = xsimd::bitwise_cast<integers>(v);
-#else
-    auto const bits = xsimd::bitwise_cast<std::int32_t>(v);
-#endif
+    integers const bits = reinterpret<std::int32_t>(v);
     // Arithmetic shifts: only the low 16 bits of the result are stored.
     integers const rounded = (bits + integers(0x7fff) + ((bits >> 16) & integers(1))) >> 16;
     integers const quiet = ((bits >> 16) & integers(0x8000)) | integers(0x7fc0);

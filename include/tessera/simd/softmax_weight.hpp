@@ -35,9 +35,9 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> softmax_weight(xsimd::batch<float, A
     reals const shifted = t + magic;
     reals const fraction = t - (shifted - magic);
     // The low bits, moved to the exponent: polynomial * 2^n.
-    integers const exponent = detail::reinterpret<std::int32_t>(shifted) << 23;
-    integers const bits = detail::reinterpret<std::int32_t>(detail::polynomial(fraction, p)) + exponent;
-    return simd::select(x < reals(smallest), reals(0.0f), detail::reinterpret<float>(bits));
+    integers const exponent = reinterpret<std::int32_t>(shifted) << 23;
+    integers const bits = reinterpret<std::int32_t>(detail::polynomial(fraction, p)) + exponent;
+    return simd::select(x < reals(smallest), reals(0.0f), reinterpret<float>(bits));
 }
 
 } // namespace tessera::inline TESSERA_ABI::simd

@@ -45,7 +45,7 @@ std::int64_t encode_bipolar(float const* x, index_t n, float inverse, std::int8_
         floats const above = simd::max((xsimd::abs(v) - floats(1.0f)) * floats(0.5f), floats(0.0f));
         auto const index = xsimd::nearbyint_as_int(simd::min(above, floats(top)));
         // -1 or 0; zeros of either sign are 1.
-        auto const negative = xsimd::bitwise_cast<simd::ints<Arch>>(simd::select(v < floats(0.0f), floats(-1.0f), floats(0.0f))) >> 31;
+        auto const negative = simd::reinterpret<std::int32_t>(simd::select(v < floats(0.0f), floats(-1.0f), floats(0.0f))) >> 31;
         (index ^ negative).store_aligned(lane);
         for (index_t i = 0; i < count; ++i) {
             codes[k + i] = static_cast<std::int8_t>(lane[i]);

@@ -45,14 +45,14 @@ float l_mul_dot(float const* x, float const* w, index_t n) noexcept {
     ints const least(word(least_normal<Format>));
     ints const magnitude(0x7fffffff);
     return simd::sum<Arch>(n, [&](index_t i, index_t count) noexcept {
-        ints const a = xsimd::bitwise_cast<ints>(simd::load_partial<Arch>(x + i, count));
-        ints const b = xsimd::bitwise_cast<ints>(simd::load_partial<Arch>(w + i, count));
+        ints const a = simd::reinterpret<std::int32_t>(simd::load_partial<Arch>(x + i, count));
+        ints const b = simd::reinterpret<std::int32_t>(simd::load_partial<Arch>(w + i, count));
         ints const p = a & magnitude;
         ints const q = b & magnitude;
         ints const sum = xsimd::min(p - constant, largest - q) + q; // saturated before it is made: no overflow
         ints const kept = simd::select(xsimd::min(p, q) > ints(0), sum, ints(0));
         ints const normal = simd::select(kept < least, ints(0), kept);
-        return floats(xsimd::bitwise_cast<floats>(normal | ((a ^ b) & ~magnitude)));
+        return floats(simd::reinterpret<float>(ints(normal | ((a ^ b) & ~magnitude))));
     });
 }
 

@@ -4,12 +4,14 @@
 /// @file
 /// Rounding of weights on the CPU, the bits of kernels/ref/quantize.hpp. Integers and minifloats are encoded by arithmetic
 /// (simd/convert.hpp), formats of up to 16 values by comparing with the borders between them, which are found by asking
-/// the format; wider tables, and other roundings than to nearest, one weight at a time. Codes are packed eight at a time.
-/// Blocks of few registers are rounded several at a time, and their scales a register of them at a time.
+/// the format; wider tables, and roundings half away and toward zero, one weight at a time. Codes are packed eight at a time.
+/// Blocks of few registers are rounded several at a time, and their scales a register of them at a time. Random numbers are made
+/// a register of counters at a time (simd/random.hpp); integers and minifloats are rounded with them in registers.
 
 #include "../../core/exec.hpp"
 #include "../../numerics/int_format.hpp"
 #include "../../simd/convert_block.hpp"
+#include "../../simd/random.hpp"
 #include "../ref/quantize.hpp"
 
 #include <cstdint>
@@ -124,7 +126,7 @@ TESSERA_FORCE_INLINE coded<Arch> nearest(simd::floats<Arch> const& x) noexcept {
         auto const is_number = x == x;
         code = simd::select(is_number, code, of(b.nan_code));
         value = simd::select(is_number, value, reals(Format::decode(b.nan_code)));
-        return {simd::detail::reinterpret<std::int32_t>(code), value};
+        return {simd::reinterpret<std::int32_t>(code), value};
     }
 }
 
@@ -145,8 +147,8 @@ void nearest_scales(float const* x, index_t n, float divisor, std::int32_t* code
         reals value = simd::decode<Format>(code);
         if constexpr (IsSecond) {
             auto const is_lost = (ratio > reals(0.0f)) & (value == reals(0.0f));
-            code = simd::detail::reinterpret<std::int32_t>(
-                simd::select(is_lost, reals(detail::bit_cast<float>(1u)), simd::detail::reinterpret<float>(code)));
+            code = simd::reinterpret<std::int32_t>(
+                simd::select(is_lost, reals(detail::bit_cast<float>(1u)), simd::reinterpret<float>(code)));
             value = simd::select(is_lost, reals(Format::decode(1)), value);
         }
         code.store_unaligned(codes + i);
@@ -182,11 +184,16 @@ public:
             reals const v = position(w);
             reals const number = simd::select(v == v, v, reals(0.0f));
             // Adding 1.5 * 2^23 rounds to an integer, to even, and leaves it in the low bits.
-            auto const rounded = simd::detail::reinterpret<std::int32_t>(number + reals(0x1.8p23f));
+            auto const rounded = simd::reinterpret<std::int32_t>(number + reals(0x1.8p23f));
             return rounded & simd::ints<Arch>((std::int32_t{1} << Format::bits) - 1);
         } else {
             return nearest<Format, Arch>(position(w)).code;
         }
+    }
+    /// Rounded at random.
+    TESSERA_FORCE_INLINE simd::ints<Arch> code(reals const& w, std::uint32_t const* random) const noexcept {
+        return simd::encode_at_random<Format>(position(w),
+                                              simd::ints<Arch>::load_unaligned(reinterpret_cast<std::int32_t const*>(random)));
     }
     TESSERA_FORCE_INLINE reals weight(coded<Arch> const& c) const noexcept { return scale_ * (c.value - zero_); }
 
@@ -275,7 +282,10 @@ struct kernel<op::quantize, cpu<Arch, Parallel>, weight_grid<Format>> {
                 return;
             }
         }
-        definition::encode(w, n, grid, choice, row, k0);
+        if (choice.mode == rounding::stochastic)
+            encode_at_random(w, n, grid, choice, row, k0);
+        else
+            definition::encode(w, n, grid, choice, row, k0);
     }
 
     /// True where the two below take blocks of so many weights: 1, 2 or 4 registers.
@@ -333,6 +343,41 @@ struct kernel<op::quantize, cpu<Arch, Parallel>, weight_grid<Format>> {
     }
 
 private:
+    /// `encode` with random numbers.
+    static void encode_at_random(float const* w, index_t n, weight_grid<Format> const& grid, code_choice const& choice,
+                                 std::uint8_t* row, index_t k0) noexcept {
+        constexpr index_t block = simd::block_size<Arch>;
+        alignas(64) std::uint8_t codes[4 * block];
+        alignas(64) std::uint32_t numbers[4 * block + 2 * simd::random_block<Arch>];
+        for (index_t i = 0; i < n; i += 4 * block) {
+            index_t const count = minimum(4 * block, n - i);
+            std::uint32_t const* const random =
+                simd::random_bits<Arch>(choice.seed, choice.first + static_cast<std::uint64_t>(i), count, numbers);
+            bool in_registers = false;
+            if constexpr (simd::rounds_at_random<Format>) {
+                in_registers = grid.scale > 0;
+                if (in_registers) {
+                    detail::grid_registers<Format, Arch> const round{grid};
+                    for (index_t k = 0; k < count; k += block) {
+                        auto const part = [&](index_t at) noexcept {
+                            index_t const left = count - at;
+                            return round.code(left >= lanes  ? simd::load<Arch>(w + i + at)
+                                              : left > 0     ? simd::load_partial<Arch>(w + i + at, left)
+                                                             : simd::floats<Arch>(0.0f),
+                                              random + at);
+                        };
+                        simd::detail::code_block<Arch> const four = {
+                            {part(k), part(k + lanes), part(k + 2 * lanes), part(k + 3 * lanes)}};
+                        simd::detail::store_codes<Arch>(codes + k, four);
+                    }
+                }
+            }
+            if (!in_registers)
+                for (index_t k = 0; k < count; ++k)
+                    codes[k] = static_cast<std::uint8_t>(grid.code(w[i + k], rounding::stochastic, random[k]));
+            detail::pack_codes<Format::bits>(codes, count, row, k0 + i);
+        }
+    }
     /// Blocks of `Registers` registers.
     template <index_t Registers>
     static void encode_blocks(float const* w, index_t count, weight_grid<Format> const* grids, std::uint8_t* row,
