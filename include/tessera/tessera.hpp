@@ -14,6 +14,7 @@
 #include "attention/attention_mass.hpp"
 #include "attention/batch.hpp"
 #include "attention/bias.hpp"
+#include "attention/eviction.hpp"
 #include "attention/gear.hpp"
 #include "attention/hadamard_cache.hpp"
 #include "attention/heavy_hitters.hpp"

@@ -17,8 +17,10 @@
 /// distance (ALiBi, windows) have lost their meaning. `causal` has not: all that is left comes before the next token.
 ///
 /// `attend` keeps the probabilities of a decoding step; for a prompt it multiplies queries and keys once more (attention_mass.hpp). So
-/// does `observe`, after any `attention`. `evict` is linear in tokens, and one thread's. What does not fit is a shape_error.
+/// does `observe`, after any `attention`. `evict` is linear in tokens, and one thread's; of a paged sequence it makes the pages that
+/// it writes the sequence's own, and gives back those behind them. What does not fit is a shape_error, and nothing is forgotten then.
 
+#include "../storage/kv_pages.hpp"
 #include "../storage/tensor.hpp"
 #include "attention_mass.hpp"
 
@@ -61,9 +63,15 @@ public:
         tokens_ = kv.tokens();
     }
 
-    /// Forgets tokens of a contiguous cache until heavy + recent are left.
+    /// Forgets tokens of a contiguous or paged cache until heavy + recent are left.
     template <execution_policy Exec, class KeyFormat, class ValueFormat>
     void evict(Exec const&, kv_cache<key<KeyFormat>, value<ValueFormat>, contiguous>& kv) {
+        if (is_too_much(kv)) keep_best(kv);
+    }
+    template <execution_policy Exec, class Pool>
+    void evict(Exec const&, paged_sequence<Pool>& kv) {
+        if (!is_too_much(kv)) return;
+        kv.unshare(0, heavy_ + recent_);
         keep_best(kv);
     }
     template <execution_policy Exec, class Formats>
@@ -71,7 +79,7 @@ public:
         if (kv.layout() != kv_layout::contiguous)
             detail::raise<shape_error>("tessera: heavy_hitters: the cache is a ring of " + std::to_string(kv.capacity()) +
                                        " tokens, expected a contiguous one");
-        keep_best(kv);
+        if (is_too_much(kv)) keep_best(kv);
     }
 
 private:
@@ -86,10 +94,14 @@ private:
     }
 
     template <class Cache>
-    void keep_best(Cache& kv) {
+    bool is_too_much(Cache const& kv) const {
         check::equal("heavy_hitters", "KV heads of the cache", kv.kv_heads(), mass_.extent(0), "those at construction");
         check::equal("heavy_hitters", "tokens of the cache", kv.tokens(), tokens_, "tokens with a score");
-        if (tokens_ - recent_ <= heavy_) return; // their sum may be no index
+        return tokens_ - recent_ > heavy_; // their sum may be no index
+    }
+
+    template <class Cache>
+    void keep_best(Cache& kv) {
         auto const keys = kv.key_rows();
         auto const values = kv.value_rows();
         for (index_t h = 0; h < mass_.extent(0); ++h) {
@@ -97,8 +109,8 @@ private:
             for (index_t to = 0; to < heavy_ + recent_; ++to) {
                 index_t const from = order_[static_cast<std::size_t>(to)];
                 mass_(h, to) = mass_(h, from);
-                move_row(keys, h, from, to);
-                move_row(values, h, from, to);
+                move_row(keys, h, kv.slot(from), kv.slot(to));
+                move_row(values, h, kv.slot(from), kv.slot(to));
             }
         }
         tokens_ = heavy_ + recent_;
@@ -122,7 +134,7 @@ private:
     }
     template <class T>
     static void move_row(kv_rows<T> const& rows, index_t head, index_t from, index_t to) noexcept {
-        if (from == to) return; // rows only move forwards, over rows that have moved or gone
+        if (from == to) return; // tokens only move forwards, over those that have moved or gone
         std::copy_n(rows.row(head, from), rows.slot_stride, rows.row(head, to));
         if (rows.scales != nullptr) *rows.scale_row(head, to) = *rows.scale_row(head, from);
     }

@@ -14,11 +14,17 @@
 ///
 /// The mask's one row is that of every query up to the end: a step of decoding has one. Pages that are not seen are not read. A page
 /// with a sink or a token of the window is seen whole. Choosing takes O(pages heads key_dim), on one thread; what does not fit is
-/// a shape_error.
+/// a shape_error. All of that as one policy (eviction.hpp), with pages of the cache or any others:
+///
+///     ts::block_top_k policy{kv_heads, key_dim, 16, {4, 64, 64}};
+///     policy.attend(exec, q, kv, out, ts::causal);
+///
+/// Calls with more queries than one (prompts), and short contexts, see all. The method leaves a model's first layer dense.
 
 #include "../core/error.hpp"
 #include "../nn/arguments.hpp"
 #include "../storage/kv_cache.hpp"
+#include "attention.hpp"
 #include "mask.hpp"
 
 #include <algorithm>
@@ -132,5 +138,38 @@ void select_pages(array3_argument auto const& q, // (1, heads, key_dim)
         }
     }
 }
+
+/// Every step of decoding reads the best pages; nothing is forgotten. See the file comment.
+class block_top_k {
+public:
+    block_top_k(index_t kv_heads, index_t key_dim, index_t page, page_budget const& budget)
+        : means_{kv_heads, key_dim, page}, budget_{budget} {
+        check::at_least("block_top_k", "sinks", budget.sinks, 0);
+        check::at_least("block_top_k", "window", budget.window, 0);
+        check::at_least("block_top_k", "count", budget.count, 0);
+    }
+
+    page_means const& means() const noexcept { return means_; }
+
+    template <execution_policy Exec, class Cache, score_functor Score = full_t>
+    void attend(Exec const& exec, array3_argument auto const& q, Cache const& kv, array3_argument auto&& out, Score const& score = {}) {
+        means_.update(kv);
+        auto const queries = detail::input(q);
+        index_t const page = means_.page();
+        index_t const heads = queries.extent(1), pages = ceil_div(kv.tokens(), page);
+        if (queries.extent(0) != 1 || pages <= budget_.count) return attention(exec, q, kv, out, score);
+        seen_.resize(static_cast<std::size_t>(heads * pages));
+        tensor_view<std::uint8_t, 3> const seen{seen_.data(), heads, index_t{1}, pages};
+        select_pages(q, kv, means_, budget_, seen);
+        attention(exec, q, kv, out, score | block_mask{seen, maximum(kv.end_position(), 1), page});
+    }
+    template <execution_policy Exec, class Cache>
+    void evict(Exec const&, Cache&) noexcept {}
+
+private:
+    page_means means_;
+    page_budget budget_;
+    std::vector<std::uint8_t> seen_; // (heads, 1, pages)
+};
 
 } // namespace tessera::inline TESSERA_ABI
