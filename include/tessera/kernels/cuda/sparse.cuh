@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products with sparse operands on CUDA devices, `linear<prepacked<device_rows, ...>>`, and their transposes.
+///
+/// **x Wᵀ**: 4 to 32 lanes, as many as rows of mean length keep busy, share a row of W; each takes chunks of 8 entries and fetches the x
+/// of their columns; sums are added across lanes. With several rows of x these lie side by side, 4 or 8 float32 numbers of a column in
+/// one sector. Lanes, chunks and the order of every sum follow from W alone: a row of y has the same bits for any number of rows of x.
+///
+/// **x W**: blocks take equal parts of W's rows, one row after another, whose columns are all different, and add to a row of sums of
+/// their own in the workspace; a second kernel adds these in order. No atomics: the same bits every time, and for any number of rows.
+
+#include "linear.cuh"
+
+#include "../../storage/device_rows.hpp"
+#include "../sparse_operand.hpp"
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// 8 entries of a row; a column below 0: nothing is there, and the value is 0.
+struct entry_chunk {
+    int column[8];
+    float value[8];
+};
+
+template <class Stored>
+__device__ __forceinline__ float sparse_to_float(Stored v) {
+    if constexpr (std::is_same_v<Stored, fp16>)
+        return __half2float(__ushort_as_half(v.to_bits()));
+    else
+        return static_cast<float>(v);
+}
+
+/// 8 adjacent elements, in as few loads as there are, which nothing else reads.
+template <class T>
+struct alignas(sizeof(T) * 8 < 16 ? sizeof(T) * 8 : 16) adjacent_8 {
+    T v[8];
+};
+template <class T>
+__device__ __forceinline__ adjacent_8<T> load_8(T const* from) {
+    adjacent_8<T> to;
+    if constexpr (sizeof(T) == 1) {
+        *reinterpret_cast<::uint2*>(&to) = __ldcs(reinterpret_cast<::uint2 const*>(from));
+    } else {
+#pragma unroll
+        for (int i = 0; i < static_cast<int>(sizeof(T)) / 2; ++i)
+            reinterpret_cast<::uint4*>(&to)[i] = __ldcs(reinterpret_cast<::uint4 const*>(from) + i);
+    }
+    return to;
+}
+
+/// A row of sparse storage on the device: its number of chunks, a chunk, an entry, its scale. `Column` is the type of stored columns.
+template <class Panels, class Column>
+struct sparse_row;
+
+template <class T, class G, class Column>
+struct sparse_row<prepacked<device_rows, csr<T, G>>, Column> {
+    using panels = prepacked<device_rows, csr<T, G>>;
+    using stored = typename panels::stored_type;
+    Column const* columns;
+    stored const* values;
+    int entries;
+    float scale = 1.0f;
+
+    __device__ __forceinline__ sparse_row(panels const& w, index_t n) {
+        auto const range = reinterpret_cast<::uint2 const*>(w.data())[n];
+        index_t const first = index_t{range.x} * device_rows::chunk;
+        entries = static_cast<int>(range.y);
+        columns = reinterpret_cast<Column const*>(w.data() + w.columns_at()) + first;
+        values = reinterpret_cast<stored const*>(w.data() + w.values_at()) + first;
+        if constexpr (panels::has_scale) scale = reinterpret_cast<float const*>(w.data() + w.scales_at())[n];
+    }
+    __device__ __forceinline__ int chunks() const { return (entries + 7) / 8; }
+    __device__ __forceinline__ entry_chunk chunk(int c) const {
+        auto const k = load_8(columns + 8 * c);
+        auto const v = load_8(values + 8 * c);
+        entry_chunk to;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            to.column[i] = 8 * c + i < entries ? static_cast<int>(k.v[i]) : -1;
+            to.value[i] = sparse_to_float(v.v[i]);
+        }
+        return to;
+    }
+    __device__ __forceinline__ int column(int i) const { return static_cast<int>(columns[i]); }
+    __device__ __forceinline__ float value(int i) const { return sparse_to_float(values[i]); }
+};
+
+template <index_t N, index_t M, class T, class G, class Column>
+struct sparse_row<prepacked<device_rows, n_of_m<N, M, T, G>>, Column> {
+    using panels = prepacked<device_rows, n_of_m<N, M, T, G>>;
+    using stored = typename panels::stored_type;
+    static constexpr int bits = panels::position_bits;
+    std::uint8_t const* positions;
+    stored const* values;
+    int entries;
+    int cols;
+    float scale = 1.0f;
+
+    __device__ __forceinline__ sparse_row(panels const& w, index_t n) {
+        index_t const first = n * w.mean_chunks();
+        entries = static_cast<int>(w.row_slots());
+        cols = static_cast<int>(w.cols());
+        positions = reinterpret_cast<std::uint8_t const*>(w.data() + w.positions_at()) + first * bits;
+        values = reinterpret_cast<stored const*>(w.data() + w.values_at()) + first * device_rows::chunk;
+        if constexpr (panels::has_scale) scale = reinterpret_cast<float const*>(w.data())[n];
+    }
+    __device__ __forceinline__ int chunks() const { return (entries + 7) / 8; }
+    __device__ __forceinline__ int column_of(int slot, std::uint32_t position) const {
+        int const k = slot / static_cast<int>(N) * static_cast<int>(M) + static_cast<int>(position);
+        return k < cols && slot < entries ? k : -1;
+    }
+    __device__ __forceinline__ entry_chunk chunk(int c) const {
+        std::uint8_t const* const at = positions + c * bits;
+        std::uint32_t word = 0;
+        if constexpr (bits == 4)
+            word = __ldcs(reinterpret_cast<std::uint32_t const*>(at));
+        else if constexpr (bits == 2)
+            word = __ldcs(reinterpret_cast<std::uint16_t const*>(at));
+        else
+#pragma unroll
+            for (int b = 0; b < bits; ++b) word |= std::uint32_t{__ldcs(at + b)} << (8 * b);
+        auto const v = load_8(values + 8 * c);
+        entry_chunk to;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            to.column[i] = column_of(8 * c + i, word >> (bits * i) & ((1u << bits) - 1u));
+            to.value[i] = sparse_to_float(v.v[i]);
+        }
+        return to;
+    }
+    __device__ __forceinline__ int column(int i) const { return column_of(i, bitpack::get<bits>(positions, i)); }
+    __device__ __forceinline__ float value(int i) const { return sparse_to_float(values[i]); }
+};
+
+/// x as it lies: a row of it at a time.
+template <class X>
+struct sparse_x_row {
+    static constexpr int rows = 1;
+    matrix_view<X const> x;
+    X const* at = nullptr;
+    __device__ __forceinline__ void seek(index_t m) { at = x.data_handle() + m * x.stride(0); }
+    __device__ __forceinline__ void get(int k, float (&to)[1]) const { to[0] = sparse_to_float(at[k * x.stride(1)]); }
+};
+/// Rows of x side by side, as `interleave_kernel` writes them: (tiles, k, R).
+template <int R>
+struct sparse_x_tile {
+    static constexpr int rows = R;
+    float const* data;
+    index_t k;
+    float const* at = nullptr;
+    __device__ __forceinline__ void seek(index_t tile) { at = data + tile * k * R; }
+    __device__ __forceinline__ void get(int c, float (&to)[R]) const {
+#pragma unroll
+        for (int i = 0; i < R / 4; ++i) {
+            float4 const v = __ldg(reinterpret_cast<float4 const*>(at + static_cast<index_t>(c) * R) + i);
+            to[4 * i] = v.x, to[4 * i + 1] = v.y, to[4 * i + 2] = v.z, to[4 * i + 3] = v.w;
+        }
+    }
+};
+
+template <int R, class X>
+__global__ void interleave_kernel(__grid_constant__ matrix_view<X const> const x, index_t count, float* to) {
+    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x; // a column of a tile
+    if (i >= count) return;
+    index_t const m0 = i / x.extent(1) * R;
+    index_t const k = i % x.extent(1);
+#pragma unroll
+    for (int r = 0; r < R; ++r) to[i * R + r] = m0 + r < x.extent(0) ? sparse_to_float(x(m0 + r, k)) : 0.0f;
+}
+
+/// y(m, n) for the rows of W that the block has and the tile blockIdx.y of rows of x.
+template <class Panels, class Column, class Source, class Out>
+__global__ void __launch_bounds__(256) sparse_kernel(__grid_constant__ Panels const w, Source x, int lanes, index_t m, __grid_constant__ Out const out) {
+    constexpr int R = Source::rows;
+    index_t const n = (static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x) / lanes;
+    int const lane = static_cast<int>(threadIdx.x) % lanes;
+    x.seek(blockIdx.y);
+    float sum[R] = {};
+    float scale = 1.0f;
+    if (n < w.rows()) {
+        sparse_row<Panels, Column> const row{w, n};
+        scale = row.scale;
+        int const chunks = row.chunks();
+#pragma unroll 2
+        for (int c = lane; c < chunks; c += lanes) {
+            entry_chunk const e = row.chunk(c);
+            float v[8][R] = {};
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                if (e.column[i] >= 0) x.get(e.column[i], v[i]);
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+#pragma unroll
+                for (int r = 0; r < R; ++r)
+                    if (e.column[i] >= 0) sum[r] = fmaf(v[i][r], e.value[i], sum[r]);
+        }
+    }
+    for (int d = lanes / 2; d > 0; d /= 2)
+#pragma unroll
+        for (int r = 0; r < R; ++r) sum[r] += __shfl_xor_sync(~0u, sum[r], d);
+    if (n >= w.rows()) return;
+    index_t const m0 = static_cast<index_t>(blockIdx.y) * R;
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+        if (lane == r % lanes && m0 + r < m) out(m0 + r, n, scale * sum[r]);
+}
+
+/// Lanes for a row of so many chunks.
+inline int lanes_for(index_t chunks) noexcept {
+    int lanes = 4;
+    while (lanes < 32 && lanes < chunks) lanes *= 2;
+    return lanes;
+}
+
+/// f(type of the stored columns).
+template <class Panels, class F>
+void with_columns(Panels const& w, F const& f) {
+    if constexpr (requires { w.has_narrow_columns(); }) {
+        if (w.has_narrow_columns())
+            f(std::uint16_t{});
+        else
+            f(std::uint32_t{});
+    } else {
+        f(std::uint32_t{});
+    }
+}
+
+template <class Source, int Sm, class Panels, class Out>
+void run_sparse_rows(cuda<Sm> const& exec, Panels const& w, Source const& x, index_t m, Out const& out) {
+    int const lanes = lanes_for(w.mean_chunks());
+    dim3 const grid{static_cast<unsigned>(ceil_div(w.rows() * lanes, 256)), static_cast<unsigned>(ceil_div(m, Source::rows))};
+    with_columns(w, [&]<class Column>(Column) {
+        launch("apply", stream_of(exec), {grid}, &sparse_kernel<Panels, Column, Source, Out>, w, x, lanes, m, out);
+    });
+}
+
+/// Rows of x that are brought side by side at a time.
+inline constexpr index_t sparse_rows_of_pass = 1024;
+
+/// Rows of `Out` from `m0` on.
+template <class Out>
+struct shifted_output {
+    Out out;
+    index_t m0;
+    __device__ void operator()(index_t m, index_t n, float sum) const { out(m0 + m, n, sum); }
+};
+
+/// Several rows of x, R side by side.
+template <int R, int Sm, class Panels, class X, class Out, class Arena>
+void run_sparse_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+    index_t const most = round_up(minimum(x.extent(0), sparse_rows_of_pass), R);
+    float* const tiles = arena.template carve<float>(most, x.extent(1));
+    if constexpr (launches<Arena>) {
+        for (index_t m = 0; m < x.extent(0); m += sparse_rows_of_pass) {
+            matrix_view<X const> const part = tessera::rows(x, m, minimum(m + sparse_rows_of_pass, x.extent(0)));
+            index_t const count = ceil_div(part.extent(0), R) * x.extent(1);
+            launch("apply", stream_of(exec), {grid_of(count)}, &interleave_kernel<R, X>, part, count, tiles);
+            run_sparse_rows(exec, w, sparse_x_tile<R>{tiles, x.extent(1)}, part.extent(0), shifted_output<Out>{out, m});
+        }
+    }
+}
+
+// --- transposed ------------------------------------------------------------------------------------------------------
+
+inline constexpr int sparse_rows_together = 8;
+
+/// Parts of W's rows, by the shape alone: as many as have room.
+inline index_t sparse_parts(index_t n, index_t k) noexcept {
+    index_t const room = maximum(1, (index_t{1} << 24) / maximum(1, sparse_rows_together * k));
+    return maximum(1, minimum(minimum(room, 264), ceil_div(n, 16)));
+}
+
+/// partial(part, r, k) = sum over the part's rows n of x(r, n) W(n, k).
+template <int R, class Panels, class Column, class X>
+__global__ void __launch_bounds__(128) sparse_transposed_kernel(__grid_constant__ Panels const w, __grid_constant__ matrix_view<X const> const x, float* partial) {
+    __shared__ float of_x[64][R];
+    index_t const k = w.cols();
+    float* const sums = partial + blockIdx.x * k * R;
+    for (index_t i = threadIdx.x; i < k * R; i += 128) sums[i] = 0.0f;
+    index_t const first = w.rows() * blockIdx.x / gridDim.x;
+    index_t const last = w.rows() * (blockIdx.x + 1) / gridDim.x;
+    for (index_t n0 = first; n0 < last; n0 += 64) {
+        __syncthreads();
+        for (int i = static_cast<int>(threadIdx.x); i < 64 * R; i += 128)
+            of_x[i / R][i % R] = n0 + i / R < last && i % R < x.extent(0) ? sparse_to_float(x(i % R, n0 + i / R)) : 0.0f;
+        for (index_t n = n0; n < minimum(n0 + 64, last); ++n) {
+            __syncthreads(); // the sums of the row before, x
+            sparse_row<Panels, Column> const row{w, n};
+            for (int i = static_cast<int>(threadIdx.x); i < row.entries; i += 128) {
+                int const c = row.column(i);
+                if (c < 0) continue;
+                float const weight = row.scale * row.value(i);
+#pragma unroll
+                for (int r = 0; r < R; ++r) {
+                    float& to = sums[static_cast<index_t>(r) * k + c];
+                    to = fmaf(of_x[n - n0][r], weight, to);
+                }
+            }
+        }
+    }
+}
+
+/// y(m0 + r, k) of the parts, in their order.
+template <int R, class Out>
+__global__ void add_sparse_parts_kernel(float const* partial, index_t parts, index_t rows, index_t k, index_t m0, __grid_constant__ Out const out) {
+    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i >= rows * k) return;
+    float sum = 0.0f;
+    for (index_t p = 0; p < parts; ++p) sum += partial[p * R * k + i];
+    out(m0 + i / k, i % k, sum);
+}
+
+} // namespace detail
+
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_rows, Storage>, Preparation>> {
+    using operand = linear<prepacked<device_rows, Storage>, Preparation>;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        detail::require_as_is<Preparation>();
+        if (x.extent(0) > 4)
+            detail::run_sparse_tiles<8>(exec, w.storage(), x, out, arena);
+        else if (x.extent(0) > 1)
+            detail::run_sparse_tiles<4>(exec, w.storage(), x, out, arena);
+        else if constexpr (detail::launches<Arena>)
+            detail::run_sparse_rows(exec, w.storage(), detail::sparse_x_row<X>{x}, x.extent(0), out);
+    }
+};
+
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, transposed_operator<linear<prepacked<device_rows, Storage>, Preparation>>> {
+    using operand = transposed_operator<linear<prepacked<device_rows, Storage>, Preparation>>;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& t, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        detail::require_as_is<Preparation>();
+        if (x.extent(0) == 1)
+            run_rows<1>(exec, t.inner().storage(), x, out, arena);
+        else
+            run_rows<detail::sparse_rows_together>(exec, t.inner().storage(), x, out, arena);
+    }
+
+private:
+    template <int R, class Panels, class X, class Out, class Arena>
+    static void run_rows(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        index_t const parts = detail::sparse_parts(w.rows(), w.cols());
+        float* const partial = arena.template carve<float>(parts, index_t{R}, w.cols());
+        if constexpr (detail::launches<Arena>) {
+            for (index_t m = 0; m < x.extent(0); m += R) {
+                matrix_view<X const> const part = tessera::rows(x, m, minimum(m + R, x.extent(0)));
+                detail::with_columns(w, [&]<class Column>(Column) {
+                    detail::launch("apply", detail::stream_of(exec), {dim3(static_cast<unsigned>(parts)), dim3(128)},
+                                   &detail::sparse_transposed_kernel<R, Panels, Column, X>, w, part, partial);
+                });
+                detail::launch("apply", detail::stream_of(exec), {detail::grid_of(part.extent(0) * w.cols())},
+                               &detail::add_sparse_parts_kernel<R, Out>, partial, parts, part.extent(0), w.cols(), m, out);
+            }
+        }
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI
