@@ -10,4 +10,5 @@
 #include "nn/embedding.cuh"
 #include "nn/nn.cuh"
 #include "operators/apply.cuh"
+#include "operators/apply_bytes.cuh"
 #include "quant/quantize.cuh"

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products of bytes, 8-bit floats or int8, by the matrix units of sm_90a: both operands in shared memory as they lie in memory.
+///
+/// Two blocks of threads, a cluster, take tiles of 128 * Waves rows of x and 2 * N rows of W, N each; a half of x is brought by each
+/// to both. One thread has the copy engine fill a ring of steps of 128 columns, two warpgroups multiply: of each 128 rows of x (a
+/// wave) a warpgroup has 64. Clusters stay and take every so many-th tile, in bands of 8 tiles of x, whose operands stay in the
+/// second-level cache.
+///
+/// Of 8-bit floats the unit sums no more than a step's 128 columns (4 instructions; their d keeps 13 bits behind the point of its
+/// largest term): that part, times the scale of x's group and that of W's block, is added in float32. So
+///
+///     |part - exact| <= 4 * 34 * 2^-13 * sum of |products| of the 128 columns
+///
+/// and y's remaining roundings are those of float32, one for each step and a few. Of int8 the sums are exact for all of k. A row of y
+/// has the same bits whatever the other rows: every element's sums are made in the order of k, by whatever tile.
+
+#include "../../storage/device_tile.hpp"
+#include "../fp8_rows.hpp"
+#include "product.cuh"
+#include "ptx/grid_dependency.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/wgmma_bytes.cuh"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// Clusters of two blocks that fit the processor.
+inline constexpr index_t byte_clusters = 66;
+
+/// How x's bytes and W's meet.
+template <class XFormat, class WFormat>
+struct float8_arithmetic {
+    using sum_type = float;
+    using x_format = XFormat;
+    using w_format = WFormat;
+    static constexpr bool has_step_scales = true;
+};
+struct int8_arithmetic {
+    using sum_type = int;
+    using x_format = int8;
+    using w_format = int8;
+    static constexpr bool has_step_scales = false;
+};
+
+/// A step of a block of threads in shared memory.
+template <class Arithmetic, int Waves, int N>
+struct byte_stage {
+    static constexpr int x_bytes = 128 * Waves * 128;
+    static constexpr int w_bytes = N * 128;
+    static constexpr int scale_bytes = Arithmetic::has_step_scales ? 128 * Waves * 4 : 0;
+    static constexpr int w_at = x_bytes;
+    static constexpr int scales_at = w_at + w_bytes;
+    static constexpr int bytes = (scales_at + scale_bytes + 1023) / 1024 * 1024;
+    static constexpr int of_memory = (226 * 1024 - 256) / bytes;
+    static constexpr int stages = of_memory < 8 ? of_memory : 8;
+    static constexpr int shared_bytes = stages * bytes + 256;
+};
+
+struct byte_arguments {
+    std::byte const* w;     ///< as storage/device_tile.hpp says
+    float const* w_scales;
+    std::byte const* x;     ///< (steps, rows, 128 bytes)
+    float const* x_scales;  ///< (steps, rows), or (rows)
+    int rows;               ///< of x, in whole tiles
+    int m;
+    int n;
+    int steps;
+    int x_tiles;
+    int tiles;              ///< of a cluster
+    int w_tiles;            ///< of pairs of blocks
+    bool is_wide;           ///< rows of y are of whole 16 bytes
+};
+
+/// Where a block of threads is.
+struct byte_position {
+    int slot = 0;
+    unsigned parity = 0;
+    template <int Stages>
+    __device__ __forceinline__ void advance() {
+        if (++slot == Stages) slot = 0, parity ^= 1;
+    }
+};
+/// The tile of x and of pairs of W's: bands of 8 tiles of x.
+struct byte_tile {
+    int x;
+    int w;
+    __device__ __forceinline__ byte_tile(byte_arguments const& p, int tile) {
+        int const band = tile / (8 * p.w_tiles);
+        int const in_band = tile % (8 * p.w_tiles);
+        int const height = p.x_tiles - 8 * band < 8 ? p.x_tiles - 8 * band : 8;
+        x = 8 * band + in_band % height;
+        w = in_band / height;
+    }
+};
+
+/// The copies of one block of threads, asked for by one thread.
+template <class Arithmetic, int Waves, int N>
+struct byte_producer {
+    using stage = byte_stage<Arithmetic, Waves, N>;
+    byte_arguments const& p;
+    std::uint32_t ring;
+    std::uint32_t full; ///< barriers, 8 bytes each; those of empty stages follow
+    unsigned rank;
+
+    __device__ __forceinline__ void run() const {
+        byte_position at;
+        ptx::wait_for_prerequisites();
+        for (int tile = static_cast<int>(blockIdx.x) / 2; tile < p.tiles; tile += static_cast<int>(gridDim.x) / 2) {
+            byte_tile const t{p, tile};
+            index_t const first = (2 * t.w + static_cast<int>(rank)) * N; // row of W
+            std::byte const* w = p.w + first / 128 * p.steps * (128 * 128) + first % 128 * 128;
+            constexpr int half = stage::x_bytes / 2;
+            std::byte const* x = p.x + index_t{t.x} * stage::x_bytes + rank * half;
+            float const* scales = p.x_scales + t.x * 128 * Waves;
+            for (int step = 0; step < p.steps; ++step) {
+                std::uint32_t const to = ring + at.slot * stage::bytes;
+                std::uint32_t const barrier = full + 8 * at.slot;
+                ptx::wait_barrier(full + 8 * (stage::stages + at.slot), at.parity ^ 1);
+                ptx::arrive_and_expect(barrier, stage::x_bytes + stage::w_bytes + stage::scale_bytes);
+                ptx::copy_bulk(to + stage::w_at, w, stage::w_bytes, barrier);
+                ptx::copy_bulk_multicast(to + rank * half, x, half, barrier, 3);
+                if constexpr (Arithmetic::has_step_scales) ptx::copy_bulk(to + stage::scales_at, scales, stage::scale_bytes, barrier);
+                w += 128 * 128;
+                x += index_t{p.rows} * 128;
+                scales += p.rows;
+                at.advance<stage::stages>();
+            }
+        }
+    }
+};
+
+/// y's element before it is rounded.
+template <class Y, class Finish>
+__device__ __forceinline__ float finished(product_output<Y, Finish> const& out, index_t m, index_t n, float sum) {
+    float v = out.factor * sum;
+    if (out.base != nullptr) v += out.base[m * out.base_stride + n];
+    return static_cast<float>(out.finish(v, m, n));
+}
+
+/// Of words i of lanes 4 g + t, words t of lanes 4 g + i.
+__device__ __forceinline__ void transpose_quad(std::uint32_t (&w)[4]) {
+    auto const t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+    for (int d = 1; d <= 2; d *= 2)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if ((i & d) != 0) continue;
+            bool const is_upper = (t & d) != 0;
+            std::uint32_t const got = __shfl_xor_sync(~0u, is_upper ? w[i] : w[i | d], d);
+            if (is_upper)
+                w[i] = got;
+            else
+                w[i | d] = got;
+        }
+}
+
+/// y's elements of row m at columns n + 8 j + 2 t and the next, from the lanes 4 g + t: 16 bytes a lane of elements of 2 bytes, 8 of
+/// others. `is_wide` of the arguments says that they are aligned, and that columns come in eights.
+template <int Count, class Sums, class Y, class Finish>
+__device__ __forceinline__ void store_row(byte_arguments const& p, product_output<Y, Finish> const& out, index_t m, index_t n, Sums const& sums) {
+    auto const t = static_cast<int>(threadIdx.x) % 4;
+    if (!p.is_wide) {
+#pragma unroll
+        for (int j = 0; j < Count; ++j)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                if (m < p.m && n + 8 * j + 2 * t + i < p.n) out(m, n + 8 * j + 2 * t + i, sums(j, i));
+    } else if constexpr (sizeof(Y) == 2) {
+#pragma unroll
+        for (int q = 0; q < Count; q += 4) {
+            std::uint32_t word[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                index_t const column = n + 8 * (q + j) + 2 * t;
+                word[j] = 0;
+                if (m < p.m && column < p.n)
+                    word[j] = Y{finished(out, m, column, sums(q + j, 0))}.to_bits() |
+                              std::uint32_t{Y{finished(out, m, column + 1, sums(q + j, 1))}.to_bits()} << 16;
+            }
+            transpose_quad(word);
+            index_t const column = n + 8 * (q + t);
+            if (m < p.m && column < p.n)
+                *reinterpret_cast<::uint4*>(out.y.data_handle() + m * out.y.stride(0) + column) = make_uint4(word[0], word[1], word[2], word[3]);
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < Count; ++j) {
+            index_t const column = n + 8 * j + 2 * t;
+            if (m < p.m && column < p.n)
+                *reinterpret_cast<float2*>(out.y.data_handle() + m * out.y.stride(0) + column) =
+                    make_float2(finished(out, m, column, sums(j, 0)), finished(out, m, column + 1, sums(j, 1)));
+        }
+    }
+}
+
+/// A warpgroup's products: 64 rows of x of each wave.
+template <class Arithmetic, int Waves, int N>
+struct byte_consumer {
+    using stage = byte_stage<Arithmetic, Waves, N>;
+    using sum_type = typename Arithmetic::sum_type;
+    byte_arguments const& p;
+    std::byte const* ring;
+    std::uint32_t full;
+    unsigned rank;
+
+    static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+    /// Row of a wave that registers 0 and 1 are of.
+    static __device__ __forceinline__ int row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane() / 4; }
+
+    /// d = x Wᵀ of a step, or d +=.
+    static __device__ __forceinline__ void multiply(std::byte const* at, int wave, bool adds, sum_type (&d)[N / 2]) {
+        int const warpgroup = static_cast<int>(threadIdx.x) / 128 - 1;
+        std::uint64_t const a = ptx::matrix_descriptor(ptx::shared_address(at) + (128 * wave + 64 * warpgroup) * 128);
+        std::uint64_t const b = ptx::matrix_descriptor(ptx::shared_address(at) + stage::w_at);
+#pragma unroll
+        for (int f = 0; f < 4; ++f)
+            ptx::multiply_bytes<typename Arithmetic::x_format, typename Arithmetic::w_format>(d, a + 2 * f, b + 2 * f, f > 0 || adds);
+        ptx::commit_group();
+    }
+    __device__ __forceinline__ void release(int slot) const {
+        __syncwarp();
+        if (lane() < 2) ptx::arrive_at(full + 8 * (stage::stages + slot), static_cast<unsigned>(lane()));
+    }
+
+    /// Sums of a tile: parts of a step meet their scales.
+    __device__ __forceinline__ void sum_scaled(byte_position& at, float const* w_scales, float (&total)[Waves][N / 2]) const {
+        float part[N / 2];
+#pragma unroll
+        for (int i = 0; i < Waves * N / 2; ++i) total[i / (N / 2)][i % (N / 2)] = 0.0f;
+        float next = __ldg(w_scales);
+#pragma unroll 1
+        for (int step = 0; step < p.steps; ++step) {
+            float const w_scale = next;
+            if (step + 1 < p.steps) next = __ldg(w_scales + step + 1);
+            std::byte const* const here = ring + at.slot * stage::bytes;
+            auto const* const scales = reinterpret_cast<float const*>(here + stage::scales_at);
+            ptx::wait_barrier(full + 8 * at.slot, at.parity);
+#pragma unroll
+            for (int wave = 0; wave < Waves; ++wave) {
+                ptx::hold(part);
+                ptx::fence_group();
+                multiply(here, wave, false, part);
+                float const s0 = scales[128 * wave + row()] * w_scale;
+                float const s1 = scales[128 * wave + row() + 8] * w_scale;
+                ptx::wait_group<0>();
+                ptx::hold(part);
+                if (wave == Waves - 1) release(at.slot);
+#pragma unroll
+                for (int i = 0; i < N / 2; ++i) total[wave][i] = fmaf(i % 4 < 2 ? s0 : s1, part[i], total[wave][i]);
+            }
+            at.advance<stage::stages>();
+        }
+    }
+    /// Sums of a tile that need no scales. The products of a step run while the next one's begin.
+    __device__ __forceinline__ void sum_whole(byte_position& at, int (&total)[Waves][N / 2]) const {
+        int before = -1;
+#pragma unroll 1
+        for (int step = 0; step < p.steps; ++step) {
+            ptx::wait_barrier(full + 8 * at.slot, at.parity);
+            ptx::fence_group();
+#pragma unroll
+            for (int wave = 0; wave < Waves; ++wave) multiply(ring + at.slot * stage::bytes, wave, step > 0, total[wave]);
+            ptx::wait_group<Waves>();
+            if (before >= 0) release(before);
+            before = at.slot;
+            at.advance<stage::stages>();
+        }
+        ptx::wait_group<0>();
+#pragma unroll
+        for (int wave = 0; wave < Waves; ++wave) ptx::hold(total[wave]);
+        release(before);
+    }
+
+    template <class Out>
+    __device__ __forceinline__ void run(Out const& out) const {
+        byte_position at;
+        for (int tile = static_cast<int>(blockIdx.x) / 2; tile < p.tiles; tile += static_cast<int>(gridDim.x) / 2) {
+            byte_tile const t{p, tile};
+            int const n0 = (2 * t.w + static_cast<int>(rank)) * N;
+            int const m0 = t.x * 128 * Waves + row();
+            sum_type total[Waves][N / 2];
+            if constexpr (Arithmetic::has_step_scales)
+                sum_scaled(at, p.w_scales + index_t{n0} / 128 * p.steps, total);
+            else
+                sum_whole(at, total);
+#pragma unroll
+            for (int r = 0; r < 2 * Waves; ++r) {
+                int const m = m0 + r / 2 * 128 + r % 2 * 8;
+                auto const sum = [&](int j, int i) { return total[r / 2][4 * j + r % 2 * 2 + i]; };
+                if constexpr (Arithmetic::has_step_scales) {
+                    store_row<N / 8>(p, out, m, n0, sum);
+                } else {
+                    float const x_scale = m < p.m ? __ldcg(p.x_scales + m) : 0.0f;
+                    float const* const w_scales = p.w_scales + n0 + lane() % 4 * 2;
+                    store_row<N / 8>(p, out, m, n0, [&](int j, int i) { return x_scale * __ldg(w_scales + 8 * j + i) * static_cast<float>(sum(j, i)); });
+                }
+            }
+        }
+    }
+};
+
+template <class Arithmetic, int Waves, int N, class Out>
+__global__ void __launch_bounds__(384, 1) byte_kernel(__grid_constant__ byte_arguments const p, __grid_constant__ Out const out) {
+    using stage = byte_stage<Arithmetic, Waves, N>;
+    extern __shared__ __align__(1024) std::byte byte_memory[];
+    std::uint32_t const full = ptx::shared_address(byte_memory + stage::stages * stage::bytes);
+    unsigned const rank = blockIdx.x % 2;
+    ptx::launch_dependents();
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < stage::stages; ++s) {
+            ptx::init_barrier(full + 8 * s, 1);
+            ptx::init_barrier(full + 8 * (stage::stages + s), 16); // warps of both blocks that multiply
+        }
+        ptx::fence_barrier_init();
+    }
+    ptx::sync_cluster();
+    if (threadIdx.x < 128) {
+        ptx::give_registers<40>();
+        if (threadIdx.x == 0) byte_producer<Arithmetic, Waves, N>{p, ptx::shared_address(byte_memory), full, rank}.run();
+        __syncwarp();
+    } else {
+        ptx::take_registers<232>();
+        byte_consumer<Arithmetic, Waves, N>{p, byte_memory, full, rank}.run(out);
+    }
+    ptx::sync_cluster(); // neither block ends while the other copies to it
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail

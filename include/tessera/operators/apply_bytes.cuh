@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// `place` of matrices whose products with a preparation are products of bytes (kernels/cuda/byte_linear.cuh):
+///
+///     cuda<90> const exec{stream};
+///     quantized_tensor<scheme<e4m3fn, block<128, 128>>> const q = ...;
+///     auto const layer = place(exec, linear{q.view(), fp8_per_group<128>{}});
+///     apply(exec, layer, x, y);                              // x and y of float, fp16 or bf16
+///
+/// The same with `int8_per_channel` and `int8_per_token`. Results do not depend on the number of rows of x.
+
+#include "../kernels/cuda/byte_linear.cuh"
+#include "apply.cuh"
+
+namespace tessera::inline TESSERA_ABI {
+
+/// A matrix in device tiles: packed on the host, uploaded.
+template <int Sm, class Storage, class Preparation>
+    requires(!std::is_void_v<detail::byte_arithmetic<Sm, Storage, Preparation>>)
+class placed<cuda<Sm>, linear<Storage, Preparation>> {
+    using tiles = prepacked<device_tile, Storage>;
+
+public:
+    using operator_type = linear<tiles, Preparation>;
+
+    placed(cuda<Sm> const& exec, linear<Storage, Preparation> const& w, memory_arena* = nullptr) : rows_{w.rows()}, cols_{w.cols()} {
+        detail::check_device<Sm>("place");
+        tiles const to{nullptr, rows_, cols_};
+        memory_ = device_buffer<std::byte>{to.bytes()};
+        buffer<std::byte> host{to.bytes()};
+        for (std::byte& b : host) b = std::byte{0};
+        parallel_for(default_parallel{}, to.row_blocks(), 1, [&](index_t first, index_t last, index_t) noexcept {
+            for (index_t b = first; b < last; ++b) detail::pack_device_block(w.storage(), to, b, host.data());
+        });
+        detail::copy_bytes(detail::stream_of(exec), memory_.data(), host.data(), to.bytes(), cudaMemcpyHostToDevice);
+        detail::check_cuda("place", "cudaStreamSynchronize", cudaStreamSynchronize(detail::stream_of(exec)));
+    }
+
+    operator_type view() const& { return operator_type{tiles{memory_.data(), rows_, cols_}}; }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return memory_.bytes(); }
+
+private:
+    detail::emptied_by_move<index_t> rows_;
+    detail::emptied_by_move<index_t> cols_;
+    device_buffer<std::byte> memory_;
+};
+
+} // namespace tessera::inline TESSERA_ABI
