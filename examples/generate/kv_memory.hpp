@@ -2,22 +2,28 @@
 #pragma once
 
 /// @file
-/// The keys and values of all layers, in formats that are chosen at run time, and what is forgotten when they are too many.
+/// The keys and values of all layers, in formats that are chosen at run time, and what is forgotten when they are too many, or not read.
 ///
-/// Keys keep the rotations of their places in the text, which go on counting where tokens have been forgotten. After a chunk
-/// of tokens a layer with more than it may keep forgets
+/// Keys keep the rotations of their places in the text, which go on counting where tokens have been forgotten. With a policy
+/// (attention/eviction.hpp) every layer has a cache in pages, of which after a chunk of tokens
 ///
-///     window        all but the first tokens ("attention sinks", Xiao et al. 2023, arXiv:2309.17453) and the last ones
-///     heavy_hitters all but those that attention used most and the last ones, every KV head its own (H2O, attention/heavy_hitters.hpp)
+///     window        keeps the first tokens ("attention sinks", Xiao et al. 2023, arXiv:2309.17453) and the last ones, in whole pages
+///     heavy_hitters keeps those that attention used most and the last ones, every KV head its own (H2O)
+///     top_k         keeps all: a step reads the first and the last tokens and the best pages of each KV head, but for the first layer,
+///                   which reads all (Kinetics)
 ///
-/// so that memory is that of what is kept and a chunk. A ring forgets the oldest.
+/// so that memory, or what a step reads, is that of what is kept and a chunk. Without a policy a cache is contiguous, or a ring, which
+/// forgets the oldest.
 
 #include <tessera/attention/attention.hpp>
-#include <tessera/attention/heavy_hitters.hpp>
+#include <tessera/attention/eviction.hpp>
 #include <tessera/storage/any_kv_cache.hpp>
+#include <tessera/storage/kv_pages.hpp>
 
-#include <algorithm>
+#include <memory>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace generate {
@@ -26,10 +32,10 @@ namespace ts = tessera;
 using ts::index_t;
 using ts::kv_layout;
 
-enum class eviction { none, window, heavy_hitters };
+enum class eviction { none, window, heavy_hitters, top_k };
 
 constexpr char const* name_of(eviction e) noexcept {
-    constexpr char const* names[] = {"none", "window", "h2o"};
+    constexpr char const* names[] = {"none", "window", "h2o", "top-k"};
     return names[static_cast<int>(e)];
 }
 
@@ -38,33 +44,58 @@ struct kv_options {
     kv_layout layout = kv_layout::contiguous;
     index_t tokens = 0; ///< room; 0: for the whole context, or what is kept and a chunk
     eviction evict = eviction::none;
-    index_t sinks = 4;     ///< first tokens that the window keeps
-    index_t window = 1024; ///< last tokens that are kept, or as many heavy and last ones, half and half
+    index_t sinks = 4;     ///< first tokens that the window keeps, or top_k reads
+    index_t window = 1024; ///< last tokens that are kept, or as many heavy, or best, and last ones, half and half
+    index_t page = 16;     ///< tokens of a page, where there is a policy
 
-    /// Tokens that a layer keeps.
-    index_t kept() const noexcept { return evict == eviction::window ? sinks + window : window; }
+    /// Most tokens that a layer keeps.
+    index_t kept() const noexcept { return evict == eviction::window ? ts::round_up(sinks, page) + window + page - 1 : window; }
     /// Room that a text of so many tokens needs, in chunks of `chunk`.
     index_t room(index_t context, index_t chunk) const noexcept {
         if (tokens != 0) return tokens;
-        return evict == eviction::none ? context : ts::minimum(context, kept() + chunk);
+        return evict == eviction::none || evict == eviction::top_k ? context : ts::minimum(context, kept() + chunk);
     }
+};
+
+/// A policy that reads and keeps all.
+struct keep_all {
+    template <class Exec, class Cache, class Score>
+    void attend(Exec const& exec, ts::tensor_view<float const, 3> const& q, Cache const& kv, ts::tensor_view<float, 3> const& out,
+                Score const& score) {
+        ts::attention(exec, q, kv, out, score);
+    }
+    template <class Exec, class Cache>
+    void evict(Exec const&, Cache&) noexcept {}
 };
 
 /// Caches in one of `Formats`.
 template <class Formats>
 class basic_kv_memory {
     using cache = ts::basic_any_kv_cache<Formats>;
+    using pool = ts::basic_any_kv_page_pool<Formats>;
+    using policy = std::variant<keep_all, ts::sink_window, ts::heavy_hitters, ts::block_top_k>;
+
+    struct paged_layer {
+        std::unique_ptr<pool> pages;
+        ts::paged_sequence<pool> kv;
+        policy rule;
+    };
 
 public:
     basic_kv_memory() = default;
     /// @throws tessera::unsupported_error when there is no such format, or no such forgetting in a ring
     basic_kv_memory(kv_options const& options, index_t layers, index_t capacity, index_t kv_heads, index_t head_dim)
-        : options_{options}, formats_{Formats::parse(options.formats)} {
+        : options_{options}, formats_{Formats::parse(options.formats)}, capacity_{capacity}, kv_heads_{kv_heads}, head_dim_{head_dim} {
         if (options.evict != eviction::none && options.layout == kv_layout::ring)
             ts::detail::raise<ts::unsupported_error>("tessera: kv_memory: a ring forgets its oldest tokens, and no others");
         for (index_t i = 0; i < layers; ++i) {
-            caches_.emplace_back(formats_, capacity, kv_heads, head_dim, options.layout);
-            if (options.evict == eviction::heavy_hitters) scores_.push_back(fresh_scores(caches_.back()));
+            if (options.evict == eviction::none) {
+                caches_.emplace_back(formats_, capacity, kv_heads, head_dim, options.layout);
+            } else {
+                auto pages = std::make_unique<pool>(formats_, ts::ceil_div(capacity, options.page), options.page, kv_heads, head_dim);
+                ts::paged_sequence<pool> kv{*pages};
+                paged_.push_back({std::move(pages), std::move(kv), fresh_rule(i)});
+            }
         }
     }
 
@@ -73,16 +104,20 @@ public:
     bool wants_all_queries() const noexcept { return options_.evict == eviction::heavy_hitters; }
     /// Position of the next token in the text.
     index_t position() const noexcept { return position_; }
-    /// Tokens that the next step sees.
-    index_t tokens() const noexcept { return caches_.empty() ? 0 : caches_.front().tokens(); }
+    /// Tokens that the next step sees, or chooses from.
+    index_t tokens() const noexcept { return !paged_.empty() ? paged_.front().kv.tokens() : !caches_.empty() ? caches_.front().tokens() : 0; }
     index_t bytes() const noexcept {
         index_t sum = 0;
         for (cache const& c : caches_) sum += c.bytes();
+        for (paged_layer const& l : paged_) sum += l.pages->bytes();
         return sum;
     }
     void clear() {
         for (cache& c : caches_) c.clear();
-        for (ts::heavy_hitters& s : scores_) s = fresh_scores(caches_.front());
+        for (std::size_t i = 0; i < paged_.size(); ++i) {
+            paged_[i].kv.truncate(0);
+            paged_[i].rule = fresh_rule(static_cast<index_t>(i));
+        }
         position_ = 0;
     }
 
@@ -90,8 +125,13 @@ public:
     void append(Exec const& exec, index_t layer,
                 ts::tensor_view<float const, 3> const& k,   // (tokens, kv_heads, head_dim)
                 ts::tensor_view<float const, 3> const& v) { // (tokens, kv_heads, head_dim)
-        ts::append(exec, caches_[static_cast<std::size_t>(layer)], k, v);
-        if (layer == 0) position_ += k.extent(0);
+        auto const at = static_cast<std::size_t>(layer);
+        if (paged_.empty())
+            ts::append(exec, caches_[at], k, v);
+        else
+            ts::append(exec, paged_[at].kv, k, v);
+        appended_ = k.extent(0);
+        if (layer == 0) position_ += appended_;
     }
 
     template <class Exec>
@@ -99,44 +139,44 @@ public:
                 ts::tensor_view<float const, 3> const& q,  // (tokens, heads, head_dim)
                 ts::tensor_view<float, 3> const& out) {    // (tokens, heads, head_dim)
         auto const at = static_cast<std::size_t>(layer);
-        if (options_.evict == eviction::heavy_hitters)
-            scores_[at].attend(exec, q, caches_[at], out, ts::causal);
-        else
-            ts::attention(exec, q, caches_[at], out, ts::causal);
+        if (paged_.empty()) return ts::attention(exec, q, caches_[at], out, ts::causal);
+        paged_layer& l = paged_[at];
+        if (options_.evict == eviction::top_k && appended_ > 1) // a prompt's last token is none of decoding
+            return ts::attention(exec, q, l.kv, out, ts::causal);
+        std::visit([&](auto& rule) { rule.attend(exec, q, l.kv, out, ts::causal); }, l.rule);
     }
 
     /// Forgets what is too much; the last queries of the layer have been there.
     template <class Exec>
     void forget(Exec const& exec, index_t layer) {
-        auto const at = static_cast<std::size_t>(layer);
-        if (options_.evict == eviction::heavy_hitters) scores_[at].evict(exec, caches_[at]);
-        if (options_.evict == eviction::window && caches_[at].tokens() > options_.kept())
-            drop(caches_[at], options_.sinks, caches_[at].tokens() - options_.window);
+        if (paged_.empty()) return;
+        paged_layer& l = paged_[static_cast<std::size_t>(layer)];
+        std::visit([&](auto& rule) { rule.evict(exec, l.kv); }, l.rule);
     }
 
 private:
-    ts::heavy_hitters fresh_scores(cache const& kv) const {
-        return {kv.kv_heads(), kv.capacity(), options_.window - options_.window / 2, options_.window / 2};
-    }
-    /// Forgets tokens [first, last); those after them move up.
-    static void drop(cache& kv, index_t first, index_t last) {
-        index_t const left = kv.tokens() - last;
-        auto const move = [&](auto const& rows) {
-            for (index_t h = 0; h < kv.kv_heads(); ++h) {
-                std::copy_n(rows.row(h, last), left * rows.slot_stride, rows.row(h, first));
-                if (rows.scales != nullptr) std::copy_n(rows.scale_row(h, last), left, rows.scale_row(h, first));
-            }
-        };
-        move(kv.key_rows());
-        move(kv.value_rows());
-        kv.truncate(first + left);
+    policy fresh_rule(index_t layer) const {
+        index_t const last = options_.window / 2, others = options_.window - last;
+        switch (options_.evict) {
+        case eviction::window: return ts::sink_window{options_.sinks, options_.window};
+        case eviction::heavy_hitters: return ts::heavy_hitters{kv_heads_, capacity_, others, last};
+        case eviction::top_k:
+            if (layer == 0) return keep_all{};
+            return ts::block_top_k{kv_heads_, head_dim_, options_.page, {options_.sinks, last, ts::ceil_div(others, options_.page)}};
+        case eviction::none: break;
+        }
+        return keep_all{};
     }
 
     kv_options options_;
     ts::kv_choice formats_;
-    std::vector<cache> caches_;
-    std::vector<ts::heavy_hitters> scores_; // of each layer, or none
+    index_t capacity_ = 0;
+    index_t kv_heads_ = 0;
+    index_t head_dim_ = 0;
+    std::vector<cache> caches_; // of each layer, where there is no policy
+    std::vector<paged_layer> paged_;
     index_t position_ = 0;
+    index_t appended_ = 0; ///< tokens of the last call
 };
 
 /// Every format that the library names.

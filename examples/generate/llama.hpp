@@ -78,7 +78,7 @@ public:
     index_t kv_tokens() const { return kv_.tokens(); }
     void clear() { kv_.clear(); }
 
-    /// Runs tokens behind those before; the logits of the last one. Allocates nothing, but scratch where heavy hitters are kept.
+    /// Runs tokens behind those before; the logits of the last one. Allocates nothing, but where a policy forgets or chooses tokens.
     std::span<float const> operator()(std::span<token_id const> tokens) {
         std::size_t const chunk = static_cast<std::size_t>(options_.chunk);
         for (; tokens.size() > chunk; tokens = tokens.subspan(chunk)) forward(tokens.first(chunk), 0);
@@ -245,7 +245,7 @@ llama<Exec, Parts>::llama(Exec const& exec, ts::gguf::file const& file, llama_op
     reserve();
 }
 
-/// The largest scratch of any call but those that keep heavy hitters, so that none of them allocates.
+/// The largest scratch of any call but those of policies, so that none of them allocates.
 template <class Exec, class Parts>
 void llama<Exec, Parts>::reserve() {
     index_t most = 0;

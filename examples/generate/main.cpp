@@ -116,9 +116,12 @@ void print_setting(llama<backend> const& model, backend const& exec) {
     std::printf("KV cache        %s, room for %lld tokens, %.1f KB a token", model.kv_name().c_str(), static_cast<long long>(o.kv.tokens),
                 static_cast<double>(model.kv_bytes()) / static_cast<double>(o.kv.tokens) / 1e3);
     if (o.kv.evict == eviction::window)
-        std::printf("; keeps the first %lld and the last %lld tokens", static_cast<long long>(o.kv.sinks), static_cast<long long>(o.kv.window));
+        std::printf("; keeps at least the first %lld and the last %lld tokens", static_cast<long long>(o.kv.sinks), static_cast<long long>(o.kv.window));
     if (o.kv.evict == eviction::heavy_hitters)
         std::printf("; keeps %lld tokens, half of them the last, half the most used", static_cast<long long>(o.kv.window));
+    if (o.kv.evict == eviction::top_k)
+        std::printf("; a step reads %lld tokens, half of them the last, half the best pages of %lld", static_cast<long long>(o.kv.window),
+                    static_cast<long long>(o.kv.page));
     if (o.context > model.sizes().context)
         std::printf("\ncontext         %lld positions, %lld of them trained, rotations scaled: %s", static_cast<long long>(o.context),
                     static_cast<long long>(model.sizes().context), name_of(o.rope));

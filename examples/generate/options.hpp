@@ -11,6 +11,8 @@
 
 #include <tessera/sampling/sampler.hpp>
 
+#include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -68,12 +70,12 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
 
   --prompt TEXT      what to ask; default: standard input, or a question of our own
   --system TEXT      the system message; default: the model's
-  --raw              the prompt is the text to continue: no chat template
+  --raw              the prompt is the text to continue: no chat template, no --system
   --length N         most tokens to generate (256)
   --temperature T    0: the most probable token each time (default); 1: the model's own distribution
   --top-k K, --top-p P, --min-p P
                      draw from the K most probable tokens; from the most probable ones that make up P;
-                     from those at least P times as probable as the first
+                     from those at least P times as probable as the first; with --temperature above 0
   --seed N           of the draw (0)
 
   --backend NAME     cpu (default), or cuda in a program that is compiled for it: the whole model on a CUDA device, float32
@@ -83,9 +85,10 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
                      fp32, fp16, bf16, int8 (a scale for a token and head), int8_g32, e4m3, e5m2, int4, int4_g32, int4_g64,
                      uint4_g32, nf4_g64, e2m1_g32, uint3_g32, uint2_g32 (g32: scales of 32 numbers), pvq32k22 (pyramid vectors, slow)
   --window N         keep the first tokens and the last N in the KV cache, forget those between; memory is that of N
-  --sinks N          first tokens that the window keeps (4)
-  --evict POLICY     what is forgotten beyond --window (1024): window (as above), h2o (half are the last tokens, half those that
-                     attention used most, every KV head its own), none (default)
+  --sinks N          first tokens that the window keeps, and top-k reads (4)
+  --evict POLICY     which tokens count beyond --window (1024): window (as above, in pages of 16), h2o (half are the last tokens,
+                     half those that attention used most, every KV head its own), top-k (nothing is forgotten: a step reads the
+                     last tokens, half of them, and the best pages of 16), none (default without --window)
   --context N        positions of the text; beyond those the model was trained for rotations are scaled (a prompt of 16000 tokens:
                      --context 16384); default: what is needed, at most what the model was trained for
   --rope-scaling HOW ntk (default): slow rotations become slower, fast ones stay; linear: all become slower; none
@@ -102,6 +105,7 @@ namespace detail {
 inline adapter_choice parse_adapter(std::string_view text) {
     std::size_t const equals = text.rfind('=');
     if (equals == std::string_view::npos) return {std::string{text}};
+    if (equals == 0) throw usage_error{"--adapter is '" + std::string{text} + "', expected a folder before the ="};
     return {std::string{text.substr(0, equals)}, number<float>("weight of --adapter", text.substr(equals + 1), -1000, 1000)};
 }
 
@@ -118,8 +122,44 @@ inline std::string kv_formats_of(std::string_view text) {
 inline bench_sizes parse_bench(std::string_view text) {
     std::size_t const comma = text.find(',');
     if (comma == std::string_view::npos) throw usage_error{"--bench wants two numbers: --bench 512,128"};
-    return {number<index_t>("--bench", text.substr(0, comma), 0, 1 << 20),
-            number<index_t>("--bench", text.substr(comma + 1), 0, 1 << 20)};
+    bench_sizes const sizes{number<index_t>("--bench", text.substr(0, comma), 0, 1 << 20),
+                            number<index_t>("--bench", text.substr(comma + 1), 0, 1 << 20)};
+    if (sizes.prompt + sizes.answer == 0) throw usage_error{"--bench 0,0 has nothing to measure"};
+    return sizes;
+}
+
+/// The options of a command line by name, so that none is ignored.
+class given_options {
+public:
+    void add(std::string_view name) { names_.push_back(name); }
+    bool has(std::string_view name) const noexcept { return std::find(names_.begin(), names_.end(), name) != names_.end(); }
+    /// None of `names` may be there, because of `why`.
+    void refuse(std::initializer_list<std::string_view> names, std::string_view why) const {
+        for (std::string_view const name : names)
+            if (has(name)) throw usage_error{std::string{name} + " has no effect: " + std::string{why}};
+    }
+
+private:
+    std::vector<std::string_view> names_;
+};
+
+/// What does not go together.
+inline void check_together(given_options const& given, options const& o) {
+    if (o.kv.evict == eviction::none)
+        given.refuse({"--window", "--sinks"}, given.has("--evict") ? "--evict none forgets nothing" : "without --window or --evict nothing is forgotten");
+    if (o.kv.evict == eviction::heavy_hitters) given.refuse({"--sinks"}, "--evict h2o keeps no first tokens but heavy ones");
+    if (o.choice.temperature == 0) given.refuse({"--top-k", "--top-p", "--min-p"}, "nothing is drawn at --temperature 0, the default");
+    if (o.raw) given.refuse({"--system"}, "--raw has no chat template");
+    if (o.synthetic) given.refuse({"--model"}, "--synthetic is another model");
+    if (!o.cache) given.refuse({"--cache-check"}, "there is no --cache");
+    if (given.has("--exact") && o.products != activations::exact) given.refuse({"--exact"}, "--activations says something else");
+    if (o.bench)
+        given.refuse({"--prompt", "--system", "--raw", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--seed"},
+                     "--bench measures random tokens");
+    if (o.on_device)
+        given.refuse({"--adapter", "--kv", "--window", "--sinks", "--evict", "--context", "--rope-scaling", "--cache", "--cache-check", "--bench"},
+                     "--backend cuda has no such thing");
+    if (o.on_device && o.products != activations::exact) given.refuse({"--activations"}, "--backend cuda has float32 activations");
 }
 
 } // namespace detail
@@ -130,7 +170,7 @@ inline options parse_options(std::span<char const* const> arguments) {
     using detail::number;
     options o;
     o.model = default_model_path();
-    bool is_window = false;
+    detail::given_options given;
     std::optional<eviction> evict;
     for (std::size_t i = 0; i < arguments.size(); ++i) {
         std::string_view const argument = arguments[i];
@@ -141,10 +181,19 @@ inline options parse_options(std::span<char const* const> arguments) {
             took_value = true;
             if (equals != std::string_view::npos) return argument.substr(equals + 1);
             if (i + 1 == arguments.size()) throw usage_error{std::string{name} + " wants a value"};
+            if (std::string_view{arguments[i + 1]}.starts_with("--"))
+                throw usage_error{std::string{name} + " wants a value; one that begins with -- is written " + std::string{name} + "=" +
+                                  arguments[i + 1]};
             return arguments[++i];
         };
-        if (name == "--model") o.model = value();
-        else if (name == "--adapter") o.adapters.push_back(detail::parse_adapter(value()));
+        auto const path = [&] {
+            std::string const text{value()};
+            if (text.empty()) throw usage_error{std::string{name} + " wants a value that is not empty"};
+            return text;
+        };
+        given.add(name);
+        if (name == "--model") o.model = path();
+        else if (name == "--adapter") o.adapters.push_back(detail::parse_adapter(path()));
         else if (name == "--prompt") o.prompt = value();
         else if (name == "--system") o.system = value();
         else if (name == "--raw") o.raw = true;
@@ -157,23 +206,23 @@ inline options parse_options(std::span<char const* const> arguments) {
         else if (name == "--backend") o.on_device = detail::one_of<bool>(name, value(), {{"cpu", false}, {"cuda", true}});
         else if (name == "--threads") o.threads = number<int>(name, value(), 1, 1024);
         else if (name == "--kv") o.kv.formats = detail::kv_formats_of(value());
-        else if (name == "--window") o.kv.window = number<index_t>(name, value(), 1, 1 << 24), is_window = true;
+        else if (name == "--window") o.kv.window = number<index_t>(name, value(), 1, 1 << 24);
         else if (name == "--sinks") o.kv.sinks = number<index_t>(name, value(), 0, 1 << 24);
         else if (name == "--evict")
             evict = detail::one_of<eviction>(name, value(), {{"none", eviction::none}, {"window", eviction::window},
-                                                             {"h2o", eviction::heavy_hitters}});
+                                                             {"h2o", eviction::heavy_hitters}, {"top-k", eviction::top_k}});
         else if (name == "--context") o.context = number<index_t>(name, value(), 1, 1 << 24);
         else if (name == "--rope-scaling")
             o.rope = detail::one_of<rope_scaling>(name, value(), {{"none", rope_scaling::none}, {"linear", rope_scaling::linear},
                                                                   {"ntk", rope_scaling::ntk}});
-        else if (name == "--exact") o.products = activations::exact;
+        else if (name == "--exact") o.products = given.has("--activations") ? o.products : activations::exact;
         else if (name == "--activations")
             o.products = detail::one_of<activations>(name, value(), {{"exact", activations::exact},
                                                                      {"int8-per-token", activations::int8_per_token},
                                                                      {"int8-per-group", activations::int8_per_group},
                                                                      {"automatic", activations::automatic}});
         else if (name == "--read") o.read = true;
-        else if (name == "--cache") o.cache = value();
+        else if (name == "--cache") o.cache = path();
         else if (name == "--cache-check")
             o.cache_check = detail::one_of<tessera::content_check>(name, value(), {{"whole", tessera::content_check::whole},
                                                                                    {"sampled", tessera::content_check::sampled}});
@@ -184,7 +233,8 @@ inline options parse_options(std::span<char const* const> arguments) {
         else throw usage_error{"unknown option '" + std::string{argument} + "'"};
         if (equals != std::string_view::npos && !took_value) throw usage_error{std::string{name} + " takes no value"};
     }
-    o.kv.evict = evict.value_or(is_window ? eviction::window : eviction::none);
+    o.kv.evict = evict.value_or(given.has("--window") ? eviction::window : eviction::none);
+    if (!o.help) detail::check_together(given, o);
     return o;
 }
 

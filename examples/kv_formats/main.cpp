@@ -41,7 +41,7 @@ distribution from that of a float32 cache over a text, tokens a second behind a 
                    ~/.cache/tessera
   --synthetic      a small random model instead: shows that it runs, the figures mean nothing
   --text PATH      the text to judge on (UTF-8; its first 1024 tokens); default: one of our own
-  --only K,V       this pair alone, or K for both; may be given again
+  --only K,V       beside float32 this pair alone, or K for both, of the formats that --kv of generate takes; may be given again
   --behind N       tokens in the cache where speed is measured (4096)
   --quick          a few formats, the beginning of the text, 512 tokens in the cache, short measurements
   --output FOLDER  where the files go (the current folder)
@@ -61,25 +61,46 @@ struct options {
     bool help = false;
 };
 
+/// The text, if it names formats.
+std::string checked_formats(std::string text) {
+    try {
+        ts::standard_kv_formats::parse(text);
+    } catch (ts::unsupported_error const& e) {
+        throw usage_error{"--only: " + std::string{e.what()}};
+    }
+    return text;
+}
+
 options parse(std::span<char const* const> arguments) {
     options o;
+    bool is_model = false;
     for (std::size_t i = 0; i < arguments.size(); ++i) {
-        std::string_view const name = arguments[i];
-        auto const value = [&]() -> std::string_view {
-            if (i + 1 == arguments.size()) throw usage_error{std::string{name} + " wants a value"};
-            return arguments[++i];
+        std::string_view const argument = arguments[i];
+        std::size_t const equals = argument.starts_with("--") ? argument.find('=') : std::string_view::npos;
+        std::string_view const name = argument.substr(0, equals);
+        bool took_value = false;
+        auto const value = [&]() -> std::string {
+            took_value = true;
+            bool const is_next = equals == std::string_view::npos;
+            if (is_next && (i + 1 == arguments.size() || std::string_view{arguments[i + 1]}.starts_with("--")))
+                throw usage_error{std::string{name} + " wants a value"};
+            std::string const text{is_next ? std::string_view{arguments[++i]} : argument.substr(equals + 1)};
+            if (text.empty()) throw usage_error{std::string{name} + " wants a value that is not empty"};
+            return text;
         };
-        if (name == "--model") o.model = value();
+        if (name == "--model") o.model = value(), is_model = true;
         else if (name == "--text") o.text = value();
-        else if (name == "--only") o.only.emplace_back(value());
+        else if (name == "--only") o.only.push_back(checked_formats(value()));
         else if (name == "--behind") o.behind = generate::detail::number<index_t>(name, value(), 1, 1 << 20);
         else if (name == "--output") o.output = value();
         else if (name == "--threads") o.threads = generate::detail::number<int>(name, value(), 1, 1024);
         else if (name == "--synthetic") o.synthetic = true;
         else if (name == "--quick") o.quick = true;
         else if (name == "--help" || name == "-h") o.help = true;
-        else throw usage_error{"unknown option '" + std::string{name} + "'"};
+        else throw usage_error{"unknown option '" + std::string{argument} + "'"};
+        if (equals != std::string_view::npos && !took_value) throw usage_error{std::string{name} + " takes no value"};
     }
+    if (o.synthetic && is_model && !o.help) throw usage_error{"--model has no effect: --synthetic is another model"};
     return o;
 }
 
@@ -242,10 +263,16 @@ std::vector<token_id> tokens_of(options const& o, tokenizer const& words, std::s
     return tokens;
 }
 
-int run(options const& o) {
+/// Before the work: that the folder takes files, and leaves those there as they are.
+void check_writable(std::string const& folder) {
     std::error_code failed;
-    std::filesystem::create_directories(o.output, failed);
-    write_file(o.output + "/kv_formats.md", {}); // before the work
+    std::filesystem::create_directories(folder, failed);
+    std::FILE* const out = std::fopen((folder + "/kv_formats.md").c_str(), "ab");
+    if (out == nullptr) ts::detail::raise<ts::format_error>(folder + "/kv_formats.md: cannot be written");
+    std::fclose(out);
+}
+
+int run(options const& o) {
     auto const exec = make_backend<backend>(o.threads);
     std::vector<std::byte> const written = o.synthetic ? write_synthetic() : std::vector<std::byte>{};
     ts::buffer<std::byte> synthetic{static_cast<index_t>(written.size())}; // aligned, as a file is
@@ -261,7 +288,6 @@ int run(options const& o) {
     if (!o.only.empty()) {
         std::vector<row> named{rows[0]};
         for (std::string const& name : o.only) {
-            ts::standard_kv_formats::parse(name);
             auto const known = std::find_if(rows.begin(), rows.end(), [&](row const& r) { return r.name == name; });
             if (known != rows.begin()) named.push_back(known != rows.end() ? *known : row{name, family::mixed});
         }
@@ -273,6 +299,7 @@ int run(options const& o) {
     std::vector<token_id> context;
     for (index_t i = 0; i < behind; ++i) context.push_back(text[static_cast<std::size_t>(i) % text.size()]);
 
+    check_writable(o.output);
     judge all{exec, file, text, context, o.quick};
     compress::progress bar{rows.size()};
     for (row& r : rows) {

@@ -100,12 +100,15 @@ struct kv_formats {
         static_assert(are_distinct(), "tessera: two formats of kv_formats have one name");
         for (int i = 0; i < size; ++i)
             if (name(i) == wanted) return i;
-        detail::raise<unsupported_error>("tessera: kv_formats: no format is called " + std::string{wanted} + ", there are " + names());
+        detail::raise<unsupported_error>("tessera: kv_formats: no format is called '" + std::string{wanted} + "', there are " + names());
     }
     /// "KEYS,VALUES", or one name for both.
     static kv_choice parse(std::string_view text) {
         std::size_t const comma = text.find(',');
         if (comma == std::string_view::npos) return {find(text), find(text)};
+        if (comma == 0 || comma + 1 == text.size() || text.find(',', comma + 1) != std::string_view::npos)
+            detail::raise<unsupported_error>("tessera: kv_formats: '" + std::string{text} +
+                                             "' is not KEYS,VALUES, nor one format for both; there are " + names());
         return {find(text.substr(0, comma)), find(text.substr(comma + 1))};
     }
     /// The name of a choice, as `parse` reads it.

@@ -77,7 +77,7 @@ TEST_CASE("kv_formats: names are listed, read, and refused where there is none")
     CHECK(few::parse("int8,nf4_g64") == ts::kv_choice{2, 4});
     CHECK(few::parse("fp16") == ts::kv_choice{1, 1});
     CHECK_THROWS_WITH_AS(few::parse("int8,int5"),
-                         "tessera: kv_formats: no format is called int5, there are fp32, fp16, int8, int4_g32, nf4_g64, pvq32k22",
+                         "tessera: kv_formats: no format is called 'int5', there are fp32, fp16, int8, int4_g32, nf4_g64, pvq32k22",
                          ts::unsupported_error);
     CHECK_THROWS_AS(few::parse(""), ts::unsupported_error);
     CHECK_THROWS_AS(few::parse("fp16,"), ts::unsupported_error);

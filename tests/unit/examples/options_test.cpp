@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The example's command line: what it says of sampling.
+// The example's command line: what it takes, and what it says of what it does not take.
 
 #include <doctest/doctest.h>
 
 #include "../../../examples/generate/options.hpp"
 
+#include <string>
 #include <vector>
 
 namespace {
@@ -62,15 +63,46 @@ TEST_CASE("options: the KV cache and long contexts") {
     CHECK(o.rope == generate::rope_scaling::linear);
     auto const window = parse({"--window", "100", "--sinks=2"}).kv;
     CHECK(window.evict == eviction::window);
-    CHECK(window.kept() == 102);
-    CHECK(window.room(1000, 64) == 166);
+    CHECK(window.kept() == 131); // in pages of 16
+    CHECK(window.room(1000, 64) == 195);
     CHECK(window.room(50, 64) == 50);
     auto const heavy = parse({"--window=64", "--evict", "h2o"}).kv;
     CHECK(heavy.evict == eviction::heavy_hitters);
     CHECK(heavy.kept() == 64);
-    CHECK(parse({"--evict=none", "--window=64"}).kv.evict == eviction::none);
-    for (char const* const wrong : {"--kv=int5", "--kv=fp16,", "--window=0", "--evict=old", "--context=0", "--rope-scaling=no"}) {
+    auto const best = parse({"--window=64", "--evict", "top-k", "--sinks", "8"}).kv;
+    CHECK(best.evict == eviction::top_k);
+    CHECK(best.room(1000, 64) == 1000); // nothing is forgotten
+    CHECK(parse({"--evict=none"}).kv.evict == eviction::none);
+    for (char const* const wrong : {"--kv=int5", "--kv=fp16,", "--kv=,fp16", "--kv=fp16,int8,int8", "--kv=", "--sinks=4", "--window=0", "--evict=old", "--context=0", "--rope-scaling=no"}) {
         CAPTURE(wrong);
         CHECK_THROWS_AS(parse({wrong}), generate::usage_error);
     }
+}
+
+TEST_CASE("options: none is ignored, and messages say why") {
+    auto const message = [](std::vector<char const*> const& arguments) -> std::string {
+        try {
+            parse(arguments);
+        } catch (generate::usage_error const& e) {
+            return e.what();
+        }
+        return "";
+    };
+    CHECK(message({"--evict", "none", "--window", "64"}) == "--window has no effect: --evict none forgets nothing");
+    CHECK(message({"--evict", "h2o", "--sinks", "4"}) == "--sinks has no effect: --evict h2o keeps no first tokens but heavy ones");
+    CHECK(message({"--top-k", "40"}) == "--top-k has no effect: nothing is drawn at --temperature 0, the default");
+    CHECK(message({"--raw", "--system", "x"}) == "--system has no effect: --raw has no chat template");
+    CHECK(message({"--kv", "int8,"}).starts_with("--kv: tessera: kv_formats: 'int8,' is not KEYS,VALUES, nor one format for both; there are fp32, "));
+    CHECK(message({"--kv", "int5"}).starts_with("--kv: tessera: kv_formats: no format is called 'int5', there are fp32, "));
+    CHECK(message({"--prompt", "--length", "5"}) == "--prompt wants a value; one that begins with -- is written --prompt=--length");
+    CHECK(parse({"--prompt=--length"}).prompt == "--length");
+    CHECK(message({"--bench", "8"}) == "--bench wants two numbers: --bench 512,128");
+    for (std::vector<char const*> const& wrong : std::vector<std::vector<char const*>>{
+             {"--synthetic", "--model", "x"}, {"--cache-check", "whole"}, {"--exact", "--activations", "automatic"},
+             {"--activations", "automatic", "--exact"}, {"--bench", "0,0"}, {"--bench", "8,8", "--prompt", "x"},
+             {"--backend", "cuda", "--kv", "int8"}, {"--backend", "cuda", "--bench", "8,8"}, {"--model="}, {"--adapter=", "x"},
+             {"--adapter", "=0.5"}, {"--cache="}, {"--sinks", "4"}})
+        CHECK(message(wrong) != "");
+    CHECK(message({"--exact", "--activations", "exact"}) == "");
+    CHECK(message({"--temperature", "0", "--seed", "1"}) == "");
 }
