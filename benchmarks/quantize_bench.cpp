@@ -22,7 +22,7 @@ namespace {
 constexpr ts::index_t size = 4096;
 
 template <class Scheme, class Range>
-void run(benchmark::State& state, int threads) {
+void run(benchmark::State& state, int threads, ts::rounding mode) {
     bench::pin_threads(threads);
     constexpr std::size_t copies = 20; // beyond the caches of most machines: 1.25 GiB
     std::vector<ts::matrix<float>> w;
@@ -38,19 +38,19 @@ void run(benchmark::State& state, int threads) {
     auto const kernel = [&](std::size_t i) {
         ts::matrix_view<float const> const from = w[i % copies].view();
         if (threads == 1)
-            ts::quantize(ts::cpu<ts::native_arch, ts::serial>{}, from, Range{}, {}, q);
+            ts::quantize(ts::cpu<ts::native_arch, ts::serial>{}, from, Range{}, {.mode = mode}, q);
         else
-            ts::quantize(ts::cpu<>{ts::default_parallel{}}, from, Range{}, {}, q);
+            ts::quantize(ts::cpu<>{ts::default_parallel{}}, from, Range{}, {.mode = mode}, q);
     };
     bench::work const work{.bytes = 4.0 * size * size};
     for ([[maybe_unused]] auto _ : state) bench::measure(state, work, threads, kernel);
 }
 
 template <class Scheme, class Range>
-void add(char const* scheme, char const* range) {
+void add(char const* scheme, char const* range, ts::rounding mode = ts::rounding::nearest_even) {
     for (int threads = 1; threads <= bench::most_threads(); threads += std::max(1, bench::most_threads() - 1)) {
         std::string const name = std::string{"quantize/"} + scheme + "/" + range + "/n:4096/k:4096/threads:" + std::to_string(threads);
-        benchmark::RegisterBenchmark(name.c_str(), run<Scheme, Range>, threads)
+        benchmark::RegisterBenchmark(name.c_str(), run<Scheme, Range>, threads, mode)
             ->Iterations(1)
             ->UseManualTime()
             ->Unit(benchmark::kMillisecond);
@@ -66,6 +66,8 @@ void add(char const* scheme, char const* range) {
     add<ts::nf4_g64, ts::min_max_range>("nf4_g64", "min_max");
     add<ts::mx_e2m1, ts::min_max_range>("mx_e2m1", "min_max");
     add<ts::nv_e2m1, ts::min_max_range>("nv_e2m1", "min_max");
+    add<ts::int4_g128, ts::min_max_range>("int4_g128", "min_max_stochastic", ts::rounding::stochastic);
+    add<ts::nv_e2m1, ts::min_max_range>("nv_e2m1", "min_max_stochastic", ts::rounding::stochastic);
     add<ts::int4_g128, ts::percentile_range>("int4_g128", "percentile");
     add<ts::int4_g128, ts::least_error_range>("int4_g128", "least_error");
     add<ts::int4_g128, ts::lloyd_max_range>("int4_g128", "lloyd_max");

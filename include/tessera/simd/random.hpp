@@ -104,41 +104,48 @@ struct words<Arch> {
 };
 #endif
 
-/// Numbers 4 b to 4 b + random_block of a seed's first stream.
-template <class Arch>
+/// `Count` times random_block numbers of a seed's first stream, from number 4 b on. Ten rounds are ten products after one another:
+/// two registers at a time hide half of it.
+template <class Arch, int Count>
 TESSERA_FORCE_INLINE void random_of_blocks(std::uint64_t seed, std::uint64_t b, std::uint32_t* out) noexcept {
     using w = words<Arch>;
     constexpr int n = static_cast<int>(lanes<Arch>);
-    std::uint32_t low[n];
-    std::uint32_t high[n];
-    for (int l = 0; l < n; ++l) {
-        std::uint64_t const counter = b + static_cast<std::uint64_t>(l % 4 * (n / 4) + l / 4);
-        low[l] = static_cast<std::uint32_t>(counter);
-        high[l] = static_cast<std::uint32_t>(counter >> 32);
+    typename w::type c0[Count], c1[Count], c2[Count], c3[Count];
+    for (int i = 0; i < Count; ++i) {
+        std::uint32_t low[n];
+        std::uint32_t high[n];
+        for (int l = 0; l < n; ++l) {
+            std::uint64_t const counter = b + static_cast<std::uint64_t>(i * n + l % 4 * (n / 4) + l / 4);
+            low[l] = static_cast<std::uint32_t>(counter);
+            high[l] = static_cast<std::uint32_t>(counter >> 32);
+        }
+        c0[i] = w::load(low);
+        c1[i] = w::load(high);
+        c2[i] = w::all(0);
+        c3[i] = w::all(0);
     }
-    auto c0 = w::load(low);
-    auto c1 = w::load(high);
-    auto c2 = w::all(0);
-    auto c3 = w::all(0);
     auto const m0 = w::all(0xD2511F53u);
     auto const m1 = w::all(0xCD9E8D57u);
     auto k0 = static_cast<std::uint32_t>(seed);
     auto k1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        auto high0 = c0, low0 = c0, high1 = c2, low1 = c2;
-        w::multiply(c0, m0, high0, low0);
-        w::multiply(c2, m1, high1, low1);
-        c0 = w::exclusive(w::exclusive(high1, c1), w::all(k0));
-        c1 = low1;
-        c2 = w::exclusive(w::exclusive(high0, c3), w::all(k1));
-        c3 = low0;
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+        for (int i = 0; i < Count; ++i) {
+            auto high0 = c0[i], low0 = c0[i], high1 = c2[i], low1 = c2[i];
+            w::multiply(c0[i], m0, high0, low0);
+            w::multiply(c2[i], m1, high1, low1);
+            c0[i] = w::exclusive(w::exclusive(high1, c1[i]), w::all(k0));
+            c1[i] = low1;
+            c2[i] = w::exclusive(w::exclusive(high0, c3[i]), w::all(k1));
+            c3[i] = low0;
+        }
+    for (int i = 0; i < Count; ++i, out += 4 * n) {
+        auto const a = w::low_words(c0[i], c1[i]), c = w::high_words(c0[i], c1[i]);
+        auto const d = w::low_words(c2[i], c3[i]), e = w::high_words(c2[i], c3[i]);
+        w::store(out, w::low_pairs(a, d));
+        w::store(out + n, w::high_pairs(a, d));
+        w::store(out + 2 * n, w::low_pairs(c, e));
+        w::store(out + 3 * n, w::high_pairs(c, e));
     }
-    auto const a = w::low_words(c0, c1), c = w::high_words(c0, c1);
-    auto const d = w::low_words(c2, c3), e = w::high_words(c2, c3);
-    w::store(out, w::low_pairs(a, d));
-    w::store(out + n, w::high_pairs(a, d));
-    w::store(out + 2 * n, w::low_pairs(c, e));
-    w::store(out + 3 * n, w::high_pairs(c, e));
 }
 
 /// Toward zero; numbers below 2^31.
@@ -179,8 +186,10 @@ template <class Arch>
 std::uint32_t const* random_bits(std::uint64_t seed, std::uint64_t first, index_t n, std::uint32_t* out) noexcept {
     index_t const skipped = static_cast<index_t>(first % 4);
     if constexpr (detail::words<Arch>::has_words) {
-        for (index_t i = 0; i < n + skipped; i += random_block<Arch>)
-            detail::random_of_blocks<Arch>(seed, first / 4 + static_cast<std::uint64_t>(i / 4), out + i);
+        index_t i = 0;
+        for (; i + random_block<Arch> < n + skipped; i += 2 * random_block<Arch>)
+            detail::random_of_blocks<Arch, 2>(seed, first / 4 + static_cast<std::uint64_t>(i / 4), out + i);
+        if (i < n + skipped) detail::random_of_blocks<Arch, 1>(seed, first / 4 + static_cast<std::uint64_t>(i / 4), out + i);
     } else {
         philox const random{seed};
         for (index_t i = 0; i < n + skipped; ++i) out[i] = random.bits(first / 4 * 4 + static_cast<std::uint64_t>(i));
@@ -216,9 +225,10 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_at_random(xsimd::batch
         integers code = detail::shift_right<shift>(magnitude) - integers((127 - c.bias) * (std::int32_t{1} << c.mantissa_bits)) +
                         detail::carry_of(detail::shift_left<32 - shift>(magnitude), random);
         // Below the smallest normal number steps are equal, and fewer than 2^mantissa_bits.
-        reals const least(detail::power_of_two(1 - c.bias));
-        reals const steps = simd::select(a < least, a, reals(0.0f)) * reals(detail::power_of_two(c.bias - 1 + c.mantissa_bits));
-        code = simd::select(a < least, detail::rounded_at_random(steps, random), code);
+        auto const is_below = magnitude < integers((128 - c.bias) * (std::int32_t{1} << 23));
+        reals const below = simd::reinterpret<float>(simd::select(is_below, magnitude, integers(0)));
+        reals const steps = below * reals(detail::power_of_two(c.bias - 1 + c.mantissa_bits));
+        code = simd::select(is_below, detail::rounded_at_random(steps, random), code);
         code = detail::smaller(code, integers(static_cast<std::int32_t>(c.max_code)));
         integers const sign = detail::shift_left<F::bits - 1>(detail::shift_right<31>(bits) & integers(1));
         if constexpr (c.has_negative_zero)

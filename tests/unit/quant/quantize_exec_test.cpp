@@ -100,8 +100,8 @@ namespace {
 
 template <class Scheme>
 void check_short_blocks(ts::matrix<float> const& w) {
-    for (auto const rule : {ts::scale_rule::by_scheme, ts::scale_rule::up}) {
-        ts::quantize_options const options{.scales = rule};
+    for (auto const& options : {ts::quantize_options{}, ts::quantize_options{.scales = ts::scale_rule::up},
+                                ts::quantize_options{.mode = ts::rounding::stochastic, .seed = 3}}) {
         auto const expected = ts::quantize<Scheme>(ts::reference{}, w, ts::min_max_range{}, options);
         tessera_test::archs_by_width::visit([&]<class Arch>(Arch) {
             ts::cpu<Arch, ts::serial> const exec;
@@ -126,6 +126,7 @@ TEST_CASE("short blocks, several at a time: of zeros, of extreme, of unequal siz
     check_short_blocks<ts::nv_e2m1>(w);
     check_short_blocks<ts::mx_e2m1>(w);
     check_short_blocks<ts::scheme<ts::int4, ts::group<16>, ts::bf16>>(w);
+    check_short_blocks<ts::scheme<ts::int4, ts::group<60>, ts::fp16>>(w); // blocks of no whole registers, one of zeros
 }
 
 TEST_CASE("every range") {

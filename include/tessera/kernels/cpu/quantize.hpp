@@ -361,9 +361,9 @@ private:
                     for (index_t k = 0; k < count; k += block) {
                         auto const part = [&](index_t at) noexcept {
                             index_t const left = count - at;
-                            return round.code(left >= lanes  ? simd::load<Arch>(w + i + at)
-                                              : left > 0     ? simd::load_partial<Arch>(w + i + at, left)
-                                                             : simd::floats<Arch>(0.0f),
+                            if (left <= 0) return simd::ints<Arch>(0);
+                            return round.code(left < lanes ? simd::load_partial<Arch>(w + i + at, left)
+                                                           : simd::load<Arch>(w + i + at),
                                               random + at);
                         };
                         simd::detail::code_block<Arch> const four = {

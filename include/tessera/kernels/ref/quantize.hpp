@@ -27,8 +27,8 @@ struct weight_range {
     float high = 0;
     bool finite = true;
 
-    /// The largest |w|.
-    float magnitude() const noexcept { return high > -low ? high : -low; }
+    /// The largest |w|; +0 of zeros.
+    float magnitude() const noexcept { return high > -low ? high : 0.0f - low; }
 
     void include(float w) noexcept {
         low = w < low ? w : low;
