@@ -2,7 +2,7 @@
 /// @file
 /// Products of bytes on a device: 8-bit floats in blocks of 128 x 128 by groups of 128, int8 by int8.
 
-#include "cuda_support.hpp"
+#include "bytes_support.hpp"
 
 namespace tessera_test {
 
@@ -83,32 +83,6 @@ TEST_CASE("bytes: sums without rounding") {
     CHECK(same_bits<float>(y.view(), expected.view()));
 }
 
-template <class Scheme, class Preparation>
-void check_invariance() {
-    index_t const m = 1030, n = 1032, k = 900; // the large tiles, alone the small ones
-    auto const q = random_quantized<Scheme>(n, k);
-    auto const placed = ts::place(device{}, ts::linear{q.view(), Preparation{}});
-    guarded<float> x{m, k};
-    guarded<float> y{m, n};
-    guarded<float> again{m, n};
-    x.fill(5);
-    apply_there(placed.view(), x, y);
-    apply_there(placed.view(), x, again);
-    CHECK(same_bits<float>(again.view(), y.view()));
-    on_device<float const> const dx{x.view()};
-    for (index_t const first : {0, 1, 255, 256, 513, 1029})
-        for (index_t const rows : {1, 130}) {
-            if (first + rows > m) continue;
-            CAPTURE(first);
-            CAPTURE(rows);
-            guarded<float> part{rows, n};
-            on_device<float> const dy{part.view()};
-            ts::apply(device{}, placed.view(), ts::rows(dx.view(), first, first + rows), dy.view());
-            wait();
-            dy.fetch();
-            CHECK(same_bits<float>(part.view(), ts::rows(y.view(), first, first + rows)));
-        }
-}
 TEST_CASE("bytes: a row's bits are those it has alone, and in every run") {
     check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>();
     check_invariance<ts::int8_per_channel, ts::int8_per_token>();

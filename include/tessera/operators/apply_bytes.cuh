@@ -9,18 +9,18 @@
 ///     auto const layer = place(exec, linear{q.view(), fp8_per_group<128>{}});
 ///     apply(exec, layer, x, y);                              // x and y of float, fp16 or bf16
 ///
-/// The same with `int8_per_channel` and `int8_per_token`. Results do not depend on the number of rows of x.
+/// The same with `int8_per_channel` or int4 in groups, and `int8_per_token`. Results do not depend on the number of rows of x.
 
 #include "../kernels/cuda/byte_linear.cuh"
 #include "apply.cuh"
 
 namespace tessera::inline TESSERA_ABI {
 
-/// A matrix in device tiles: packed on the host, uploaded.
+/// A matrix in device tiles, or nibbles: packed on the host, uploaded.
 template <int Sm, class Storage, class Preparation>
     requires(!std::is_void_v<detail::byte_arithmetic<Sm, Storage, Preparation>>)
 class placed<cuda<Sm>, linear<Storage, Preparation>> {
-    using tiles = prepacked<device_tile, Storage>;
+    using tiles = prepacked<detail::byte_layout<Storage>, Storage>;
 
 public:
     using operator_type = linear<tiles, Preparation>;

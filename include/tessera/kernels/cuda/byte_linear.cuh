@@ -3,12 +3,13 @@
 
 /// @file
 /// `kernel<op::apply, cuda<Sm>, ...>` of products of bytes: 8-bit floats with a scale for every 128 x 128 weights times
-/// `fp8_per_group<128>`, and int8 with a scale a row times `int8_per_token`, on sm_90a in device tiles. `fp8_per_group` with other
-/// storage, or another processor, multiplies what x becomes by device panels, in float32.
+/// `fp8_per_group<128>`, int8 with a scale a row and int4 in groups times `int8_per_token`, on sm_90a in device tiles and nibbles.
+/// `fp8_per_group` with other storage, or another processor, multiplies what x becomes by device panels, in float32.
 
 #include "byte_prepare.cuh"
 #include "byte_product.cuh"
 #include "linear.cuh"
+#include "nibble_product.cuh"
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -29,8 +30,17 @@ template <class G, class Scale>
 struct select_byte_arithmetic<90, quantized<scheme<int8, G, Scale, symmetric>>, int8_per_token> {
     using type = int8_arithmetic;
 };
+template <index_t G, class Scale>
+    requires(is_nibbles<quantized<scheme<int4, group<G>, Scale, symmetric>>>)
+struct select_byte_arithmetic<90, quantized<scheme<int4, group<G>, Scale, symmetric>>, int8_per_token> {
+    using type = int8_arithmetic;
+};
 template <int Sm, class Storage, class Preparation>
 using byte_arithmetic = typename select_byte_arithmetic<Sm, Storage, Preparation>::type;
+
+/// The layout that goes with it.
+template <class Storage>
+using byte_layout = std::conditional_t<is_nibbles<Storage>, device_nibbles, device_tile>;
 
 /// What a call knows of its tiles: which kernel, and of how many.
 struct byte_plan {
@@ -62,26 +72,52 @@ bool has_wide_rows(matrix_view<T> const& y) noexcept {
            reinterpret_cast<std::uintptr_t>(y.data_handle()) % 16 == 0;
 }
 
+/// What kernels know of a product, but for W.
+template <class W, class Out>
+byte_arguments describe_bytes(W const& w, index_t m, std::byte const* x, float const* scales, index_t x_tiles, index_t w_tiles, Out const& out) noexcept {
+    byte_arguments p{};
+    p.x = x;
+    p.x_scales = scales;
+    p.rows = static_cast<int>(round_up(m, 256));
+    p.m = static_cast<int>(m);
+    p.n = static_cast<int>(w.rows());
+    p.steps = static_cast<int>(w.column_blocks());
+    p.x_tiles = static_cast<int>(x_tiles);
+    p.w_tiles = static_cast<int>(w_tiles);
+    p.tiles = static_cast<int>(x_tiles * w_tiles);
+    p.is_wide = has_wide_rows(out.y);
+    return p;
+}
+
 /// y = x Wᵀ for x in bytes.
-template <class Arithmetic, int Sm, class Tiles, class Out>
-void run_byte_product(cuda<Sm> const& exec, Tiles const& w, index_t m, std::byte const* x, float const* scales, Out const& out) {
+template <class Arithmetic, int Sm, class Storage, class Out>
+void run_byte_product(cuda<Sm> const& exec, prepacked<device_tile, Storage> const& w, index_t m, std::byte const* x, float const* scales, Out const& out) {
     byte_plan const plan = plan_bytes(m, w.rows());
-    byte_arguments const p{w.data(),
-                           w.scales(),
-                           x,
-                           scales,
-                           static_cast<int>(round_up(m, 256)),
-                           static_cast<int>(m),
-                           static_cast<int>(w.rows()),
-                           static_cast<int>(w.column_blocks()),
-                           static_cast<int>(plan.x_tiles),
-                           static_cast<int>(plan.x_tiles * plan.w_tiles),
-                           static_cast<int>(plan.w_tiles),
-                           has_wide_rows(out.y)};
+    byte_arguments p = describe_bytes(w, m, x, scales, plan.x_tiles, plan.w_tiles, out);
+    p.w = w.data();
+    p.w_scales = w.scales();
     if (plan.is_large)
         launch_bytes<Arithmetic, 2, 128>(exec, p, out);
     else
         launch_bytes<Arithmetic, 1, 64>(exec, p, out);
+}
+
+template <int Waves, int N, int Sm, class Nibbles, class Out>
+void launch_nibbles(cuda<Sm> const& exec, Nibbles const& w, byte_arguments const& of, Out const& out) {
+    nibble_arguments<Nibbles> const p{w, of};
+    launch("apply", stream_of(exec),
+           {dim3(static_cast<unsigned>(minimum(of.tiles, nibble_blocks))), dim3(384), nibble_stage<Nibbles, Waves, N>::shared_bytes, true},
+           &nibble_kernel<Nibbles, Waves, N, Out>, p, out);
+}
+/// The same of int4: tiles of 256 rows of W by 128 of x, or of 128 by 32, which take about a third of the time.
+template <class Arithmetic, int Sm, class Storage, class Out>
+void run_byte_product(cuda<Sm> const& exec, prepacked<device_nibbles, Storage> const& w, index_t m, std::byte const* x, float const* scales, Out const& out) {
+    index_t const large = ceil_div(m, 128) * ceil_div(w.rows(), 256);
+    index_t const small = ceil_div(m, 32) * ceil_div(w.rows(), 128);
+    if (3 * ceil_div(large, nibble_blocks) <= ceil_div(small, nibble_blocks))
+        launch_nibbles<2, 128>(exec, w, describe_bytes(w, m, x, scales, ceil_div(m, 128), ceil_div(w.rows(), 256), out), out);
+    else
+        launch_nibbles<1, 32>(exec, w, describe_bytes(w, m, x, scales, ceil_div(m, 32), ceil_div(w.rows(), 128), out), out);
 }
 
 /// x in bytes.
@@ -100,29 +136,40 @@ void prepare_bytes(cuda<Sm> const& exec, matrix_view<X const> const& x, std::byt
 
 } // namespace detail
 
-template <int Sm, class Storage, class Preparation>
-struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_tile, Storage>, Preparation>> {
-    using operand = linear<prepacked<device_tile, Storage>, Preparation>;
-    using arithmetic = detail::byte_arithmetic<Sm, Storage, Preparation>;
+namespace detail {
+
+/// `kernel<op::apply, ...>` of what is placed for products of bytes.
+template <int Sm, class Layout, class Storage, class Preparation>
+struct byte_kernels {
+    using operand = linear<prepacked<Layout, Storage>, Preparation>;
+    using arithmetic = byte_arithmetic<Sm, Storage, Preparation>;
 
     template <class X, class Out, class Arena>
     static void run(cuda<Sm> const& exec, operand const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
         if (w.cols() == 0) {
-            if constexpr (detail::launches<Arena>) detail::finish_nothing(exec, x.extent(0), w.rows(), out);
+            if constexpr (launches<Arena>) finish_nothing(exec, x.extent(0), w.rows(), out);
             return;
         }
         index_t const rows = round_up(x.extent(0), 256);
         index_t const blocks = w.storage().column_blocks();
         auto* const bytes = arena.template carve<std::byte>(blocks, rows, 128);
         auto* const scales = arena.template carve<float>(arithmetic::has_step_scales ? blocks : 1, rows);
-        if constexpr (detail::launches<Arena>) {
+        if constexpr (launches<Arena>) {
             check::within("apply", "rows of W", w.rows(), 0, index_t{1} << 30);
             check::within("apply", "rows of x", x.extent(0), 0, index_t{1} << 24);
             check::within("apply", "columns of W", w.cols(), 0, arithmetic::has_step_scales ? index_t{1} << 24 : index_t{1} << 17); // int32 sums
-            detail::prepare_bytes<arithmetic>(exec, x, bytes, scales);
-            detail::run_byte_product<arithmetic>(exec, w.storage(), x.extent(0), bytes, scales, out);
+            prepare_bytes<arithmetic>(exec, x, bytes, scales);
+            run_byte_product<arithmetic>(exec, w.storage(), x.extent(0), bytes, scales, out);
         }
     }
+};
+
+} // namespace detail
+
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_tile, Storage>, Preparation>> : detail::byte_kernels<Sm, device_tile, Storage, Preparation> {};
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_nibbles, Storage>, Preparation>> : detail::byte_kernels<Sm, device_nibbles, Storage, Preparation> {
 };
 
 template <int Sm, class Storage, index_t N, class Format>
