@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Products with sparse operands on a CUDA device: microseconds by events with a cold second-level cache (medians), a layer's time in a
+/// Products with sparse operands, and mixtures of experts, on a CUDA device: microseconds by events with a cold second-level cache (medians), a layer's time in a
 /// graph, and the bytes of the operands as they are stored over the rate of reading 2 GiB in the same run. Rows of W are sampled and
 /// compared with sums in double first.
 
 #include <tessera/core/philox.hpp>
+#include <tessera/moe/moe.cuh>
 #include <tessera/sparse/sparse.cuh>
 
 #include <algorithm>
@@ -239,6 +240,74 @@ void bench_sum(timer& t, index_t n, index_t k, index_t entries, std::initializer
     }
 }
 
+/// A mixture of int4 experts, its experts' products alone, and the bytes of the experts that are used.
+void bench_mixture(timer& t, index_t experts, index_t k, index_t h, index_t f, std::initializer_list<index_t> token_counts) {
+    using panels = ts::prepacked<ts::device_panel, ts::quantized<ts::int4_g128>>;
+    using op = ts::linear<panels, ts::as_bf16>;
+    using unit = ts::gated_expert<op>;
+    panels const wide{nullptr, f, h};
+    panels const narrow{nullptr, h, f};
+    index_t const of_unit = 2 * wide.bytes() + narrow.bytes();
+    ts::device_buffer<std::byte> memory{experts * of_unit};
+    std::vector<unit> units;
+    auto const fill = [&](panels const& p, std::byte* at) {
+        fill_kernel<<<256, 256>>>(reinterpret_cast<std::uint32_t*>(at), p.code_bytes() / 4, static_cast<std::uint64_t>(at - memory.data()), false);
+        fill_kernel<<<256, 256>>>(reinterpret_cast<std::uint32_t*>(at + p.code_bytes()), (p.bytes() - p.code_bytes()) / 4, 1, true);
+        return op{panels{at, p.rows(), p.cols()}};
+    };
+    for (index_t e = 0; e < experts; ++e) {
+        std::byte* const at = memory.data() + e * of_unit;
+        auto const gate = fill(wide, at);
+        auto const up = fill(wide, at + wide.bytes());
+        units.emplace_back(gate, up, fill(narrow, at + 2 * wide.bytes()));
+    }
+    ts::device_buffer<std::byte> table{static_cast<index_t>(units.size() * sizeof(unit))};
+    check(cudaMemcpy(table.data(), units.data(), units.size() * sizeof(unit), cudaMemcpyHostToDevice));
+    ts::detail::device_family<unit> const family{reinterpret_cast<std::byte const*>(units.data()), table.data(), sizeof(unit), experts};
+    random_bits random{3};
+    ts::matrix<ts::bf16> router(experts, h);
+    for (index_t i = 0; i < router.size(); ++i) router.data()[i] = ts::bf16{0.05f * random.value()};
+    ts::linear<ts::matrix_view<ts::bf16 const>> const router_op{std::as_const(router).view()};
+    auto const placed = ts::place(device{}, router_op);
+    ts::top_k_router const gate{placed.view(), k, ts::renormalized<ts::softmax_gate>{ts::softmax_gate{}}};
+    ts::moe const block{gate, units};
+    ts::device_workspace workspace;
+    device const exec{workspace, t.stream()};
+    for (index_t const tokens : token_counts) {
+        ts::matrix<ts::bf16> x(tokens, h);
+        for (index_t i = 0; i < x.size(); ++i) x.data()[i] = ts::bf16{random.value()};
+        ts::device_matrix<ts::bf16> there{tokens, h}, y{tokens, h};
+        ts::device_vector<index_t> counts{experts};
+        ts::copy(exec, std::as_const(x).view(), there.view());
+        auto const in = ts::kernel_view(std::as_const(there).view());
+        auto const out = ts::kernel_view(y.view());
+        ts::workspace_sizer sizer;
+        ts::detail::run_mixture(exec, block, family, in, out, ts::vector_view<index_t>{}, sizer);
+        exec.reserve(sizer.bytes());
+        auto const run = [&](int) {
+            ts::detail::device_arena arena{workspace};
+            ts::detail::run_mixture(exec, block, family, in, out, ts::vector_view<index_t>{}, arena);
+        };
+        {
+            ts::detail::device_arena arena{workspace};
+            ts::detail::run_mixture(exec, block, family, in, out, ts::kernel_view(counts.view()), arena);
+        }
+        ts::vector<index_t> loads(experts);
+        ts::copy(exec, std::as_const(counts).view(), loads.view());
+        check(cudaStreamSynchronize(t.stream()));
+        index_t used = 0;
+        for (index_t e = 0; e < experts; ++e) used += loads(e) > 0;
+        double const bytes = double(used) * double(of_unit);
+        double const us = t.cold(t.stream(), run);
+        check(cudaStreamSynchronize(t.stream()));
+        double const in_graph = t.graph(4, run);
+        std::printf("mixture int4_g128 %ld of %ld, %ld x %ld, tokens %-4ld used %-4ld %8.1f us %5.2f of read | graph %8.1f us %5.2f | floor %6.1f | %.1f TFLOP/s\n",
+                    long(k), long(experts), long(h), long(f), long(tokens), long(used), us, bytes / us / t.rate(), in_graph, bytes / in_graph / t.rate(),
+                    bytes / t.rate(), 6e-6 * double(tokens * k) * double(h) * double(f) / in_graph);
+        std::fflush(stdout);
+    }
+}
+
 } // namespace
 
 int main() {
@@ -252,5 +321,7 @@ int main() {
     bench(t, "2:4 bf16", random_kept<ts::bf16>(8192, 28672, 4).view(), {1, 16, 256}, 1);
     bench(t, "2:4 int8", random_kept<ts::int8>(8192, 28672, 4).view(), {1, 16}, 1);
     bench_sum(t, 8192, 28672, 143, {1, 16, 64});
+    bench_mixture(t, 128, 8, 2048, 768, {1, 4, 16, 64, 256});
+    bench_mixture(t, 8, 2, 4096, 14336, {1, 4, 16, 64, 256});
     return 0;
 }

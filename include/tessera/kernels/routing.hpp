@@ -130,9 +130,10 @@ void select_largest(index_t n, index_t k, Value const& value, Admits const& admi
 
 /// What a group is ranked by: the sum of its two best.
 template <class T>
-T group_rank(T const* choice, index_t size) noexcept {
-    T first = -std::numeric_limits<T>::infinity();
-    T second = first;
+TESSERA_HOST_DEVICE T group_rank(T const* choice, index_t size) noexcept {
+    constexpr T lowest = -std::numeric_limits<T>::infinity();
+    T first = lowest;
+    T second = lowest;
     for (index_t i = 0; i < size; ++i) {
         if (choice[i] > first) {
             second = first;

@@ -8,7 +8,7 @@
 /// Error with float output: gamma(k + 1) sum of |weight row|, and the rounding of storing y.
 
 #include "plan.hpp"
-#include "router.hpp"
+#include "router_forward.hpp"
 
 namespace tessera::inline TESSERA_ABI {
 

@@ -9,7 +9,7 @@
 /// and what a token gets besides its experts: nothing, a shared expert, or one that is weighted by a sigmoid (Qwen2-MoE).
 
 #include "../kernels/activation.hpp"
-#include "../operators/place.hpp"
+#include "../operators/placed.hpp"
 
 #include <type_traits>
 

@@ -20,70 +20,12 @@
 ///
 /// Errors: shape_error where shapes do not fit, data is null, or y overlaps x or the weights; nothing is written then.
 
-#include "combine.hpp"
-#include "report.hpp"
+#include "block.hpp"
 #include "run.hpp"
 
-#include <span>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
-
-/// A router, its experts (all of one shape) and what every token gets besides. A view: it refers to the experts.
-template <class Router, class Expert, class Shared = no_shared_expert>
-class moe {
-public:
-    using router_type = Router;
-    using expert_type = Expert;
-    using shared_type = Shared;
-
-    moe(Router const& router, std::span<Expert const> experts, Shared const& shared = {})
-        : router_{router}, experts_{experts}, shared_{shared} {
-        static_assert(expert<Expert>, "tessera: moe: an expert is a linear operator or a gated_expert");
-        check::equal("moe", "number of experts", static_cast<index_t>(experts.size()), router.experts(), "rows of the router");
-        detail::check_family("moe", experts);
-        check::equal("moe", "columns of the experts", experts[0].cols(), router.cols(), "columns of the router");
-        if constexpr (detail::is_gated_expert<Expert>)
-            for (Expert const& e : experts) check::equal("moe", "width of an expert", e.width(), experts[0].width(), "width of the first");
-        if constexpr (requires { shared.expert(); }) {
-            check::equal("moe", "rows of the shared expert", shared.expert().rows(), rows(), "rows of the experts");
-            check::equal("moe", "columns of the shared expert", shared.expert().cols(), cols(), "columns of the experts");
-        }
-    }
-    moe(Router const& router, std::vector<Expert> const& experts, Shared const& shared = {})
-        : moe{router, std::span<Expert const>{experts}, shared} {}
-    /// The block would outlive what it refers to.
-    moe(Router const&, std::vector<Expert>&&, Shared const& = {}) = delete;
-
-    constexpr index_t rows() const noexcept { return experts_[0].rows(); }
-    constexpr index_t cols() const noexcept { return router_.cols(); }
-    constexpr Router const& router() const noexcept { return router_; }
-    constexpr std::span<Expert const> experts() const noexcept { return experts_; }
-    constexpr Shared const& shared() const noexcept { return shared_; }
-
-private:
-    Router router_;
-    std::span<Expert const> experts_;
-    TESSERA_NO_UNIQUE_ADDRESS Shared shared_;
-};
-
-template <class R, class E>
-moe(R const&, std::vector<E> const&) -> moe<R, E>;
-template <class R, class E, class S>
-moe(R const&, std::vector<E> const&, S const&) -> moe<R, E, S>;
-
-namespace detail {
-
-template <class T>
-inline constexpr bool is_moe = false;
-template <class R, class E, class S>
-inline constexpr bool is_moe<moe<R, E, S>> = true;
-
-} // namespace detail
-
-/// A mixture, or what owns one: `view()` is the mixture.
-template <class T>
-concept moe_block = detail::is_moe<T> || requires(T const& owner) { requires detail::is_moe<std::remove_cvref_t<decltype(owner.view())>>; };
 
 /// A mixture with all its weights in the order of a backend, expert after expert in one piece of memory.
 template <class Exec, class R, class E, class S>
@@ -138,77 +80,6 @@ template <execution_policy Exec, class R, class E, class S>
     requires detail::is_cpu<Exec>
 placed<Exec, moe<R, E, S>> place(Exec const& exec, moe<R, E, S> const& block, memory_arena& arena) {
     return {exec, block, &arena};
-}
-/// For the definition, which reads operators as they are.
-template <class R, class E, class S>
-unplaced<moe<R, E, S>> place(reference const&, moe<R, E, S> const& block) {
-    return unplaced<moe<R, E, S>>{block};
-}
-
-namespace detail {
-
-/// The view of a block or of its owner.
-template <moe_block Block>
-auto moe_view(Block const& block) {
-    if constexpr (is_moe<Block>)
-        return block;
-    else
-        return block.view();
-}
-
-/// y is apart from every weight of an expert.
-template <class Expert>
-void check_expert_apart(char const* operation, Expert const& e, footprint const& y) {
-    if constexpr (linear_operator<Expert>) {
-        check_operator_apart(operation, e, "y", y);
-    } else {
-        check_operator_apart(operation, e.gate(), "y", y);
-        check_operator_apart(operation, e.up(), "y", y);
-        check_operator_apart(operation, e.down(), "y", y);
-    }
-}
-
-} // namespace detail
-
-/// y = the mixture of x; the loads of the experts go to `counts` (experts) where it is given. See the file comment.
-template <execution_policy Exec, moe_block Block>
-routing_report apply(Exec const& exec, Block const& block,
-                     matrix_argument auto const& x, // (tokens, width)
-                     matrix_argument auto&& y,      // (tokens, n)
-                     vector_view<index_t> counts = {}) {
-    detail::require_backend<Exec>();
-    auto const w = detail::moe_view(block);
-    auto const values = detail::activations("apply", detail::input(x));
-    check::equal("apply", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
-    auto const out = detail::results(detail::output(y), values.extent(0), w.rows());
-    check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
-    if (counts.extent(0) != 0) {
-        check::equal("apply", "size of the counts", counts.extent(0), w.router().experts(), "experts of the mixture");
-        check::not_null("apply", "the counts", counts.data_handle(), counts.extent(0));
-        check::no_overlap("apply", "the counts", footprint_of(counts), "y", footprint_of(out));
-        check::no_overlap("apply", "x", footprint_of(values), "the counts", footprint_of(counts));
-    }
-    detail::check_operator_apart("apply", w.router().weights(), "y", footprint_of(out));
-    for (auto const& e : w.experts()) detail::check_expert_apart("apply", e, footprint_of(out));
-    if constexpr (requires { w.shared().expert(); }) detail::check_expert_apart("apply", w.shared().expert(), footprint_of(out));
-    if constexpr (requires { w.shared().weight(); }) detail::check_expert_apart("apply", w.shared().weight(), footprint_of(out));
-    workspace_scope scope{exec.scratch()};
-    auto const run = detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, scope);
-    run.run(exec, w, values, out);
-    for (index_t e = 0; e < counts.extent(0); ++e) counts[e] = run.plan.count(e);
-    return detail::report_of(run.plan);
-}
-
-/// Bytes of scratch that `apply(exec, block, x, y)` carves from the policy's workspace.
-template <execution_policy Exec, moe_block Block>
-index_t workspace_bytes(Exec const& exec, Block const& block, matrix_argument auto const& x) {
-    detail::require_backend<Exec>();
-    auto const w = detail::moe_view(block);
-    auto const values = detail::activations("workspace_bytes", detail::input(x));
-    check::equal("workspace_bytes", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
-    workspace_sizer sizer;
-    static_cast<void>(detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, sizer));
-    return sizer.bytes();
 }
 
 } // namespace tessera::inline TESSERA_ABI

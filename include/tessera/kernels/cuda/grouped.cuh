@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products of a family of operators with rows of x in groups, on CUDA devices: member e multiplies the rows in slots
+/// [offsets[e], offsets[e + 1]), which are numbers on the device that the host does not know.
+///
+/// **Stored matrices** run in one launch: a block takes 32 rows of W of a member, ends at once where it has no rows of x, and otherwise
+/// goes through them 8, 16 or 32 columns of the matrix units at a time. Its 8 warps take equal parts of k, whose sums are added in their
+/// order. A row's bits depend on W alone.
+///
+/// **Every other operator** runs member by member on all rows, and keeps what is its own: as correct, and as slow as that is.
+
+#include "linear.cuh"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// Operators of one type at equal distances, on the host and, byte by byte, on the device.
+template <class Op>
+struct device_family {
+    std::byte const* host = nullptr;
+    std::byte const* there = nullptr;
+    index_t stride = 0;
+    index_t members = 0;
+
+    Op const& operator[](index_t e) const noexcept { return *reinterpret_cast<Op const*>(host + e * stride); }
+    /// The same part of every member.
+    template <class Part, class Get>
+    device_family<Part> part(Get const& get) const noexcept {
+        if (members == 0) return {nullptr, nullptr, stride, 0};
+        auto const* const of_first = reinterpret_cast<std::byte const*>(&get((*this)[0]));
+        return {of_first, there + (of_first - host), stride, members};
+    }
+};
+
+/// Whose rows are where.
+struct device_groups {
+    index_t const* offsets; ///< (members + 1), on the device
+    index_t const* row_of;  ///< (slots), on the device: the row of x of a slot; null: the slot
+    index_t slots;          ///< on the host: as many as there may be
+    index_t most;           ///< rows of a member at most
+};
+
+template <class Panels>
+struct grouped_arguments {
+    std::byte const* members; ///< Panels, `stride` bytes apart
+    index_t stride;
+    index_t const* offsets;
+    index_t const* row_of;
+    index_t slots;
+    std::byte const* columns; ///< those of a row of x side by side, `column_bytes` apart
+    index_t column_bytes;
+    int column_positions;
+    int pieces;
+    float const* sums; ///< (groups, columns): of x, where W has offsets
+    index_t sum_columns;
+    decode_table<typename Panels::format> table;
+};
+
+/// A lane's 16 bytes of the columns of a half block.
+template <int NT>
+struct grouped_columns {
+    std::byte const* at[NT];
+    int sum_at[NT][2]; ///< the columns of its sums in `sums`, or -1
+
+    template <class Panels>
+    __device__ __forceinline__ grouped_columns(grouped_arguments<Panels> const& p, index_t first, int columns) {
+        int const lane = static_cast<int>(threadIdx.x) % 32;
+        constexpr bool is_whole = Panels::sub_block == 64;
+        auto const row = [&](int column) {
+            index_t const s = first + (column < columns ? column : columns - 1) / p.pieces;
+            return p.row_of != nullptr ? p.row_of[s] : s;
+        };
+#pragma unroll
+        for (int t = 0; t < NT; ++t) {
+            int const column = 8 * t + lane / 4;
+            int const piece = (column < columns ? column : columns - 1) % p.pieces;
+            at[t] = p.columns + (row(column) * p.pieces + piece) * p.column_bytes + (is_whole ? 32 : 16) * (lane % 4);
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+                int const of_sum = 8 * t + lane % 4 * 2 + c;
+                sum_at[t][c] = of_sum < columns && of_sum % p.pieces == 0 ? static_cast<int>(row(of_sum)) * p.pieces : -1;
+            }
+        }
+    }
+    template <class Panels>
+    __device__ __forceinline__ void load(grouped_arguments<Panels> const& p, int block, int half, ::uint4 (&to)[NT]) const {
+        constexpr bool is_whole = Panels::sub_block == 64;
+        int const lane = static_cast<int>(threadIdx.x) % 32;
+        int const position = block * 64 + (is_whole ? 16 * (lane % 4) + 8 * half : 8 * (lane % 4) + 32 * half);
+        bool const is_there = position < p.column_positions;
+#pragma unroll
+        for (int t = 0; t < NT; ++t)
+            to[t] = is_there ? __ldg(reinterpret_cast<::uint4 const*>(at[t] + block * 128 + half * (is_whole ? 16 : 64))) : make_uint4(0, 0, 0, 0);
+    }
+};
+
+/// total += scale * part (+ offset * sum of x, at the beginning of a group).
+template <int NT, class Panels>
+__device__ __forceinline__ void scale_sub_block(grouped_arguments<Panels> const& p, Panels const& w, grouped_columns<NT> const& x, index_t n0, int position,
+                                                lane_sums<NT>& total, lane_sums<NT> const& part) {
+    constexpr auto padded = static_cast<int>(maximum(Panels::group_positions, 1));
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int const group = position / padded;
+    if (group >= w.groups()) return;
+    index_t const at = Panels::scale_index(w.groups(), n0, group) + lane / 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) { // panel i / 2, rows g and g + 8
+        int const r = i / 2 * 16 + i % 2 * 8;
+        float const s = static_cast<float>(w.scales()[at + r]);
+#pragma unroll
+        for (int t = 0; t < NT; ++t)
+#pragma unroll
+            for (int c = 0; c < 2; ++c) {
+                float& to = total.v[i / 2][t][i % 2 * 2 + c];
+                to = fmaf(s, part.v[i / 2][t][i % 2 * 2 + c], to);
+            }
+        if constexpr (Panels::format::has_offsets) {
+            if (position % padded != 0) continue;
+            float const o = w.offsets()[at + r];
+#pragma unroll
+            for (int t = 0; t < NT; ++t)
+#pragma unroll
+                for (int c = 0; c < 2; ++c)
+                    if (x.sum_at[t][c] >= 0) {
+                        float& to = total.v[i / 2][t][i % 2 * 2 + c];
+                        to = fmaf(o, p.sums[group * p.sum_columns + x.sum_at[t][c]], to);
+                    }
+        }
+    }
+}
+
+/// A block of 64 positions.
+template <int NT, int Pieces, class Panels>
+__device__ __forceinline__ void multiply_grouped_block(grouped_arguments<Panels> const& p, Panels const& w, grouped_columns<NT> const& x,
+                                                       fragment_decoder<typename Panels::format, Pieces> const& decoder,
+                                                       code_words<Panels> const& code, index_t n0, int block, lane_sums<NT>& total) {
+    constexpr auto of_sub_block = static_cast<int>(Panels::sub_block / 16);
+    constexpr bool has_groups = Panels::group != 0;
+    ::uint4 columns[NT];
+    lane_sums<NT> part;
+    auto const fragment = [&]<int F>(std::integral_constant<int, F>) {
+        if constexpr (F % 2 == 0) x.load(p, block, F / 2, columns);
+        constexpr bool is_first = has_groups && F % of_sub_block == 0;
+        if constexpr (has_groups)
+            multiply_fragment<F, is_first, Pieces>(decoder, code, columns, part);
+        else
+            multiply_fragment<F, false, Pieces>(decoder, code, columns, total);
+        if constexpr (has_groups && (F + 1) % of_sub_block == 0)
+            scale_sub_block<NT>(p, w, x, n0, block * 64 + (F / of_sub_block) * static_cast<int>(Panels::sub_block), total, part);
+    };
+    [&]<int... F>(std::integer_sequence<int, F...>) { (fragment(std::integral_constant<int, F>{}), ...); }
+    (std::make_integer_sequence<int, 4>{});
+}
+
+/// What the warps of a block add up: `sums` (8 NT columns, 32 rows of W).
+template <int NT>
+__device__ __forceinline__ void add_warps(lane_sums<NT> const& total, float (&parts)[8][8][33], float (*sums)[33]) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    int const warp = static_cast<int>(threadIdx.x) / 32;
+#pragma unroll
+    for (int t = 0; t < NT; ++t) {
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < 8; ++i) parts[warp][lane % 4 * 2 + i % 2][i / 4 * 16 + i % 4 / 2 * 8 + lane / 4] = total.v[i / 4][t][i % 4];
+        __syncthreads();
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < 8; ++w) sum += parts[w][warp][lane];
+        sums[8 * t + warp][lane] = sum;
+    }
+    __syncthreads();
+}
+
+/// Rows [32 blockIdx.x, ...) of member blockIdx.y, times its rows of x.
+template <class Panels, int Pieces, int NT, class Out>
+__global__ void __launch_bounds__(256) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ Out const out) {
+    using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
+    constexpr int U = Panels::format::width <= 4 ? 4 : Panels::format::width == 8 ? 2 : 1; // blocks whose codes are asked for together
+    extern __shared__ __align__(16) std::byte tables[];
+    __shared__ float parts[8][8][33];
+    __shared__ float sums[8 * NT][33];
+    index_t const first = maximum(p.offsets[blockIdx.y], 0);
+    index_t const last = minimum(p.offsets[blockIdx.y + 1], p.slots);
+    if (first >= last) return;
+    Panels const w = *reinterpret_cast<Panels const*>(p.members + blockIdx.y * p.stride);
+    index_t const n0 = static_cast<index_t>(blockIdx.x) * 32;
+    int const warp = static_cast<int>(threadIdx.x) / 32;
+    auto const blocks = static_cast<int>(w.blocks());
+    int const block_begin = blocks * warp / 8;
+    int const block_end = blocks * (warp + 1) / 8;
+    std::byte const* const codes = w.data() + n0 / 256 * blocks * Panels::block_bytes + n0 % 256 / 16 * Panels::panel_block_bytes;
+    decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(tables));
+    decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(tables) + static_cast<int>(threadIdx.x) % decoder_type::copies};
+    __syncthreads();
+    int const rows = 8 * NT / p.pieces;
+    for (index_t s = first; s < last; s += rows) {
+        int const here = static_cast<int>(minimum(rows, last - s));
+        grouped_columns<NT> const x{p, s, here * p.pieces};
+        lane_sums<NT> total;
+        total.clear();
+#pragma unroll 1
+        for (int b = block_begin; b < block_end; b += U) {
+            code_words<Panels> code[U];
+#pragma unroll
+            for (int u = 0; u < U; ++u)
+                if (b + u < block_end) code[u].load(codes + static_cast<index_t>(b + u) * Panels::block_bytes);
+#pragma unroll
+            for (int u = 0; u < U; ++u)
+                if (b + u < block_end) multiply_grouped_block<NT, Pieces>(p, w, x, decoder, code[u], n0, b + u, total);
+        }
+        add_warps<NT>(total, parts, sums);
+        for (int i = static_cast<int>(threadIdx.x); i < here * 32; i += 256) {
+            index_t const n = n0 + i % 32;
+            if (n >= w.rows()) continue;
+            float sum = 0.0f;
+            for (int c = 0; c < p.pieces; ++c) sum += sums[i / 32 * p.pieces + c][i % 32];
+            if constexpr (Panels::format::has_scales && Panels::group == 0) sum *= static_cast<float>(w.scales()[n]);
+            if constexpr (Panels::format::has_offsets && Panels::group == 0) {
+                index_t const row = p.row_of != nullptr ? p.row_of[s + i / 32] : s + i / 32;
+                sum = fmaf(w.offsets()[n], p.sums[row * p.pieces], sum);
+            }
+            out(s + i / 32, n, sum);
+        }
+    }
+}
+
+/// Writes the rows of one member of a family.
+template <class Y, class Finish>
+struct member_output : product_output<Y, Finish> {
+    index_t const* range; ///< first and last
+    __device__ void operator()(index_t m, index_t n, float sum) const {
+        if (m >= range[0] && m < range[1]) product_output<Y, Finish>::operator()(m, n, sum);
+    }
+};
+
+template <class X>
+__global__ void gather_kernel(__grid_constant__ matrix_view<X const> const x, index_t const* row_of, __grid_constant__ matrix_view<X> const to) {
+    for (index_t k = threadIdx.x; k < to.extent(1); k += 256) to(blockIdx.x, k) = x(row_of[blockIdx.x], k);
+}
+
+/// The general family: member by member, every row.
+template <int Sm, class Op>
+struct grouped_product_of {
+    template <class X, class Y, class Finish, class Arena>
+    static void run(cuda<Sm> const& exec, device_family<Op> const& w, matrix_view<X const> const& x, device_groups const& g,
+                    product_output<Y, Finish> const& out, Arena& arena) {
+        if (w.members == 0 || g.slots == 0 || w[0].rows() == 0) return;
+        matrix_view<X const> rows = x;
+        if (g.row_of != nullptr) {
+            matrix_view<X> const gathered{arena.template carve<X>(g.slots, x.extent(1)), g.slots, x.extent(1)};
+            if constexpr (launches<Arena>)
+                if (!gathered.empty())
+                    launch("apply_grouped", stream_of(exec), {dim3(static_cast<unsigned>(g.slots))}, &gather_kernel<X>, x, g.row_of, gathered);
+            rows = gathered;
+        }
+        workspace_sizer most;
+        index_t bytes = 0;
+        for (index_t e = 0; e < w.members; ++e) {
+            workspace_sizer one;
+            kernel<op::apply, cuda<Sm>, Op>::run(exec, w[e], rows, member_output<Y, Finish>{out, g.offsets + e}, one);
+            bytes = maximum(bytes, one.bytes());
+        }
+        if constexpr (launches<Arena>) {
+            for (index_t e = 0; e < w.members; ++e) {
+                Arena again = arena;
+                kernel<op::apply, cuda<Sm>, Op>::run(exec, w[e], rows, member_output<Y, Finish>{out, g.offsets + e}, again);
+            }
+        }
+        arena.template carve<std::byte>(bytes);
+    }
+};
+
+/// Stored matrices.
+template <int Sm, class Storage, class Preparation>
+struct grouped_product_of<Sm, linear<prepacked<device_panel, Storage>, Preparation>> {
+    using panels = prepacked<device_panel, Storage>;
+    using operand = linear<panels, Preparation>;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, device_family<operand> const& w, matrix_view<X const> const& x, device_groups const& g, Out const& out,
+                    Arena& arena) {
+        constexpr index_t group = activation_group<Preparation>;
+        if (w.members == 0 || g.slots == 0 || w[0].rows() == 0) return;
+        if (w[0].cols() == 0) {
+            if constexpr (launches<Arena>) finish_nothing(exec, g.slots, w[0].rows(), out);
+        } else if constexpr (group < 0) {
+            run_prepared<Preparation>(exec, w, x, g, out, arena);
+        } else {
+            float* const values = arena.template carve<float>(x.extent(0), x.extent(1));
+            if constexpr (launches<Arena>) {
+                index_t const length = group == 0 ? x.extent(1) : group;
+                launch("apply_grouped", stream_of(exec),
+                       {dim3(static_cast<unsigned>(ceil_div(x.extent(1), length)), static_cast<unsigned>(x.extent(0))), dim3(group == 0 ? 256 : 32)},
+                       &int8_kernel<X>, x, length, values);
+            }
+            run_prepared<as_is>(exec, w, matrix_view<float const>{values, x.extent(0), x.extent(1)}, g, out, arena);
+        }
+    }
+
+private:
+    template <class Prepared, class X, class Out, class Arena>
+    static void run_prepared(cuda<Sm> const& exec, device_family<operand> const& w, matrix_view<X const> const& x, device_groups const& g,
+                             Out const& out, Arena& arena) {
+        constexpr int pieces = x_pieces<X, Prepared>;
+        constexpr bool rounds = std::is_same_v<Prepared, as_bf16>;
+        panels const& first = w[0].storage();
+        index_t const columns = x.extent(0) * pieces;
+        auto* const prepared = arena.template carve<bf16>(columns, first.blocks(), 64);
+        float* const sums = panels::format::has_offsets ? arena.template carve<float>(first.groups(), columns) : nullptr;
+        if constexpr (launches<Arena>) {
+            check_sizes(first, first.blocks());
+            grouped_arguments<panels> p{w.there + (reinterpret_cast<std::byte const*>(&first) - reinterpret_cast<std::byte const*>(&w[0])), w.stride,
+                                        g.offsets, g.row_of, g.slots, nullptr, 0, 0, pieces, sums, columns, make_decode_table<typename panels::format>()};
+            if (is_direct<panels>(x)) {
+                p.columns = reinterpret_cast<std::byte const*>(x.data_handle());
+                p.column_bytes = 2 * x.stride(0);
+                p.column_positions = static_cast<int>(x.extent(1));
+            } else {
+                index_t const chunks = first.blocks() * 8;
+                launch("apply_grouped", stream_of(exec), {grid_of(columns * chunks)}, &column_kernel<panels, pieces, X>, x, chunks, columns * chunks,
+                       reinterpret_cast<::uint4*>(prepared));
+                p.columns = reinterpret_cast<std::byte const*>(prepared);
+                p.column_bytes = 16 * chunks;
+                p.column_positions = static_cast<int>(8 * chunks);
+            }
+            if constexpr (panels::format::has_offsets)
+                launch("apply_grouped", stream_of(exec), {grid_of(first.groups() * columns, 8)}, &sum_kernel<panels, pieces, rounds, X>, x,
+                       static_cast<int>(columns), first.groups(), sums);
+            // Twice the mean load of a member, as far as all can come to one.
+            index_t const expected = minimum(g.most, 2 * ceil_div(g.slots, w.members)) * pieces;
+            constexpr int weights = rounds ? 1 : weight_pieces<Storage>;
+            if (expected <= 8)
+                run_columns<weights, 1>(exec, w, p, out);
+            else if (expected <= 16)
+                run_columns<weights, 2>(exec, w, p, out);
+            else
+                run_columns<weights, 4>(exec, w, p, out);
+        }
+    }
+    template <int Weights, int NT, class Out>
+    static void run_columns(cuda<Sm> const& exec, device_family<operand> const& w, grouped_arguments<panels> const& p, Out const& out) {
+        launch("apply_grouped", stream_of(exec),
+               {dim3(static_cast<unsigned>(ceil_div(w[0].rows(), 32)), static_cast<unsigned>(w.members)), dim3(256),
+                fragment_decoder<typename panels::format, Weights>::table_bytes},
+               &grouped_kernel<panels, Weights, NT, Out>, p, out);
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI::detail
