@@ -120,7 +120,8 @@ void print_setting(llama<backend> const& model, backend const& exec) {
     if (o.kv.evict == eviction::heavy_hitters)
         std::printf("; keeps %lld tokens, half of them the last, half the most used", static_cast<long long>(o.kv.window));
     if (o.kv.evict == eviction::top_k)
-        std::printf("; a step reads %lld tokens, half of them the last, half the best pages of %lld", static_cast<long long>(o.kv.window),
+        std::printf("; a step reads the first %lld, the last %lld and %lld more pages of %lld tokens", static_cast<long long>(o.kv.sinks),
+                    static_cast<long long>(o.kv.window / 2), static_cast<long long>(ts::ceil_div(o.kv.window - o.kv.window / 2, o.kv.page)),
                     static_cast<long long>(o.kv.page));
     if (o.context > model.sizes().context)
         std::printf("\ncontext         %lld positions, %lld of them trained, rotations scaled: %s", static_cast<long long>(o.context),
@@ -226,7 +227,7 @@ void print_rates(timing const& t) {
     auto const rate = [](std::size_t n, double s) { return n == 0 || s <= 0 ? 0.0 : static_cast<double>(n) / s; };
     std::printf("\nprefill         %zu tokens, %.1f tokens/s\n", t.prompt_tokens, rate(t.prompt_tokens, t.prefill));
     std::printf("decode          %zu tokens, %.1f tokens/s\n", t.decoded_tokens, rate(t.decoded_tokens, t.decode));
-    std::printf("first token     after %.3f s, of which loading %.3f s\n", t.first_token, t.load);
+    if (t.first_token > 0) std::printf("first token     after %.3f s, of which loading %.3f s\n", t.first_token, t.load);
 }
 
 /// The answer of a CUDA device; the processor draws the tokens.

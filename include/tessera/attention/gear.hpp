@@ -9,8 +9,9 @@
 ///     ts::append(exec, kv, k, v);
 ///     ts::attention(exec, q, kv, out, ts::causal);                 // any score and mask
 ///
-/// A row of keys or values is put together when attention reads it, once for all queries of a tile: codes times scales, outliers,
-/// and `rank` multiply-adds a number. What an `append` compresses depends on how tokens are cut into calls: a prompt that comes at
+/// A row of keys or values is put together when attention of many queries reads it, once for all queries of a tile: codes times scales,
+/// outliers, and `rank` multiply-adds a number. Decoding keeps the low-rank terms apart: (q Bᵀ) Aᵀ and (p A) B, `rank` multiply-adds
+/// a token and query. What an `append` compresses depends on how tokens are cut into calls: a prompt that comes at
 /// once is one block, whose channels have their outliers and ranks in common.
 ///
 /// Memory, in bits a number, for 4 bits, groups of 64, dims of 128 and a block of 64 tokens: codes 4, scales 0.5, outliers 0.64

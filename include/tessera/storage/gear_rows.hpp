@@ -100,6 +100,7 @@ struct gear_side {
 /// A side of a GEAR cache as attention reads it.
 template <int Bits, class T>
 struct kv_rows<gear_code<Bits, T> const> : detail::gear_side<Bits, T> {
+    static constexpr bool has_low_rank_terms = true;
     gear_code<Bits, T> const* data = nullptr; ///< not null; rows are not arrays
     index_t head_stride = 0;
     index_t slot_stride = 0;

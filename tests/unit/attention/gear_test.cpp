@@ -152,10 +152,75 @@ TEST_CASE("gear: prompts and tokens one by one; attention reads what is stored")
     CHECK_THROWS_AS(append(1, 1), ts::shape_error);
 }
 
+TEST_CASE("gear: decoding keeps low-rank terms apart, whatever blocks, groups and ranks") {
+    // Tiles of 64 keys have parts of three blocks and of groups of 24 tokens; 10 ranks are more than are read at a time.
+    index_t const heads = 6, kv_heads = 2;
+    for (index_t const dim : {40, 64}) {
+        ts::gear_kv_cache<3, float> kv{230, kv_heads, dim, options_of(0.05, 24, 40, 10)};
+        for (index_t const n : {120, 40, 25, 38}) {
+            auto const k = random_tensor(n, kv_heads, dim, static_cast<std::uint64_t>(n));
+            auto const v = random_tensor(n, kv_heads, dim, static_cast<std::uint64_t>(n) + 1);
+            ts::append(native{}, kv, k, v);
+        }
+        CHECK((kv.tokens() == 223 && kv.compressed() == 200));
+        // The definition on what the cache stands for. Terms of A B are rounded one by one: they are as large as q times |D| + |A| |B|,
+        // a cache of which says how far scores may be off; values alike.
+        auto const view = kv.view();
+        ts::kv_cache<ts::key<float>, ts::value<float>> decoded{230, kv_heads, dim};
+        ts::tensor<float, 3> k(view.tokens, kv_heads, dim), v(view.tokens, kv_heads, dim);
+        double growth = 1; // of sums of magnitudes by the terms
+        for (index_t t = 0; t < view.tokens; ++t)
+            for (index_t h = 0; h < kv_heads; ++h) {
+                double whole = 0, apart = 0;
+                for (index_t d = 0; d < dim; ++d) {
+                    k(t, h, d) = view.keys(h, t, d);
+                    v(t, h, d) = view.values(h, t, d);
+                }
+                if (view.keys.is_tail(t)) continue;
+                for (auto const* rows : {&view.keys, &view.values}) {
+                    auto const row = rows->compressed_row(h, t, dim);
+                    for (index_t d = 0; d < dim; ++d) {
+                        double low = 0, terms = 0;
+                        for (index_t j = 0; j < row.rank; ++j) {
+                            low += double{row.a[j]} * row.b[j * dim + d];
+                            terms += std::fabs(double{row.a[j]} * row.b[j * dim + d]);
+                        }
+                        whole += std::fabs(double{(*rows)(h, t, d)});
+                        apart += std::fabs(double{(*rows)(h, t, d)} - low) + terms;
+                    }
+                }
+                growth = std::max(growth, apart / whole);
+            }
+        ts::append(native{}, decoded, k, v);
+        auto const roundings = static_cast<index_t>(growth + 1) * (10 + 4); // ranks, and products of three
+        for (index_t const queries : {1, 3}) {
+            auto const q = random_tensor(queries, heads, dim, 7);
+            auto const run = [&](auto const& score) {
+                ts::tensor<float, 3> out(queries, heads, dim), expected(queries, heads, dim);
+                ts::matrix<float> lse(heads, queries), expected_lse(heads, queries);
+                ts::attention(ts::reference{}, q, decoded, expected, score, expected_lse);
+                ts::attention(native{}, q, kv, out, score, lse);
+                double const ratio = worst_ratio<float>(q.view(), decoded.view(), std::as_const(out).view(), std::as_const(expected).view(),
+                                                        std::as_const(lse).view(), std::as_const(expected_lse).view(), score, roundings);
+                CAPTURE(ratio);
+                CHECK(ratio <= 1);
+            };
+            run(ts::full);
+            run(ts::causal | ts::window{70});
+        }
+    }
+}
+
 TEST_CASE("gear: numbers that are not finite stay in their vector") {
     auto k = random_tensor(8, 1, 8, 1), v = random_tensor(8, 1, 8, 2);
     v(3, 0, 2) = std::numeric_limits<float>::quiet_NaN();
     ts::gear_kv_cache<4> kv{8, 1, 8, options_of(0.02, 0, 8, 2)};
     ts::append(native{}, kv, k, v);
     for (index_t t = 0; t < 8; ++t) CHECK(std::isnan(kv.view().values(0, t, 5)) == (t == 3));
+    auto const q = random_tensor(1, 1, 8, 3);
+    ts::tensor<float, 3> out(1, 1, 8);
+    ts::attention(native{}, q, kv, out, ts::causal);
+    CHECK(std::isnan(out(0, 0, 0)));
+    ts::attention(native{}, q, kv, out, ts::window{4}); // who does not see it is not touched
+    for (index_t d = 0; d < 8; ++d) CHECK(std::isfinite(out(0, 0, d)));
 }

@@ -160,6 +160,10 @@ void any_scores(View const& kv, decode_tile_task const& task) noexcept;
 template <class Arch, class View>
 void any_values(View const& kv, decode_tile_task const& task) noexcept;
 
+/// Whether rows have low-rank terms, which are not put together with the rest: attention_gear.hpp.
+template <class T>
+inline constexpr bool has_low_rank_terms = requires { kv_rows<T const>::has_low_rank_terms; };
+
 /// One part of one KV head.
 template <class Arch, class Arguments>
 class decode_part {
@@ -318,7 +322,14 @@ private:
                     scores(stream(a_.kv.keys, first, a_.kv.key_dim), first - k0, n,
                            ahead_of(a_.kv.values, first, n, a_.kv.value_dim, steps));
                 });
-        scores(staged(a_.kv.keys, k0, k1 - k0, a_.kv.key_dim, s_.keys), 0, k1 - k0, cache_ahead{});
+        index_t const n = k1 - k0;
+        if constexpr (has_low_rank_terms<key_type>) {
+            stage_without_low_rank<Arch>(a_.kv.keys, kv_head_, a_.kv.slot(k0), n, s_.keys);
+            scores(cache_stream<float>{s_.keys, a_.kv.key_dim, a_.kv.key_dim}, 0, n, cache_ahead{});
+            add_low_rank_scores<Arch>(a_.kv.keys, kv_head_, a_.kv.slot(k0), n, s_.queries, q_stride_, rows_, s_.scores, tile::keys);
+        } else {
+            scores(staged(a_.kv.keys, k0, n, a_.kv.key_dim, s_.keys), 0, n, cache_ahead{});
+        }
     }
 
     void read_values(index_t k0, index_t k1) noexcept {
@@ -332,6 +343,12 @@ private:
                     sums(stream(a_.kv.values, first, a_.kv.value_dim), first - k0, last - first,
                          ahead_of(a_.kv.keys, last, last - first, a_.kv.key_dim, (last - first) * value_passes()));
                 });
+        if constexpr (has_low_rank_terms<value_type>)
+            if (!hides_) { // else factors that are not finite would reach rows that do not see them
+                stage_without_low_rank<Arch>(a_.kv.values, kv_head_, a_.kv.slot(k0), n, s_.values);
+                sums(cache_stream<float>{s_.values, a_.kv.value_dim, a_.kv.value_dim}, 0, n, cache_ahead{});
+                return add_low_rank_values<Arch>(a_.kv.values, kv_head_, a_.kv.slot(k0), n, s_.scores, tile::keys, rows_, output_, stride_);
+            }
         auto const copy = staged(a_.kv.values, k0, n, a_.kv.value_dim, s_.values);
         bool const special = hides_ && !all_finite<Arch>(s_.values, n * copy.dim);
         if (special)
