@@ -151,20 +151,36 @@ inline intervals lloyd_from_quantiles(sorted_numbers const& s, index_t k, int st
     return r;
 }
 
-/// k-means of numbers: Lloyd's steps from k intervals of equal weight, until nothing moves or `steps` are done. Centroids ascend;
-/// an empty cluster keeps its centroid.
+/// k-means of numbers: the interval whose best cut gains most is cut until there are k, and then come Lloyd's steps, until nothing
+/// moves or `steps` are done. (From k intervals of equal weight Lloyd's steps end in worse places: a tail's cluster widens slowly.)
+/// Centroids ascend; clusters beyond the different numbers are empty, with the largest number as centroid.
 inline intervals kmeans_1d(sorted_samples const& s, index_t k, int steps = 50) {
+    struct part {
+        index_t first;
+        index_t last;
+        index_t cut;
+        double gain; // below 0: of one number only
+    };
+    auto const part_of = [&](index_t first, index_t last) {
+        index_t const cut = s.best_cut(first, last);
+        double const gain = cut == last ? -1.0 : std::fmax(s.scatter(first, last) - s.scatter(first, cut) - s.scatter(cut, last), 0.0);
+        return part{first, last, cut, gain};
+    };
     intervals r;
     r.edge.assign(static_cast<std::size_t>(k + 1), s.size());
-    r.centroid.assign(static_cast<std::size_t>(k), 0.0);
+    r.centroid.assign(static_cast<std::size_t>(k), s.size() == 0 ? 0.0 : s.value(s.size() - 1));
     r.edge[0] = 0;
     if (s.size() == 0) return r;
-    double const total = s.weight(0, s.size());
-    for (index_t c = 0, i = 0; c + 1 < k; ++c) {
-        while (i < s.size() && s.weight(0, i) < total * static_cast<double>(c + 1) / static_cast<double>(k)) ++i;
-        r.edge[static_cast<std::size_t>(c + 1)] = i;
+    std::vector<part> parts{part_of(0, s.size())};
+    while (static_cast<index_t>(parts.size()) < k) {
+        auto const best = std::max_element(parts.begin(), parts.end(), [](part const& a, part const& b) { return a.gain < b.gain; });
+        if (best->gain < 0) break;
+        part const whole = *best;
+        *best = part_of(whole.first, whole.cut);
+        parts.push_back(part_of(whole.cut, whole.last));
     }
-    for (std::size_t c = 0; c + 1 < r.edge.size(); ++c) r.centroid[c] = s.value(minimum(r.edge[c], s.size() - 1));
+    std::sort(parts.begin(), parts.end(), [](part const& a, part const& b) { return a.first < b.first; });
+    for (std::size_t c = 0; c < parts.size(); ++c) r.edge[c] = parts[c].first;
     take_means(s, r);
     lloyd(s, r, steps);
     return r;
