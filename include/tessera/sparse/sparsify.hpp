@@ -45,7 +45,7 @@ struct keep_fraction {
 namespace detail {
 
 /// |a| > |b|, where NaN is above infinity.
-inline bool larger_magnitude(float a, float b) noexcept {
+inline bool has_larger_magnitude(float a, float b) noexcept {
     return std::fabs(a) > std::fabs(b) || (a != a && b == b);
 }
 
@@ -112,7 +112,7 @@ inline void mark_largest(matrix_view<float const> const& w, index_t first, index
     auto const before = [&](index_t a, index_t b) {
         float const x = w(a / k, a % k);
         float const y = w(b / k, b % k);
-        return larger_magnitude(x, y) || (!larger_magnitude(y, x) && a < b);
+        return has_larger_magnitude(x, y) || (!has_larger_magnitude(y, x) && a < b);
     };
     auto const end = order.begin() + minimum(count, last - first);
     std::nth_element(order.begin(), end, order.end(), before);
@@ -189,7 +189,7 @@ private:
                 smallest = last;
             } else {
                 for (index_t p = 0; p < here; ++p)
-                    if (!dropped[p] && (smallest < 0 || larger_magnitude(w(n, first + smallest), w(n, first + p)))) smallest = p;
+                    if (!dropped[p] && (smallest < 0 || has_larger_magnitude(w(n, first + smallest), w(n, first + p)))) smallest = p;
             }
             dropped[smallest] = true;
         }
