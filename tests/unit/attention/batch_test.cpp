@@ -159,5 +159,18 @@ TEST_CASE("unified maximum: the same results whatever the preset, out of range o
         check(queries, 3, 70.0f, -30.0f, 30.0f, 1.0f);     // the preset is far away
         check(queries, 0, 0.0f, -60.0f, 60.0f, 1.0f);
     }
+    // By hand: scores 1, 3, 2 of values 1, 0, 4 give 1.068944, whatever the preset.
+    ts::tensor<float, 3> one(1, 1, 1), scores(3, 1, 1), values(3, 1, 1), out(1, 1, 1);
+    one(0, 0, 0) = 1;
+    for (index_t t = 0; t < 3; ++t) {
+        float const s[] = {1, 3, 2}, v[] = {1, 0, 4};
+        scores(t, 0, 0) = s[t];
+        values(t, 0, 0) = v[t];
+    }
+    for (float const preset : {0.0f, 2.0f, 10.0f})
+        for (float const range : {60.0f, 3.0f}) { // with 10 and 3 all is computed again
+            ts::attention(native{}, one, scores, values, out, ts::scaled{1.0f} | ts::unified_maximum{preset, -range, range});
+            CHECK(std::fabs(double{out(0, 0, 0)} - 1.068944) <= 0.5e-6 + ts::gamma(40, ts::unit_roundoff<float>)); // six digits
+        }
     CHECK_THROWS_AS(ts::detail::check_score("attention", ts::unified_maximum{0.0f, -90.0f, 10.0f}, 1), ts::shape_error);
 }

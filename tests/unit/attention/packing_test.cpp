@@ -3,6 +3,7 @@
 
 #include <tessera/attention/attention.hpp>
 #include <tessera/attention/io_bound.hpp>
+#include <tessera/attention/mask.hpp>
 #include <tessera/attention/packing.hpp>
 #include <tessera/storage/tensor.hpp>
 
@@ -10,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <fstream>
 #include <iterator>
 #include <numeric>
@@ -162,6 +164,37 @@ TEST_CASE("packing: every sequence once, no pack too long") {
     index_t const bad[] = {129};
     CHECK_THROWS_WITH_AS(ts::pack_sequences(bad, 128, 12), "tessera: pack_sequences: length of a sequence is 129, expected 1 to 128",
                          ts::shape_error);
+}
+
+TEST_CASE("packing: attention of a pack is that of its sequences") {
+    index_t const lengths[] = {5, 9, 2, 7, 1};
+    std::vector<ts::tensor<float, 3>> alone;
+    auto const random = [](ts::tensor<float, 3>& x, unsigned state) {
+        for (index_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1;
+    };
+    for (index_t const l : lengths) {
+        ts::tensor<float, 3> x(l, 2, 8), out(l, 2, 8);
+        random(x, static_cast<unsigned>(l));
+        ts::attention(ts::reference{}, x, x, x, out, ts::causal);
+        alone.push_back(std::move(out));
+    }
+    for (ts::packing const method : {ts::packing::shortest_first, ts::packing::least_squares})
+        for (auto const& pack : ts::pack_sequences(lengths, 12, 3, method)) {
+            std::vector<std::int32_t> offsets{0};
+            for (index_t const i : pack) offsets.push_back(offsets.back() + static_cast<std::int32_t>(lengths[i]));
+            ts::tensor<float, 3> x(12, 2, 8), out(12, 2, 8); // the rest is padding
+            for (std::size_t i = 0; i < pack.size(); ++i) {
+                ts::tensor<float, 3> part(lengths[pack[i]], 2, 8);
+                random(part, static_cast<unsigned>(lengths[pack[i]]));
+                std::copy_n(part.data(), part.size(), &x(offsets[i], 0, 0));
+            }
+            ts::segments const own{ts::vector_view<std::int32_t const>{offsets.data(), static_cast<index_t>(offsets.size())}};
+            ts::attention(ts::reference{}, x, x, x, out, ts::causal | own);
+            for (std::size_t i = 0; i < pack.size(); ++i) {
+                auto const& expected = alone[static_cast<std::size_t>(pack[i])];
+                CHECK(std::equal(expected.data(), expected.data() + expected.size(), &out(offsets[i], 0, 0)));
+            }
+        }
 }
 
 TEST_CASE("attention_io_bound: both regimes, and where they meet") {

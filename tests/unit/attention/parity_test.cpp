@@ -48,6 +48,9 @@ TEST_CASE("attention: head dimensions and group sizes") {
     tally ratios;
     for_each_dimension([&](shape const& s) { check_shape<float>(ratios, s, ts::full); });
     for_each_group([&](shape const& s) { check_shape<float>(ratios, s, ts::causal); });
+    // A step of decoding with latent keys, 16 heads to one; cross attention with more queries than keys.
+    check_shape<float, tessera_test::best_arch>(ratios, {1, 70, 16, 1, 576, 512}, ts::causal);
+    check_shape<float, tessera_test::best_arch>(ratios, {60, 7, 4, 2, 16, 24}, ts::full);
     CHECK(ratios.is_tight());
 }
 
