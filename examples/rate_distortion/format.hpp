@@ -5,15 +5,17 @@
 /// A row of the table: a name and a function that encodes weights, decodes them and adds up the errors.
 
 #include "../compress/encodings.hpp"
+#include "theory.hpp"
 
 #include <tessera/quant/dequantize.hpp>
 #include <tessera/quant/higgs.hpp>
 #include <tessera/transform/hadamard.hpp>
 
 #include <cmath>
+#include <cstdint>
 #include <functional>
-#include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,24 +30,26 @@ using exec_type = ts::cpu<ts::native_arch, ts::serial>; // formats run side by s
 struct distortion {
     double signal = 0;  ///< sum of w^2
     double squares = 0; ///< sum of e^2, e = w - decoded
-    double fourths = 0; ///< sum of e^4
+    double rows = 0;
+    double row_squares = 0; ///< of the sums of rows: their squares, summed
     index_t weights = 0;
     index_t bytes = 0;
 
     void add(distortion const& other) {
         signal += other.signal;
         squares += other.squares;
-        fourths += other.fourths;
+        rows += other.rows;
+        row_squares += other.row_squares;
         weights += other.weights;
         bytes += other.bytes;
     }
     double bits() const { return 8.0 * static_cast<double>(bytes) / static_cast<double>(weights); }
     double mean() const { return squares / static_cast<double>(weights); }
     double relative() const { return squares / signal; }
-    /// Of the mean, as if errors were independent.
+    /// Of the mean, of one matrix: rows are independent, numbers that share a scale or a code are not.
     double standard_error() const {
-        auto const n = static_cast<double>(weights);
-        return std::sqrt(std::fmax(fourths / n - mean() * mean(), 0) / n);
+        double const spread = std::fmax(row_squares / rows - squares / rows * (squares / rows), 0);
+        return std::sqrt(spread / std::fmax(rows - 1, 1)) * rows / static_cast<double>(weights);
     }
 };
 
@@ -62,14 +66,21 @@ struct format {
     std::string name;
     family kind = family::integers;
     std::function<distortion(weight_view const&)> measure;
-    double expected = std::numeric_limits<double>::quiet_NaN(); ///< error on N(0, 1), where theory or a publication has it
+    /// The error on N(0, 1) where theory or a publication has it; of theory for the numbers given, where a scale is of all of them.
+    std::function<double(weight_view const&)> expected;
     double tolerance = 0;                                       ///< of that number, relative
     index_t multiple = 1;                                       ///< of the columns
     bool is_quick = true;
     bool is_ideal = false; ///< levels that know the distribution, and no scales: for N(0, 1) only
 
     format expect(double error, double relative = 0) && {
-        expected = error;
+        expected = [error](weight_view const&) { return error; };
+        tolerance = relative;
+        return std::move(*this);
+    }
+    /// What quadrature gives: to a thousandth, unless the caller knows better.
+    format expect(std::function<double(weight_view const&)> error, double relative = 1e-3) && {
+        expected = std::move(error);
         tolerance = relative;
         return std::move(*this);
     }
@@ -110,13 +121,17 @@ template <class Encoded>
 distortion compare(weight_view const& w, Encoded const& encoded) {
     ts::matrix<float> const back = decoded(encoded, w.extent(0), w.extent(1));
     distortion d;
-    for (index_t n = 0; n < w.extent(0); ++n)
+    for (index_t n = 0; n < w.extent(0); ++n) {
+        double row = 0;
         for (index_t k = 0; k < w.extent(1); ++k) {
             double const e = static_cast<double>(w(n, k)) - static_cast<double>(back(n, k));
             d.signal += static_cast<double>(w(n, k)) * static_cast<double>(w(n, k));
-            d.squares += e * e;
-            d.fourths += e * e * e * e;
+            row += e * e;
         }
+        d.squares += row;
+        d.row_squares += row * row;
+    }
+    d.rows = static_cast<double>(w.extent(0));
     d.weights = w.size();
     d.bytes = encoded.bytes();
     return d;
@@ -134,10 +149,90 @@ format row(std::string name, family kind, Encode encode) {
     return f;
 }
 
+namespace detail {
+
+/// The nearest number of a format.
+template <class Format>
+double rounded(double x) {
+    return static_cast<double>(Format::decode(Format::encode(static_cast<float>(x), ts::rounding::nearest_even, ts::overflow::saturate)));
+}
+
+/// What weights of a format over their scale become.
+template <class Format>
+cells cells_of() {
+    auto const limit = static_cast<double>(ts::detail::symmetric_limit<Format>);
+    std::vector<double> values;
+    for (std::uint32_t code = 0; code < 1u << Format::bits; ++code) { // k-hot formats do not give all of their codes
+        float const v = Format::decode(code);
+        bool const is_given = std::fabs(static_cast<double>(v)) <= limit && Format::decode(Format::encode(v)) == v;
+        if (is_given) values.push_back(static_cast<double>(v));
+    }
+    return nearest(std::move(values));
+}
+
+inline double largest_of(weight_view const& w) {
+    float most = 0;
+    for (index_t n = 0; n < w.extent(0); ++n)
+        for (index_t k = 0; k < w.extent(1); ++k) most = std::fmax(most, std::fabs(w(n, k)));
+    return static_cast<double>(most);
+}
+
+/// The error of a scheme on numbers of N(0, 1), its scales covering the least to the largest.
+template <class Scheme>
+double error_in_theory(weight_view const& w) {
+    using format = typename Scheme::format;
+    using levels = ts::detail::scale_levels<typename Scheme::scale_type>;
+    using scale = typename levels::lower;
+    constexpr index_t columns = Scheme::granularity_type::columns;
+    auto const n = static_cast<double>(columns == 0 ? w.extent(1) : columns);
+    if constexpr (Scheme::is_affine) {
+        double const steps = (1 << format::bits) - 1;
+        return affine_error(n, [=](double a, double b) {
+            double const s = rounded<scale>((b - a) / steps);
+            double const zero = std::fmin(std::nearbyint(-a / s), steps);
+            std::vector<double> values;
+            for (double q = 0; q <= steps; ++q) values.push_back(s * (q - zero));
+            return nearest(std::move(values));
+        });
+    } else {
+        auto const limit = static_cast<double>(ts::detail::symmetric_limit<format>);
+        auto const both = [](double s) { return scales{s, s}; };
+        if constexpr (levels::are_two) {
+            using upper = typename levels::upper;
+            auto const below = static_cast<double>(ts::detail::symmetric_limit<scale>);
+            auto const rule = [=](double most) -> scale_rule {
+                double const s = rounded<upper>(most / (limit * below));
+                return [=](double m) { return both(s * std::fmax(rounded<scale>(m / limit / s), static_cast<double>(scale::decode(1)))); };
+            };
+            constexpr index_t under = levels::upper_granularity::columns;
+            if constexpr (under == 0)
+                return block_error(cells_of<format>(), n, rule(largest_of(w)));
+            else
+                return two_level_error(cells_of<format>(), n, static_cast<double>(under), rule);
+        } else if constexpr (std::is_same_v<scale, ts::e8m0>) {
+            return block_error(cells_of<format>(), n, [=](double m) { return both(std::exp2(std::floor(std::log2(m)) - std::floor(std::log2(limit)))); });
+        } else {
+            return block_error(cells_of<format>(), n, [=](double m) { return both(rounded<scale>(m / limit)); });
+        }
+    }
+}
+
+/// Scales that are chosen by trying have no formula.
+template <class Scheme>
+inline constexpr bool has_theory = Scheme::granularity_type::rows == 1 &&
+    !(ts::detail::scale_levels<typename Scheme::scale_type>::are_two &&
+      std::is_same_v<typename ts::detail::scale_levels<typename Scheme::scale_type>::lower, ts::e8m0>);
+
+} // namespace detail
+
 /// A scheme of the library, its scales covering what a range policy chooses.
 template <class Scheme, class Range = ts::min_max_range>
 format scheme(std::string name, family kind, Range const& range = {}) {
-    return row(std::move(name), kind, [range](weight_view const& w) { return ts::quantize<Scheme>(exec_type{}, w, range); });
+    format f = row(std::move(name), kind, [range](weight_view const& w) { return ts::quantize<Scheme>(exec_type{}, w, range); });
+    if constexpr (std::is_same_v<Range, ts::min_max_range> && detail::has_theory<Scheme>)
+        return std::move(f).expect(detail::error_in_theory<Scheme>);
+    else
+        return f;
 }
 
 /// An encoding of examples/compress.

@@ -8,6 +8,8 @@
 #include <tessera/storage/table_formats.hpp>
 #include <tessera/storage/ternary_formats.hpp>
 
+#include <numbers>
+
 namespace rate_distortion {
 
 namespace {
@@ -17,14 +19,38 @@ format blocks(std::string name) {
     return encoding<compress::blocks<Format>>(std::move(name), family::gguf);
 }
 
+double half(double x) { return detail::rounded<ts::fp16>(x); }
+
+/// Formats whose codes are those of numbers over the largest one / steps, which is stored in fp16.
+template <class Format>
+format symmetric(std::string name, cells const& c, double steps, largest sign = largest::of_either_sign) {
+    return blocks<Format>(std::move(name)).expect([=](weight_view const&) {
+        return block_error(c, Format::block_size, [=](double m) { return scales{m / steps, half(m / steps)}; }, sign);
+    });
+}
+
+/// Codes from 0 to `steps` of numbers between the least and the largest, both ends stored in fp16.
+template <class Format>
+format affine(std::string name, int steps) {
+    return blocks<Format>(std::move(name)).expect([=](weight_view const&) {
+        return affine_error(Format::block_size, [=](double a, double b) {
+            double const d = (b - a) / steps;
+            cells c;
+            for (int q = 0; q <= steps; ++q) c.values.push_back(half(a) + half(d) * q);
+            for (int q = 0; q < steps; ++q) c.edges.push_back(a + d * (q + 0.5));
+            return c;
+        });
+    });
+}
+
 } // namespace
 
 void add_blocks(std::vector<format>& out) {
-    out.push_back(blocks<ts::q8_0>("Q8_0"));
-    out.push_back(blocks<ts::q5_1>("Q5_1"));
-    out.push_back(blocks<ts::q5_0>("Q5_0"));
-    out.push_back(blocks<ts::q4_1>("Q4_1"));
-    out.push_back(blocks<ts::q4_0>("Q4_0"));
+    out.push_back(symmetric<ts::q8_0>("Q8_0", integers(-127, 127), 127));
+    out.push_back(affine<ts::q5_1>("Q5_1", 31));
+    out.push_back(symmetric<ts::q5_0>("Q5_0", integers(-16, 15), 16, largest::negative));
+    out.push_back(affine<ts::q4_1>("Q4_1", 15));
+    out.push_back(symmetric<ts::q4_0>("Q4_0", integers(-8, 7), 8, largest::negative));
     out.push_back(blocks<ts::q6_k>("Q6_K"));
     out.push_back(blocks<ts::q5_k>("Q5_K"));
     out.push_back(blocks<ts::q4_k>("Q4_K"));
@@ -32,12 +58,15 @@ void add_blocks(std::vector<format>& out) {
     out.push_back(blocks<ts::q2_k>("Q2_K"));
     out.push_back(blocks<ts::iq4_nl>("IQ4_NL"));
     out.push_back(blocks<ts::iq4_xs>("IQ4_XS"));
-    out.push_back(blocks<ts::tq2_0>("TQ2_0"));
-    out.push_back(blocks<ts::tq1_0>("TQ1_0"));
-    out.push_back(blocks<ts::q2_0>("Q2_0"));
-    out.push_back(blocks<ts::q1_0>("Q1_0"));
-    out.push_back(blocks<ts::gguf_mxfp4>("MXFP4 of GGUF"));
-    out.push_back(blocks<ts::gguf_nvfp4>("NVFP4 of GGUF"));
+    out.push_back(symmetric<ts::tq2_0>("TQ2_0", integers(-1, 1), 1));
+    out.push_back(symmetric<ts::tq1_0>("TQ1_0", integers(-1, 1), 1));
+    out.push_back(symmetric<ts::q2_0>("Q2_0", integers(-1, 1), 1));
+    // Signs times the mean magnitude g: 1 - E g^2, and the mean of n magnitudes has a variance of (1 - 2 / pi) / n.
+    constexpr double square = 2 / std::numbers::pi;
+    out.push_back(blocks<ts::q1_0>("Q1_0").expect((1 - square) * (1 - 1.0 / ts::q1_0::block_size), 1e-3));
+    out.push_back(blocks<ts::gguf_mxfp4>("MXFP4 of GGUF").expect(detail::error_in_theory<ts::mx_e2m1>));
+    // Scales of 16 in e4m3, under none.
+    out.push_back(blocks<ts::gguf_nvfp4>("NVFP4 of GGUF").expect(detail::error_in_theory<ts::scheme<ts::e2m1, ts::group<16>, ts::e4m3fn>>));
     out.push_back(blocks<ts::iq3_s>("IQ3_S"));
     out.push_back(blocks<ts::iq3_xxs>("IQ3_XXS"));
     out.push_back(blocks<ts::iq2_s>("IQ2_S"));

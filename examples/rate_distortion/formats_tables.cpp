@@ -3,6 +3,7 @@
 #include "format.hpp"
 #include "theory.hpp"
 
+#include <tessera/interop/bitsandbytes.hpp>
 #include <tessera/quant/any_precision.hpp>
 #include <tessera/quant/power.hpp>
 #include <tessera/quant/table_quantize.hpp>
@@ -42,6 +43,7 @@ struct nested {
 void add_tables(std::vector<format>& out) {
     auto const table = family::tables;
     out.push_back(scheme<ts::nf4_g64>("nf4 g64", table));
+    out.push_back(scheme<ts::scheme<ts::bitsandbytes::fp4, ts::group<64>>>("fp4 of bitsandbytes g64", table));
     out.push_back(scheme<ts::scheme<ts::nf4, ts::group<64>, ts::fp16>>("nf4 g64, least error", table, ts::least_error_range{}));
     out.push_back(row("4-bit table a row", table, [](weight_view const& w) {
         return ts::quantize_tables<ts::table_quantized<4, ts::per_channel>>(w);

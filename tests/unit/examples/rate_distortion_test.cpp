@@ -5,6 +5,7 @@
 #include "../../../examples/rate_distortion/theory.hpp"
 
 #include <tessera/core/philox.hpp>
+#include <tessera/numerics/codebook.hpp>
 #include <tessera/quant/range.hpp>
 
 #include <doctest/doctest.h>
@@ -75,4 +76,48 @@ TEST_CASE("quantisers measured") {
     double const error = ts::lloyd_max_levels(x, trained);
     CHECK(error <= lloyd_max(8).error * 1.02);
     CHECK(error >= lloyd_max(8).error * 0.98);
+}
+
+namespace {
+
+/// Blocks whose largest magnitude becomes the largest value, against errors published to 1 %.
+void check_blocks(std::vector<double> const& values, double most, std::vector<double> const& published) {
+    cells const c = nearest(values);
+    double const sizes[] = {16, 32, 64, 128, 256, 1024};
+    for (std::size_t i = 0; i < 6; ++i) {
+        CAPTURE(sizes[i]);
+        double const error = block_error(c, sizes[i], [=](double m) { return scales{m / most, m / most}; });
+        CHECK(std::fabs(error / published[i] - 1) <= 0.01);
+        // As exact as is said: twice the steps change nothing.
+        CHECK(std::fabs(block_error(c, sizes[i], [=](double m) { return scales{m / most, m / most}; }, largest::of_either_sign, 9, 2000) /
+                            error - 1) <= 1e-3);
+    }
+}
+
+} // namespace
+
+TEST_CASE("blocks under their largest magnitude, in theory") {
+    std::vector<double> nf4(std::begin(ts::nf4_table::values), std::end(ts::nf4_table::values));
+    check_blocks(nf4, 1, {.00654, .00762, .00847, .00914, .00975, .0109});
+    check_blocks({-6, -4, -3, -2, -1.5, -1, -.5, 0, .5, 1, 1.5, 2, 3, 4, 6}, 6, {.00887, .0102, .0112, .0119, .0124, .0132});
+    check_blocks(integers(-7, 7).values, 7, {.00728, .00942, .0116, .0137, .0160, .0205});
+    check_blocks({-16, -8, -4, -2, -1, -.5, -.25, 0, .25, .5, 1, 2, 4, 8, 16}, 16, {.0283, .0326, .0355, .0370, .0379, .0381});
+    // Scales that are powers of two below: MXFP4, published to 1 %.
+    double const mx = block_error(nearest({-6, -4, -3, -2, -1.5, -1, -.5, 0, .5, 1, 1.5, 2, 3, 4, 6}), 32, [](double m) {
+        double const s = std::exp2(std::floor(std::log2(m)) - 2);
+        return scales{s, s};
+    });
+    CHECK(std::fabs(mx / .0132 - 1) <= .01);
+    // One number is its own scale; two between their ends are codes 0 and 1.
+    CHECK(block_error(integers(-7, 7), 1, [](double m) { return scales{m / 7, m / 7}; }) == doctest::Approx(0));
+    CHECK(affine_error(2, [](double a, double b) { return nearest({a, b}); }) == doctest::Approx(0));
+    // Numbers of a sphere: probabilities are 1 in all, and so is the mean square.
+    double probability = 0, square = 0;
+    for (double x = -12; x < 12; x += 1e-3) {
+        double const p = rate_distortion::detail::density(x) * 1e-3 * (1 + sphere_excess(1, 64, x * x));
+        probability += p;
+        square += p * x * x;
+    }
+    CHECK(probability == doctest::Approx(1).epsilon(1e-9));
+    CHECK(square == doctest::Approx(1).epsilon(1e-9));
 }
