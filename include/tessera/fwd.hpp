@@ -145,6 +145,8 @@ class top_k_router;
 class expert_plan;
 struct routing_report;
 class heavy_hitters;
+class sink_window;
+class block_top_k;
 struct gear_options;
 template <int Bits, class T>
 class gear_kv_cache;
