@@ -194,6 +194,16 @@ TESSERA_FORCE_INLINE std::int8_t* unpack_signed(std::byte const* codes, std::int
     return unpack_signed<Arch, Weights>(codes, ints<Arch>(integers::zero), out);
 }
 
+/// A strip of codes, each times the factor of its row, in both halves of a lane: products below 256.
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE std::int8_t* unpack_times(std::byte const* codes, ints<Arch> const& factors, std::int8_t* out) noexcept {
+    code_strip<Arch, Weights> const strip{codes};
+#pragma GCC unroll 8
+    for (int q = 0; q < Weights::strip_columns / 4; ++q, out += 64)
+        _mm512_store_si512(out, _mm512_mullo_epi16(strip.quad(q), factors)); // nothing is carried from one byte to the other
+    return out;
+}
+
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 
 /// Whether bf16 tiles and dot products are there at compile time.

@@ -81,6 +81,18 @@ TESSERA_FORCE_INLINE ints<Arch> move_right(ints<Arch> const& word, int by) noexc
 #endif
 }
 
+namespace detail {
+
+/// The matrix of bits that moves a byte to the right by `by` bits (to the left where that is negative) and keeps `width` of them from
+/// bit `first`: byte 7 - i chooses what becomes bit i.
+constexpr std::int64_t shift_of_bytes(int by, int first, int width) noexcept {
+    std::uint64_t matrix = 0;
+    for (int i = first; i < first + width; ++i) matrix |= std::uint64_t{1} << (8 * (7 - i) + i + by);
+    return static_cast<std::int64_t>(matrix);
+}
+
+} // namespace detail
+
 /// A strip of placed codes (storage/prepacked.hpp) in registers. Columns are constants once the caller's loops are unrolled.
 template <class Arch, class Weights>
 class code_strip {
@@ -122,7 +134,14 @@ private:
     }
     template <int P>
     TESSERA_FORCE_INLINE ints<Arch> part(int c, int base, std::int32_t one) const noexcept {
-        ints<Arch> const moved = move_right<Arch>(word_[planes.vector(P, c)], base + planes.bit(P, c) - planes.shift[P]);
+        int const by = base + planes.bit(P, c) - planes.shift[P];
+#if defined(__GFNI__) && defined(__AVX512F__)
+        if constexpr (lanes<Arch> == 16)
+            if (one != 1 && by != 0 && planes.bits[P] < 8) // inside every byte, so one affine map of its bits
+                return _mm512_gf2p8affine_epi64_epi8(word_[planes.vector(P, c)],
+                                                     _mm512_set1_epi64(detail::shift_of_bytes(by, planes.shift[P], planes.bits[P])), 0);
+#endif
+        ints<Arch> const moved = move_right<Arch>(word_[planes.vector(P, c)], by);
         if (planes.bits[P] == 8 && one != 1) return moved; // its bytes are full
         auto const mask = static_cast<std::uint32_t>(one) * (((1u << planes.bits[P]) - 1u) << planes.shift[P]);
         return moved & ints<Arch>(static_cast<std::int32_t>(mask));

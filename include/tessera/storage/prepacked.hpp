@@ -6,19 +6,19 @@
 /// them, as one stream. `prepacked<panel<R, D>, Storage>` is a view, `prepacked_tensor` its owner; `place` makes them.
 /// Codes are moved, never requantised.
 ///
-/// **panel<R, 4>, coded storage.** Panels of R rows (R = float lanes of the architecture), each a sequence of records, one
-/// per group of columns:
+/// **panel<R, 4>, coded storage.** Panels of R rows (R = float lanes of the architecture), each a sequence of records:
 ///
-///     R scales | R minima or R zero points (if the format has them) | codes
+///     for each super group: R super scales | R super minima (if the format has them)
+///     for each group: R scales | R minima or R zero points (if the format has them)
+///     for each group: codes
 ///
-/// Where scales have two levels, the first record of every super group follows on R super scales | R super minima (if the
-/// format has them).
+/// A record is as few groups of columns, whole super groups where scales have two levels, as make its head, what is before the
+/// codes, whole vectors of 4 R bytes: every vector of codes is then aligned, and none is read from two cache lines. A head that no
+/// number of groups makes whole (that of a row) is padded with 0; the last record has a whole head and the codes there are.
+/// Super scales of rows stand, padded, once before the records.
 ///
-/// Groups of 16 columns under integers of two levels (Q2_K, Q3_K, Q6_K) share a record, one a super group:
-///
-///     R super scales | R super minima (if the format has them) | for each group: R integers | codes
-///
-/// where an integer is the group's scale, or scale + 16 minimum.
+/// Groups of 16 columns under integers of two levels (Q2_K, Q3_K, Q6_K) share strips of codes, and a group's scale and minimum
+/// a byte: scale + 16 minimum.
 ///
 /// Codes are placed in planes of 8, 4, 2 and 1 bits (`code_planes`: 6 bits as 4 + 2), the widest with the lowest bits. They
 /// come in strips of as many columns as a vector of the narrowest plane holds, a plane after the other, in vectors of 4 R bytes
@@ -38,7 +38,7 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// To be raised when bytes of panels change: what files keep of older ones is then packed anew.
-inline constexpr int panel_layout_version = 4;
+inline constexpr int panel_layout_version = 5;
 
 /// The planes in which codes are placed, widest first.
 struct code_planes {
@@ -84,6 +84,15 @@ constexpr code_planes planes_of(int bits, index_t group) noexcept {
     return planes_of_width(8);
 }
 
+/// More groups than a record has: what is above them stands once in a row.
+inline constexpr index_t most_record_groups = index_t{1} << 24;
+/// How many parts of so many bytes, each a multiple of a quarter of a vector, fill whole vectors.
+constexpr index_t whole_vectors(index_t bytes, index_t vector_bytes) noexcept {
+    index_t parts = 1;
+    while (parts < 4 && parts * bytes % vector_bytes != 0) parts *= 2;
+    return parts;
+}
+
 } // namespace detail
 
 /// R rows side by side; D columns of a row are adjacent.
@@ -117,7 +126,7 @@ public:
     using source = code_source<Storage>;
     using scale_type = typename source::scale_type;
 
-    /// Whether the groups under a super scale share a record.
+    /// Whether the groups under a super scale share strips.
     static constexpr bool joins_groups = detail::joins_groups<source>;
     /// Whether a byte holds a scale and a minimum.
     static constexpr bool packs_minima = joins_groups && source::offset == offset_kind::minimum;
@@ -138,6 +147,14 @@ public:
     using super_scale_type = typename detail::super_scale_of<source>::type;
     static constexpr index_t super_scale_bytes = super_groups == 0 ? 0 : R * static_cast<index_t>(sizeof(super_scale_type));
     static constexpr index_t super_bytes = super_scale_bytes * (source::offset == offset_kind::minimum ? 2 : 1);
+    /// Super groups and groups of a record, and the bytes before its codes; see the file comment.
+    static constexpr bool has_row_supers = super_groups > detail::most_record_groups;
+    static constexpr index_t record_supers =
+        super_groups == 0 || has_row_supers ? 0 : detail::whole_vectors(super_bytes + super_groups * header_bytes, vector_bytes);
+    static constexpr index_t record_groups = record_supers != 0 ? record_supers * super_groups
+                                             : source::group == 0 ? 1
+                                                                  : detail::whole_vectors(header_bytes, vector_bytes);
+    static constexpr index_t head_bytes = round_up(record_supers * super_bytes + record_groups * header_bytes, vector_bytes);
 
     constexpr prepacked() noexcept = default;
     constexpr prepacked(std::byte const* data, index_t n, index_t k) noexcept : data_{data}, rows_{n}, cols_{k} {}
@@ -153,37 +170,33 @@ public:
     constexpr index_t group_columns(index_t g) const noexcept { return minimum(group(), cols_ - g * group()); }
     /// Strips of a group of `columns` columns.
     static constexpr index_t strips(index_t columns) noexcept { return ceil_div(columns, strip_columns); }
-    /// Bytes of a group of `columns` columns; where groups share a record, its part of it.
-    static constexpr index_t record_bytes(index_t columns) noexcept {
-        return header_bytes + (joins_groups ? columns * strip_bytes / strip_columns : strips(columns) * strip_bytes);
+    /// Bytes of the codes of `groups` groups of `columns` columns.
+    static constexpr index_t codes_bytes(index_t columns, index_t groups = 1) noexcept {
+        return joins_groups ? groups * columns * strip_bytes / strip_columns : groups * strips(columns) * strip_bytes;
     }
+    constexpr index_t record_bytes() const noexcept { return head_bytes + codes_bytes(group(), record_groups); }
     /// Bytes from the beginning of a group's codes to the strip of its column k.
     static constexpr index_t strip_offset(index_t k) noexcept { return k / strip_columns * strip_bytes; }
     constexpr index_t panel_bytes() const noexcept {
-        index_t const g = groups();
-        if constexpr (joins_groups)
-            return super_offset(g); // rows are whole super groups
-        else
-            return g == 0 ? 0 : record_offset(g - 1) + record_bytes(group_columns(g - 1));
+        index_t const last = groups() - 1;
+        if (last < 0) return 0;
+        return record_offset(last) + head_bytes + codes_bytes(group(), within_record(last)) + codes_bytes(group_columns(last));
     }
-    /// Bytes from the beginning of a panel to the scales of group g, to the super scales that are above it, and to the strip in
-    /// which its codes begin.
+    /// Bytes from the beginning of a panel to the record of group g, to the scales of g, to the super scales that are above it, and
+    /// to the strip in which its codes begin.
     constexpr index_t record_offset(index_t g) const noexcept {
-        if constexpr (super_groups == 0)
-            return g * record_bytes(group());
-        else if constexpr (joins_groups)
-            return super_offset(g) + super_bytes + g % super_groups * header_bytes;
-        else
-            return (g / super_groups + 1) * super_bytes + g * record_bytes(source::group);
+        return (has_row_supers ? round_up(super_bytes, vector_bytes) : 0) + record_of(g) * record_bytes();
     }
-    static constexpr index_t super_offset(index_t g) noexcept {
-        return g / maximum(super_groups, 1) * (super_bytes + super_groups * record_bytes(source::group));
+    constexpr index_t scales_offset(index_t g) const noexcept {
+        return record_offset(g) + record_supers * super_bytes + within_record(g) * header_bytes;
+    }
+    constexpr index_t super_offset(index_t g) const noexcept {
+        return has_row_supers ? 0 : record_offset(g) + within_record(g) / maximum(super_groups, 1) * super_bytes;
     }
     constexpr index_t codes_offset(index_t g) const noexcept {
-        if constexpr (joins_groups)
-            return super_offset(g) + super_bytes + super_groups * header_bytes + strip_offset(g % super_groups * source::group);
-        else
-            return record_offset(g) + header_bytes;
+        index_t const within = within_record(g);
+        return record_offset(g) + head_bytes +
+               (joins_groups ? strip_offset(within * source::group) : codes_bytes(group(), within));
     }
     /// The column of that strip at which group g begins.
     static constexpr int first_column(index_t g) noexcept {
@@ -192,7 +205,15 @@ public:
     constexpr index_t bytes() const noexcept { return panels() * panel_bytes(); }
     constexpr std::byte const* panel_data(index_t p) const noexcept { return data_ + p * panel_bytes(); }
 
+    /// The place of group g in its record.
+    static constexpr index_t within_record(index_t g) noexcept { return g - record_of(g) * record_groups; }
+
 private:
+    /// Divided without a sign, which takes half the instructions.
+    static constexpr index_t record_of(index_t g) noexcept {
+        return static_cast<index_t>(static_cast<std::size_t>(g) / static_cast<std::size_t>(record_groups));
+    }
+
     std::byte const* data_ = nullptr;
     index_t rows_ = 0;
     index_t cols_ = 0;

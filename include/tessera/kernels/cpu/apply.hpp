@@ -197,7 +197,7 @@ private:
     /// panels are so long that prefetching across their ends does not matter.
     static bool pairs(weights const& packed, product_task const& task) noexcept {
         index_t const m = task.m1 - task.m0;
-        if (is_integer_product) return m <= integer_pair_rows && packed.panel_bytes() >= 4 * detail::prefetch_distance;
+        if (is_integer_product) return m <= integer_pair_rows && packed.panel_bytes() >= 2 * detail::prefetch_distance;
         return is_dense || m >= detail::decode_once_rows;
     }
     static std::byte const* stage(operand const& w, weights const& packed, index_t p, std::byte* scratch) noexcept {
@@ -256,21 +256,29 @@ private:
         };
         if constexpr (is_bf16_product) {
             detail::product_panels_bf16<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
-        } else if (task.m1 - task.m0 <= detail::amx_shape<weights, form>::stream_rows) {
-            index_t const rows = task.m1 - task.m0;
-            for (index_t q = 0; q < count; ++q) {
-                auto const emit_row = [&](index_t m, simd::floats<Arch> const& value) noexcept { emit(q, m, value); };
-                std::byte const* const panel = data + q * packed.panel_bytes();
-                if (rows <= 8)
-                    detail::stream_panel_amx<8, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
-                else
-                    detail::stream_panel_amx<16, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
-            }
         } else {
+            if constexpr (detail::amx_shape<weights, form>::stream_rows > 0)
+                if (task.m1 - task.m0 <= detail::amx_shape<weights, form>::stream_rows)
+                    return stream_panels(packed, data, count, x, task, scratch, emit);
             detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
         }
 #endif
     }
+#if defined(__AMX_INT8__) && defined(__linux__)
+    template <class Emit>
+    static void stream_panels(weights const& packed, std::byte const* data, index_t count, form const& x, product_task const& task,
+                              std::byte* scratch, Emit const& emit) noexcept {
+        index_t const rows = task.m1 - task.m0;
+        for (index_t q = 0; q < count; ++q) {
+            auto const emit_row = [&](index_t m, simd::floats<Arch> const& value) noexcept { emit(q, m, value); };
+            std::byte const* const panel = data + q * packed.panel_bytes();
+            if (rows <= 8)
+                detail::stream_panel_amx<8, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
+            else
+                detail::stream_panel_amx<16, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
+        }
+    }
+#endif
     static void bf16_panel([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,
                            [[maybe_unused]] form const& x, [[maybe_unused]] product_task const& task,
                            [[maybe_unused]] index_t p, [[maybe_unused]] std::byte* scratch) noexcept {

@@ -13,67 +13,77 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// Writes panel `p` of `w` at `out` (`packed.panel_bytes()` bytes); `packed` has the shape of w.
-template <index_t R, coded_storage Storage>
-void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed, index_t p, std::byte* out) noexcept {
-    using target = prepacked<panel<R, 4>, Storage>;
-    using source = typename target::source;
-    using scale_type = typename target::scale_type;
-    using super_scale_type = typename target::super_scale_type;
+namespace detail {
+
+/// Writes group g, all rows and columns, of a panel at `out`: rows of w from n0 on, the group's columns from `first` on.
+template <class Packed, class Storage>
+void pack_group(Storage const& w, Packed const& packed, index_t n0, index_t first, index_t g, std::byte* out) noexcept {
+    using source = code_source<Storage>;
+    using scale_type = typename Packed::scale_type;
+    using super_scale_type = typename Packed::super_scale_type;
+    constexpr index_t R = Packed::layout::rows;
     constexpr std::uint8_t padding = source::zero; // 0 where codes are no integers
 
     auto const place = [](std::byte* to, index_t r, auto stored) noexcept {
         std::memcpy(to + r * static_cast<index_t>(sizeof stored), &stored, sizeof stored);
     };
-    for (index_t g = 0; g < packed.groups(); ++g) {
-        std::byte* const record = out + packed.record_offset(g);
-        if constexpr (target::super_groups > 0)
-            if (g % target::super_groups == 0) {
-                std::byte* const super = out + target::super_offset(g);
-                for (index_t r = 0; r < R; ++r) {
-                    index_t const n = p * R + r;
-                    bool const exists = n < w.rows();
-                    place(super, r, super_scale_type{exists ? source::super_scale(w, n, g * packed.group()) : 0.0f});
-                    if constexpr (source::offset == offset_kind::minimum)
-                        place(super + target::super_scale_bytes, r,
-                              super_scale_type{exists ? source::super_minimum(w, n, g * packed.group()) : 0.0f});
-                }
-            }
-        index_t const first = g * packed.group();
-        index_t const columns = packed.group_columns(g);
-        auto* const codes = reinterpret_cast<std::uint8_t*>(out + packed.codes_offset(g));
-        int const within = target::first_column(g);
-        index_t const padded = target::joins_groups ? columns : target::strips(columns) * target::strip_columns;
-        if (within == 0) std::memset(codes, 0, static_cast<std::size_t>(target::strips(columns) * target::strip_bytes));
-        for (index_t r = 0; r < R; ++r) {
-            index_t const n = p * R + r;
-            bool const exists = n < w.rows();
-            if constexpr (target::packs_minima) {
-                int const both = exists ? source::sub_scale(w, n, first) + 16 * source::sub_minimum(w, n, first) : 0;
-                place(record, r, static_cast<std::uint8_t>(both));
-            } else if constexpr (target::super_groups > 0) {
-                place(record, r, static_cast<scale_type>(exists ? source::sub_scale(w, n, first) : 0));
+    if (Packed::within_record(g) == 0) {
+        index_t const begin = g == 0 ? 0 : packed.record_offset(g); // with what is before the first
+        std::memset(out + begin, 0, static_cast<std::size_t>(packed.codes_offset(g) - begin));
+    }
+    if constexpr (Packed::super_groups > 0)
+        if (g % Packed::super_groups == 0) {
+            std::byte* const super = out + packed.super_offset(g);
+            for (index_t r = 0; r < R; ++r) {
+                bool const exists = n0 + r < w.rows();
+                place(super, r, super_scale_type{exists ? source::super_scale(w, n0 + r, first) : 0.0f});
                 if constexpr (source::offset == offset_kind::minimum)
-                    place(record + target::scale_bytes, r, static_cast<scale_type>(exists ? source::sub_minimum(w, n, first) : 0));
-            } else {
-                place(record, r, static_cast<scale_type>(exists ? source::scale(w, n, first) : 0.0f));
-                if constexpr (source::offset == offset_kind::minimum)
-                    place(record + target::scale_bytes, r, static_cast<scale_type>(exists ? source::minimum(w, n, first) : 0.0f));
+                    place(super + Packed::super_scale_bytes, r,
+                          super_scale_type{exists ? source::super_minimum(w, n0 + r, first) : 0.0f});
             }
-            if constexpr (source::offset == offset_kind::zero_point)
-                record[target::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
-            for (index_t k = 0; k < padded; ++k) {
-                std::uint32_t const code = exists && k < columns ? source::code(w, n, first + k) : padding;
-                std::uint8_t* const strip = codes + target::strip_offset(within + k) + 4 * r + k % 4;
-                auto const column = static_cast<int>((within + k) % target::strip_columns);
-                for (int q = 0; q < target::planes.count; ++q) {
-                    std::uint32_t const part = (code >> target::planes.shift[q]) & ((1u << target::planes.bits[q]) - 1u);
-                    std::uint8_t& byte = strip[target::planes.vector(q, column) * target::vector_bytes];
-                    byte = static_cast<std::uint8_t>(byte | part << target::planes.bit(q, column));
-                }
+        }
+    std::byte* const scales = out + packed.scales_offset(g);
+    index_t const columns = packed.group_columns(g);
+    auto* const codes = reinterpret_cast<std::uint8_t*>(out + packed.codes_offset(g));
+    int const within = Packed::first_column(g);
+    index_t const padded = Packed::joins_groups ? columns : Packed::strips(columns) * Packed::strip_columns;
+    if (within == 0) std::memset(codes, 0, static_cast<std::size_t>(Packed::strips(columns) * Packed::strip_bytes));
+    for (index_t r = 0; r < R; ++r) {
+        index_t const n = n0 + r;
+        bool const exists = n < w.rows();
+        if constexpr (Packed::packs_minima) {
+            int const both = exists ? source::sub_scale(w, n, first) + 16 * source::sub_minimum(w, n, first) : 0;
+            place(scales, r, static_cast<std::uint8_t>(both));
+        } else if constexpr (Packed::super_groups > 0) {
+            place(scales, r, static_cast<scale_type>(exists ? source::sub_scale(w, n, first) : 0));
+            if constexpr (source::offset == offset_kind::minimum)
+                place(scales + Packed::scale_bytes, r, static_cast<scale_type>(exists ? source::sub_minimum(w, n, first) : 0));
+        } else {
+            place(scales, r, static_cast<scale_type>(exists ? source::scale(w, n, first) : 0.0f));
+            if constexpr (source::offset == offset_kind::minimum)
+                place(scales + Packed::scale_bytes, r, static_cast<scale_type>(exists ? source::minimum(w, n, first) : 0.0f));
+        }
+        if constexpr (source::offset == offset_kind::zero_point)
+            scales[Packed::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
+        for (index_t k = 0; k < padded; ++k) {
+            std::uint32_t const code = exists && k < columns ? source::code(w, n, first + k) : padding;
+            std::uint8_t* const strip = codes + Packed::strip_offset(within + k) + 4 * r + k % 4;
+            auto const column = static_cast<int>((within + k) % Packed::strip_columns);
+            for (int q = 0; q < Packed::planes.count; ++q) {
+                std::uint32_t const part = (code >> Packed::planes.shift[q]) & ((1u << Packed::planes.bits[q]) - 1u);
+                std::uint8_t& byte = strip[Packed::planes.vector(q, column) * Packed::vector_bytes];
+                byte = static_cast<std::uint8_t>(byte | part << Packed::planes.bit(q, column));
             }
         }
     }
+}
+
+} // namespace detail
+
+/// Writes panel `p` of `w` at `out` (`packed.panel_bytes()` bytes); `packed` has the shape of w.
+template <index_t R, coded_storage Storage>
+void pack_panel(Storage const& w, prepacked<panel<R, 4>, Storage> const& packed, index_t p, std::byte* out) noexcept {
+    for (index_t g = 0; g < packed.groups(); ++g) detail::pack_group(w, packed, p * R, g * packed.group(), g, out);
 }
 
 /// Dense panels.

@@ -12,6 +12,9 @@
 /// a tile product (16 cycles), 24 rows of tiles loaded and 16 stored, and for every row a conversion and one to three
 /// multiply-adds: 45 cycles if nothing else is done on the processor this was measured on, whose tile instructions and vector
 /// arithmetic hardly overlap; about 75 here.
+///
+/// Codes of 2 bits in groups of 16 (Q2_K) are multiplied by the integers of their groups when they are unpacked: the products fit a
+/// byte, and a super group is one sum.
 
 #include "../../simd/amx.hpp"
 #include "product_int8.hpp"
@@ -22,25 +25,31 @@ namespace tessera::inline TESSERA_ABI::detail {
 template <class Weights, class Form>
 struct amx_shape {
     using source = typename Weights::source;
+    /// Whether codes go into the tiles times the scales of their groups, bytes still.
+    static constexpr bool folds_scales =
+        Weights::packs_minima && integer_codes<source>::zero == 0 && (15 << source::bits) - 15 <= 127 && Weights::strip_columns == source::group;
+    /// Columns under one scale then.
+    static constexpr index_t group = folds_scales ? Weights::super_groups * source::group : source::group;
     /// Columns of a segment, the unit of an integer sum.
-    static constexpr index_t segment = longest_segment<source, Form>;
+    static constexpr index_t segment = !folds_scales            ? longest_segment<source, Form>
+                                       : Form::scale_group == 0 ? group
+                                                                : std::gcd(group, Form::scale_group);
     /// Columns of one tile step.
     static constexpr int depth = segment % 64 == 0 ? 64 : 32;
     /// Columns of a chunk: whole groups, at least four segments and 256 columns.
     static constexpr index_t chunk =
-        source::group == 0 ? 4 * segment : round_up(maximum(4 * segment, 256), maximum(source::group, 1));
+        group == 0 ? 4 * segment : round_up(maximum(4 * segment, 256), maximum(group, 1));
     /// Panels that share the reads of x: what the first-level cache holds of their chunks.
-    static constexpr index_t panels = 4;
+    static constexpr index_t panels = segment > longest_integer_sum ? 2 : 4;
     /// Whether tiles serve this pair: codes less their zero fit a signed byte, and groups are whole segments and steps.
     static constexpr bool is_served = Weights::layout::rows == 16 && integer_codes<source>::kind != integer_codes_kind::pair &&
-                                      source::group % 32 == 0 && segment % 32 == 0 &&
-                                      source::group % segment == 0 &&
+                                      group % 32 == 0 && segment % 32 == 0 && group % segment == 0 &&
                                       (source::offset != offset_kind::zero_point || integer_codes<source>::bits <= 7);
     static constexpr index_t codes_bytes = chunk * 16;
     /// Fewest rows of x that go through tiles (with short segments dot products are as fast up to 8), and most of them with which a
-    /// panel streams by once.
-    static constexpr index_t least_rows = segment >= 64 ? 5 : 9;
-    static constexpr index_t stream_rows = 16;
+    /// panel streams by once: none where scales are folded.
+    static constexpr index_t stream_rows = folds_scales ? 0 : 16;
+    static constexpr index_t least_rows = folds_scales ? 33 : segment >= 64 ? 5 : 9;
 
     /// Segments that are unpacked or on their way through the tiles: a tile load waits long for what was stored just before.
     static constexpr index_t stream_slots = 8;
@@ -63,10 +72,12 @@ void unpack_chunk_amx(Weights const& w, std::byte const* data, index_t first, in
     while (first < last) {
         index_t const g = first / w.group();
         index_t const here = minimum(last, g * w.group() + w.group_columns(g)) - first;
-        std::byte const* codes = data + w.record_offset(g) + Weights::header_bytes +
-                                 Weights::strip_offset(first - g * w.group());
-        index_t const strips = Weights::strips(here);
-        if constexpr (source::offset == offset_kind::zero_point) {
+        std::byte const* codes = data + w.codes_offset(g) + Weights::strip_offset(first - g * w.group());
+        [[maybe_unused]] index_t const strips = Weights::strips(here);
+        if constexpr (amx_shape<Weights, Form>::folds_scales) {
+            auto const scales = joined_scales<Arch, Weights>(joined_levels<Arch, Weights, true>(data + w.scales_offset(g)));
+            out = simd::unpack_times<Arch, Weights>(codes, scales, out);
+        } else if constexpr (source::offset == offset_kind::zero_point) {
             auto const zero = group_zero_points<Arch>(w, data, g);
             for (index_t s = 0; s < strips; ++s) out = simd::unpack_signed<Arch, Weights>(codes + s * Weights::strip_bytes, zero, out);
         } else {
@@ -149,7 +160,7 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     bool const ends = is_group || k + amx_shape<Weights, Form>::segment >= group_end;
     index_t const scales_stride = Form::scales_of(x.columns);
     float const* const x_scale = x.scales + m * scales_stride + (token_scale ? 0 : k / maximum(Form::scale_group, 1));
-    floats const scale = integer_scales<Arch, Weights>(data, data + w.record_offset(g), g);
+    floats const scale = integer_scales<Arch>(w, data, g);
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
         floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
@@ -179,6 +190,56 @@ TESSERA_FORCE_INLINE void add_segment_amx(Weights const& w, std::byte const* dat
     }
 }
 
+/// minimum of the super group that begins with group g, times x: of 16 rows from m, added to result.
+template <class Arch, class Weights, class Form>
+TESSERA_FORCE_INLINE void add_super_minima_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t g,
+                                               simd::floats<Arch> (&result)[16]) noexcept {
+    using floats = simd::floats<Arch>;
+    index_t const stride = Form::blocks_of(x.columns);
+    floats const minimum = super_minima<Arch, Weights>(data + w.super_offset(g));
+#pragma GCC unroll 2
+    for (int half = 0; half < 16; half += 8) {
+        float const* const sums = x.scaled_sums + (m + half) * stride + g;
+        floats minima[8];
+#pragma GCC unroll 8
+        for (floats& f : minima) f = floats(0.0f);
+        for (index_t i = 0; i < Weights::super_groups; ++i) {
+            auto const here = joined_minima<Arch>(joined_levels<Arch, Weights>(data + w.scales_offset(g + i)));
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; ++r) minima[r] = simd::fma(here, floats(sums[r * stride + i]), minima[r]);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) result[half + r] = simd::fma(minima[r], minimum, result[half + r]);
+    }
+}
+
+/// The same as `add_segment_amx` of 16 rows where scales are folded into codes.
+template <class Arch, class Weights, class Form>
+TESSERA_FORCE_INLINE void add_folded_segment_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t k,
+                                                 std::int32_t const* sum, simd::floats<Arch> (&result)[16], float* total) noexcept {
+    using shape = amx_shape<Weights, Form>;
+    using floats = simd::floats<Arch>;
+    bool const starts = k % shape::group == 0;
+    bool const ends = (k + shape::segment) % shape::group == 0;
+    index_t const g = k / shape::group * Weights::super_groups;
+    index_t const scales_stride = Form::scales_of(x.columns);
+    float const* const x_scale = x.scales + m * scales_stride + (Form::scale_group == 0 ? 0 : k / maximum(Form::scale_group, 1));
+    floats const scale = super_scales<Arch, Weights>(data + w.super_offset(g));
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+        floats f = xsimd::to_float(simd::ints<Arch>::load_aligned(sum + 16 * r));
+        if constexpr (Form::scale_group != 0) {
+            floats const s(x_scale[r * scales_stride]);
+            f = starts ? f * s : simd::fma(f, s, floats::load_aligned(total + 16 * r));
+        }
+        if (ends)
+            result[r] = simd::fma(f, scale, result[r]);
+        else
+            f.store_aligned(total + 16 * r);
+    }
+    if (ends) add_super_minima_amx<Arch>(w, data, x, m, g, result);
+}
+
 /// Takes the sum of the segment at column k out of tile Tile, lets the tile start the next product, and adds the sum.
 template <class Arch, int Tile, class Weights, class Form, class Tiles>
 TESSERA_FORCE_INLINE void finish_segment_amx(Tiles const& tiles, Weights const& w, std::byte const* data, Form const& x,
@@ -188,7 +249,11 @@ TESSERA_FORCE_INLINE void finish_segment_amx(Tiles const& tiles, Weights const& 
     tiles.template store<Tile>(sum);
     next.template start<Tile>(tiles);
     ahead.step();
-    if (k < last) add_segment_amx<Arch>(w, data, x, m, 16, k, sum, result, total);
+    if (k >= last) return;
+    if constexpr (amx_shape<Weights, Form>::folds_scales)
+        add_folded_segment_amx<Arch>(w, data, x, m, k, sum, result, total);
+    else
+        add_segment_amx<Arch>(w, data, x, m, 16, k, sum, result, total);
 }
 
 /// Adds what columns [first, last), a chunk, give for 16 rows of x from m: products that `next` has started four ago, so that
@@ -272,11 +337,13 @@ TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* 
     constexpr index_t segment = amx_shape<Weights, Form>::segment;
     if (k + segment > w.cols()) return unpack_tail_amx<Arch, Weights, Form>(w, data, k, out);
     index_t const g = k / w.group();
-    std::byte const* const codes = data + w.record_offset(g) + Weights::header_bytes +
-                                   Weights::strip_offset(k - g * w.group());
-    if (k == g * w.group()) { // the group's header
-        simd::prefetch_level_2(codes - Weights::header_bytes + 2 * prefetch_distance);
-        simd::prefetch(codes - Weights::header_bytes + prefetch_distance / 4);
+    std::byte const* const codes = data + w.codes_offset(g) + Weights::strip_offset(k - g * w.group());
+    if (k == g * w.group() && Weights::within_record(g) == 0) {
+        std::byte const* const head = data + w.record_offset(g);
+        for (index_t line = 0; line < Weights::head_bytes; line += config::cache_line) {
+            simd::prefetch_level_2(head + line + 2 * prefetch_distance);
+            simd::prefetch(head + line + prefetch_distance / 4);
+        }
     }
 #pragma GCC unroll 16
     for (index_t v = 0; v < segment / Weights::strip_columns * Weights::strip_bytes; v += Weights::vector_bytes) {

@@ -81,7 +81,7 @@ TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
-        for (index_t line = 0; line < Strips * Weights::strip_bytes; line += minimum(config::cache_line, Weights::strip_bytes))
+        for (index_t line = 0; line < Strips * Weights::strip_bytes; line += config::cache_line)
             simd::prefetch(codes[p] + line + prefetch_distance);
 #pragma GCC unroll 8
     for (int q = 0; q < Strips * quads; ++q) {
@@ -158,66 +158,106 @@ TESSERA_FORCE_INLINE simd::floats<Arch> super_minima(std::byte const* super) noe
     return super_scales<Arch, Weights>(super + Weights::super_scale_bytes);
 }
 
-/// Scales of group g of a panel, whose record is at `record`, as float32; one lane a row. Products of two levels are exact.
+/// Asks for what is before a record's codes, early, when its first group's turn comes.
+template <class Weights>
+TESSERA_FORCE_INLINE void prefetch_head(Weights const& w, std::byte const* panel, index_t g) noexcept {
+    if (Weights::within_record(g) != 0) return;
+    std::byte const* const head = panel + w.record_offset(g) + prefetch_distance;
+    for (index_t line = 0; line < Weights::head_bytes; line += config::cache_line) simd::prefetch(head + line);
+}
+
+/// Scales and minima of groups of a panel as float32, one lane a row: what is above a group's own is loaded once for all groups under
+/// it. Products of two levels are exact.
 template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(std::byte const* panel, std::byte const* record, index_t g) noexcept {
-    if constexpr (Weights::joins_groups) {
-        return xsimd::to_float(joined_scales<Arch, Weights>(joined_levels<Arch, Weights>(record))) * super_scales<Arch, Weights>(panel + Weights::super_offset(g));
-    } else {
-        auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record));
-        if constexpr (Weights::super_groups > 0)
-            return scales * super_scales<Arch, Weights>(panel + Weights::super_offset(g));
-        else
-            return scales;
+class group_factors {
+    using source = typename Weights::source;
+    using floats = simd::floats<Arch>;
+    static constexpr bool has_supers = Weights::super_groups > 0;
+
+public:
+    /// Of group g and those under the same super scale.
+    TESSERA_FORCE_INLINE void load(Weights const& w, std::byte const* panel, index_t g) noexcept {
+        if constexpr (has_supers) {
+            super_scale_ = super_scales<Arch, Weights>(panel + w.super_offset(g));
+            if constexpr (source::offset == offset_kind::minimum) super_minimum_ = super_minima<Arch, Weights>(panel + w.super_offset(g));
+        }
     }
-}
-/// The same as factors of integer sums.
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> integer_scales(std::byte const* panel, std::byte const* record, index_t g) noexcept {
-    constexpr float unit = integer_codes<typename Weights::source>::unit;
-    auto const scales = group_scales<Arch, Weights>(panel, record, g);
-    if constexpr (unit == 1.0f)
-        return scales;
-    else
-        return scales * simd::floats<Arch>(unit);
-}
-/// The same of minima.
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(std::byte const* panel, std::byte const* record, index_t g) noexcept {
-    if constexpr (Weights::packs_minima) {
-        return joined_minima<Arch>(joined_levels<Arch, Weights>(record)) * super_minima<Arch, Weights>(panel + Weights::super_offset(g));
-    } else {
-        auto const minima =
-            simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(record + Weights::scale_bytes));
-        if constexpr (Weights::super_groups > 0)
-            return minima * super_minima<Arch, Weights>(panel + Weights::super_offset(g));
-        else
-            return minima;
+    /// The group after the last under the same super scale as group g.
+    static constexpr index_t end(index_t g, index_t last) noexcept {
+        return has_supers ? minimum(last, (g / maximum(Weights::super_groups, 1) + 1) * Weights::super_groups) : last;
     }
-}
+    /// Of the group whose own are at `at`.
+    TESSERA_FORCE_INLINE floats scales(std::byte const* at) const noexcept {
+        if constexpr (Weights::joins_groups) {
+            return xsimd::to_float(joined_scales<Arch, Weights>(joined_levels<Arch, Weights>(at))) * super_scale_;
+        } else {
+            auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(at));
+            if constexpr (has_supers)
+                return scales * super_scale_;
+            else
+                return scales;
+        }
+    }
+    /// The same as factors of integer sums.
+    TESSERA_FORCE_INLINE floats integer_scales(std::byte const* at) const noexcept {
+        constexpr float unit = integer_codes<source>::unit;
+        if constexpr (unit == 1.0f)
+            return scales(at);
+        else
+            return scales(at) * floats(unit);
+    }
+    /// The same of minima.
+    TESSERA_FORCE_INLINE floats minima(std::byte const* at) const noexcept {
+        if constexpr (Weights::packs_minima) {
+            return joined_minima<Arch>(joined_levels<Arch, Weights>(at)) * super_minimum_;
+        } else {
+            auto const minima = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(at + Weights::scale_bytes));
+            if constexpr (has_supers)
+                return minima * super_minimum_;
+            else
+                return minima;
+        }
+    }
+
+private:
+    struct none {};
+    using level = std::conditional_t<has_supers, floats, none>;
+    level super_scale_;
+    level super_minimum_;
+};
 template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::ints<Arch> record_zero_points(std::byte const* record) noexcept {
-    return simd::load_byte_lanes<Arch>(reinterpret_cast<std::uint8_t const*>(record + Weights::scale_bytes));
+TESSERA_FORCE_INLINE simd::ints<Arch> zero_points_at(std::byte const* scales) noexcept {
+    return simd::load_byte_lanes<Arch>(reinterpret_cast<std::uint8_t const*>(scales + Weights::scale_bytes));
 }
-/// The same where the record has not been looked up.
+/// The same of one group.
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return group_scales<Arch, Weights>(panel, panel + w.record_offset(g), g);
+    group_factors<Arch, Weights> factors;
+    factors.load(w, panel, g);
+    return factors.scales(panel + w.scales_offset(g));
+}
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> integer_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
+    group_factors<Arch, Weights> factors;
+    factors.load(w, panel, g);
+    return factors.integer_scales(panel + w.scales_offset(g));
 }
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return group_minima<Arch, Weights>(panel, panel + w.record_offset(g), g);
+    group_factors<Arch, Weights> factors;
+    factors.load(w, panel, g);
+    return factors.minima(panel + w.scales_offset(g));
 }
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return record_zero_points<Arch, Weights>(panel + w.record_offset(g));
+    return zero_points_at<Arch, Weights>(panel + w.scales_offset(g));
 }
 
 /// sum[p][m] = -zero * (sum of row m0 + m of x over the blocks of a segment of `columns` columns), zero the format's or the
 /// group's, less what dot products leave out.
 template <class Arch, class Weights, class Form, int MR, int NP>
-TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_t offset, Form const& x, index_t m0,
-                                     index_t first_block, index_t columns, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&scales)[NP], Form const& x, index_t m0, index_t first_block,
+                                     index_t columns, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     constexpr int bias = simd::dot4_bias<integer_codes<source>::bits, Arch>;
@@ -228,18 +268,18 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&panel)[NP], index_
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) {
             if constexpr (source::offset == offset_kind::zero_point)
-                sum[p][m] = (ints(bias) - record_zero_points<Arch, Weights>(panel[p] + offset)) * ints(of_x);
+                sum[p][m] = (ints(bias) - zero_points_at<Arch, Weights>(scales[p])) * ints(of_x);
             else
                 sum[p][m] = ints((bias - integer_codes<source>::zero) * of_x);
         }
     }
 }
 
-/// Adds group g of NP panels, whose records are at `offset`, for rows m0 .. m0 + MR of x; result[m][p] has one lane per row of
+/// Adds group g of NP panels, under super scales that are in `factors`, for rows m0 .. m0 + MR of x; result[m][p] has one lane per row of
 /// panel p. Whole: it has as many columns as a group can have.
 template <class Arch, class Weights, class Form, bool Whole, int MR, int NP>
-TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t g,
-                                         Form const& x, index_t m0, std::int8_t const* const (&row)[MR],
+TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP],
+                                         group_factors<Arch, Weights> const (&factors)[NP], index_t g, Form const& x, index_t m0, std::int8_t const* const (&row)[MR],
                                          simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
@@ -247,12 +287,14 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     constexpr index_t longest = longest_segment<source, Form>;
     constexpr bool is_group = source::group == longest && (source::group % 32 == 0 || source::group == 16); // one segment
     index_t const columns = Whole && source::group != 0 ? source::group : w.group_columns(g);
+    std::byte const* scales[NP];
     std::byte const* codes[NP];
     floats total[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        simd::prefetch(panel[p] + offset + prefetch_distance); // codes ask for themselves
-        codes[p] = panel[p] + offset + Weights::header_bytes;
+        prefetch_head(w, panel[p], g); // codes ask for themselves
+        scales[p] = panel[p] + w.scales_offset(g);
+        codes[p] = panel[p] + w.codes_offset(g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) total[p][m] = floats(0.0f);
     }
@@ -260,7 +302,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
         index_t const here = minimum(longest, columns - k);
         index_t const first_block = (g * w.group() + k) / Form::block;
         ints sum[NP][MR];
-        start_sums<Arch, Weights, Form, MR, NP>(panel, offset, x, m0, first_block, here, sum);
+        start_sums<Arch, Weights, Form, MR, NP>(scales, x, m0, first_block, here, sum);
         index_t const strips = Weights::strips(here);
         index_t const x_at = first_block * Form::padded_block;
         if constexpr (integer_codes<source>::kind == integer_codes_kind::pair) {
@@ -288,11 +330,11 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     }
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        floats const scale = integer_scales<Arch, Weights>(panel[p], panel[p] + offset, g);
+        floats const scale = factors[p].integer_scales(scales[p]);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(total[p][m], scale, result[m][p]);
         if constexpr (source::offset == offset_kind::minimum) {
-            floats const minima = group_minima<Arch, Weights>(panel[p], panel[p] + offset, g);
+            floats const minima = factors[p].minima(scales[p]);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m)
                 result[m][p] = simd::fma(minima, floats(x.scaled_sum(m0 + m, g * w.group(), columns)), result[m][p]);
@@ -335,11 +377,11 @@ TESSERA_FORCE_INLINE void add_joined_minima(simd::floats<Arch> const& minimum, F
         sum[m] = simd::fma(minimum, simd::floats<Arch>(x.scaled_sum(m0 + m, g * Group, Group)), sum[m]);
 }
 
-/// Adds group g, the record of whose super group is at `offset` of NP panels: scale * (code - zero) * x to `sums`, in integers,
+/// Adds group g of NP panels: scale * (code - zero) * x to `sums`, in integers,
 /// and minimum * x to `minima`. First: its column in a strip.
 template <class Arch, class Weights, class Form, int First, bool WithMinima, int MR, int NP>
-TESSERA_FORCE_INLINE void add_joined_group(std::byte const* const (&panel)[NP], index_t offset, index_t g, Form const& x,
-                                           index_t m0, std::int8_t const* const (&row)[MR], simd::ints<Arch> (&sums)[NP][MR],
+TESSERA_FORCE_INLINE void add_joined_group(Weights const& w, std::byte const* const (&panel)[NP], index_t g, Form const& x, index_t m0,
+                                           std::int8_t const* const (&row)[MR], simd::ints<Arch> (&sums)[NP][MR],
                                            simd::floats<Arch> (&minima)[NP][MR]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
@@ -349,15 +391,12 @@ TESSERA_FORCE_INLINE void add_joined_group(std::byte const* const (&panel)[NP], 
     constexpr bool narrow = depth >= 2;
     constexpr int quads = narrow && depth < 4 ? 2 : 4; // that are multiplied by the scale together
     constexpr bool small = 16 * 127 * maximum(zero, (1 << bits) - 1 - zero) < 32768;
-    index_t const within = g % Weights::super_groups;
-    index_t const record = offset + Weights::super_bytes + within * Weights::header_bytes;
     std::byte const* strip[NP];
     ints scales[NP];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        strip[p] = panel[p] + offset + Weights::super_bytes + Weights::super_groups * Weights::header_bytes +
-                   Weights::strip_offset(within * source::group);
-        ints const levels = joined_levels<Arch, Weights, narrow>(panel[p] + record);
+        strip[p] = panel[p] + w.codes_offset(g);
+        ints const levels = joined_levels<Arch, Weights, narrow>(panel[p] + w.scales_offset(g));
         scales[p] = joined_scales<Arch, Weights>(levels);
         if constexpr (WithMinima)
             add_joined_minima<Arch, source::group>(joined_minima<Arch, narrow>(levels), x, m0, g, minima[p]);
@@ -417,11 +456,11 @@ TESSERA_FORCE_INLINE void move_joined_sums(Form const& x, index_t m0, index_t k,
         }
 }
 
-/// Adds the super group that begins with group g, whose record is at `offset` of NP panels: sums stay integers as long as the
+/// Adds the super group that begins with group g of NP panels: sums stay integers as long as the
 /// scale of x is the same, and are multiplied by the super scale once.
 template <class Arch, class Weights, class Form, int MR, int NP>
-TESSERA_FORCE_INLINE void add_super_group_int8(std::byte const* const (&panel)[NP], index_t offset, index_t g, Form const& x,
-                                               index_t m0, std::int8_t const* const (&row)[MR],
+TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t g, Form const& x, index_t m0,
+                                               std::int8_t const* const (&row)[MR],
                                                simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
@@ -436,8 +475,7 @@ TESSERA_FORCE_INLINE void add_super_group_int8(std::byte const* const (&panel)[N
     ints sums[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        for (index_t line = 0; line < Weights::super_bytes + groups * Weights::header_bytes; line += config::cache_line)
-            simd::prefetch(panel[p] + offset + line + prefetch_distance);
+        prefetch_head(w, panel[p], g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
             total[p][m] = floats(0.0f);
@@ -445,33 +483,32 @@ TESSERA_FORCE_INLINE void add_super_group_int8(std::byte const* const (&panel)[N
             sums[p][m] = ints(0);
         }
     }
-    constexpr index_t pair_bytes = 2 * source::group * Weights::strip_bytes / Weights::strip_columns;
+    constexpr index_t pair_bytes = Weights::codes_bytes(source::group, 2);
     for (index_t i = g; i < g + groups; i += 2) {
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
             for (index_t line = 0; line < pair_bytes; line += config::cache_line)
-                simd::prefetch(panel[p] + offset + Weights::super_bytes + groups * Weights::header_bytes + (i - g) / 2 * pair_bytes +
-                               line + prefetch_distance);
-        add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(panel, offset, i, x, m0, row, sums, minima);
+                simd::prefetch(panel[p] + w.codes_offset(i) + line + prefetch_distance);
+        add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(w, panel, i, x, m0, row, sums, minima);
         if constexpr (run == 1) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
-        add_joined_group<Arch, Weights, Form, second, with_minima, MR, NP>(panel, offset, i + 1, x, m0, row, sums, minima);
+        add_joined_group<Arch, Weights, Form, second, with_minima, MR, NP>(w, panel, i + 1, x, m0, row, sums, minima);
         if (run <= 2 || (i + 2 - g) % run == 0) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
     }
     if constexpr (Weights::packs_minima && !with_minima)
         for (index_t i = 0; i < groups; ++i)
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) {
-                std::byte const* const record = panel[p] + offset + Weights::super_bytes + i * Weights::header_bytes;
-                add_joined_minima<Arch, source::group>(joined_minima<Arch>(joined_levels<Arch, Weights>(record)), x, m0, g + i, minima[p]);
+                auto const levels = joined_levels<Arch, Weights>(panel[p] + w.scales_offset(g + i));
+                add_joined_minima<Arch, source::group>(joined_minima<Arch>(levels), x, m0, g + i, minima[p]);
             }
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        floats const scale = super_scales<Arch, Weights>(panel[p] + offset);
+        floats const scale = super_scales<Arch, Weights>(panel[p] + w.super_offset(g));
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(total[p][m], scale, result[m][p]);
         if constexpr (Weights::packs_minima) {
-            floats const minimum = super_minima<Arch, Weights>(panel[p] + offset);
+            floats const minimum = super_minima<Arch, Weights>(panel[p] + w.super_offset(g));
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) result[m][p] = simd::fma(minima[p][m], minimum, result[m][p]);
         }
@@ -481,10 +518,9 @@ TESSERA_FORCE_INLINE void add_super_group_int8(std::byte const* const (&panel)[N
 /// Rows of x whose results wait in memory while panels stream by.
 inline constexpr index_t int8_rows_together = 16;
 
-/// Rows m .. m + MR of x by groups [first, last) of NP panels, whose first record is at `offset`: result[m][p] += their part.
+/// Rows m .. m + MR of x by groups [first, last) of NP panels: result[m][p] += their part.
 template <class Arch, class Weights, class Form, int MR, int NP>
-TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t offset, index_t first,
-                                          index_t last, Form const& x, index_t m, simd::floats<Arch> (*result)[NP]) noexcept {
+TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t first, index_t last, Form const& x, index_t m, simd::floats<Arch> (*result)[NP]) noexcept {
     std::int8_t const* row[MR];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
@@ -499,15 +535,20 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     simd::floats<Arch>(*const sums)[NP] = stays ? local : result;
     if constexpr (Weights::joins_groups) {
         for (index_t g = first; g < last; g += Weights::super_groups)
-            add_super_group_int8<Arch, Weights, Form, MR, NP>(panel, Weights::super_offset(g), g, x, m, row, result);
+            add_super_group_int8<Arch, Weights, Form, MR, NP>(w, panel, g, x, m, row, result);
         return;
     }
+    group_factors<Arch, Weights> factors[NP];
+    auto const load_factors = [&](index_t g) noexcept {
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) factors[p].load(w, panel[p], g);
+    };
     index_t const whole = minimum(last, w.cols() / w.group());
     index_t g = first;
-    for (; g < whole; ++g, offset += Weights::record_bytes(w.group())) {
-        if constexpr (Weights::super_groups > 0)
-            if (g % Weights::super_groups == 0) offset += Weights::super_bytes;
-        add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, offset, g, x, m, row, sums);
+    while (g < whole) {
+        load_factors(g);
+        for (index_t const end = group_factors<Arch, Weights>::end(g, whole); g < end; ++g)
+            add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, factors, g, x, m, row, sums);
     }
     if constexpr (stays)
 #pragma GCC unroll 8
@@ -515,9 +556,8 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) result[i][p] = local[i][p];
     if (g == last) return;
-    if constexpr (Weights::super_groups > 0)
-        if (g % Weights::super_groups == 0) offset += Weights::super_bytes;
-    add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, offset, g, x, m, row, result);
+    load_factors(g);
+    add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, result);
 }
 
 /// Rows m0 .. m0 + rows of x, at most `int8_rows_together`, by NP panels: result[m][p] has one lane per row of panel p. Two
@@ -532,15 +572,11 @@ void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], 
         for (int p = 0; p < NP; ++p) result[m][p] = floats(0.0f);
     index_t const together = rows <= int8_row_block<Arch, Weights>
                                  ? maximum(w.groups(), 1)
-                                 : round_up(maximum(prefetch_distance / 2 / Weights::record_bytes(maximum(w.group(), 1)), 1),
-                                            Weights::joins_groups ? Weights::super_groups : 1);
+                                 : maximum(prefetch_distance / 2 / maximum(w.record_bytes(), 1), 1) * Weights::record_groups;
     for (index_t first = 0; first < w.groups(); first += together) {
         index_t const last = minimum(first + together, w.groups());
-        index_t offset = w.record_offset(first);
-        if constexpr (Weights::super_groups > 0)
-            if (first % Weights::super_groups == 0) offset -= Weights::super_bytes; // stepped over with the group
         for_row_blocks<int8_row_block<Arch, Weights>>(0, rows, [&]<int MR>(index_t m) {
-            add_groups_int8<Arch, Weights, Form, MR, NP>(w, panel, offset, first, last, x, m0 + m, result + m);
+            add_groups_int8<Arch, Weights, Form, MR, NP>(w, panel, first, last, x, m0 + m, result + m);
         });
     }
     if constexpr (Form::scale_group == 0)

@@ -24,8 +24,7 @@ void pack_panel(pvq_matrix<Format, Gain> const& w, prepacked<panel<R, 4>, pvq_ma
     for (index_t g = 0; g < packed.groups(); ++g) {
         strip.column_count = packed.group_columns(g);
         for (index_t r = 0; r < strip.row_count; ++r) strip.scales[r] = w.group(p * R + r, g, strip.integers[r]);
-        prepacked<panel<R, 4>, strip_type> const record{nullptr, strip.row_count, strip.column_count};
-        pack_panel(strip, record, 0, out + packed.record_offset(g));
+        detail::pack_group(strip, packed, 0, 0, g, out);
     }
 }
 

@@ -21,17 +21,17 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     index_t const g = k / w.group();
     index_t const within = k % w.group();
     std::byte const* const panel = w.panel_data(n / R);
-    std::byte const* const record = panel + w.record_offset(g);
+    std::byte const* const scales = panel + w.scales_offset(g);
     auto const number = [&](index_t within_header, index_t within_super) {
         float v;
         if constexpr (weights::packs_minima) {
-            auto const both = static_cast<int>(record[n % R]);
+            auto const both = static_cast<int>(scales[n % R]);
             v = static_cast<float>(within_header == 0 ? both % 16 : both / 16);
         } else {
-            v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(record + within_header)[n % R]);
+            v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(scales + within_header)[n % R]);
         }
         if constexpr (weights::super_groups > 0)
-            v *= static_cast<float>(reinterpret_cast<typename weights::super_scale_type const*>(panel + weights::super_offset(g) + within_super)[n % R]);
+            v *= static_cast<float>(reinterpret_cast<typename weights::super_scale_type const*>(panel + w.super_offset(g) + within_super)[n % R]);
         return v;
     };
     index_t const from_strip = weights::first_column(g) + within;
@@ -45,7 +45,7 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     }
     float value = source::value(code);
     if (source::offset == offset_kind::zero_point)
-        value -= static_cast<float>(static_cast<std::uint8_t>(record[weights::scale_bytes + n % R]));
+        value -= static_cast<float>(static_cast<std::uint8_t>(scales[weights::scale_bytes + n % R]));
     return number(0, 0) * value +
            (source::offset == offset_kind::minimum ? number(weights::scale_bytes, weights::super_scale_bytes) : 0.0f);
 }
