@@ -45,6 +45,8 @@ void report_sparse_law() {
         auto const placed = ts::place(device{}, w);
         worst = std::fmax(worst, check_one(w, placed.view(), x, y, turn % 4 == 1));
         worst = std::fmax(worst, check_one(t, ts::transposed(placed.view()), dy, dx, turn % 4 == 1));
+        auto const turned = ts::place(device{}, t);
+        worst = std::fmax(worst, check_one(t, turned.view(), dy, dx, turn % 4 == 1));
     }
     MESSAGE("worst error / tolerance " << worst);
 }

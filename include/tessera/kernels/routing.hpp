@@ -23,6 +23,7 @@
 #include "../core/error.hpp"
 #include "../core/view.hpp"
 
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -131,9 +132,8 @@ void select_largest(index_t n, index_t k, Value const& value, Admits const& admi
 /// What a group is ranked by: the sum of its two best.
 template <class T>
 TESSERA_HOST_DEVICE T group_rank(T const* choice, index_t size) noexcept {
-    constexpr T lowest = -std::numeric_limits<T>::infinity();
-    T first = lowest;
-    T second = lowest;
+    T first = -static_cast<T>(INFINITY);
+    T second = first;
     for (index_t i = 0; i < size; ++i) {
         if (choice[i] > first) {
             second = first;

@@ -128,12 +128,18 @@ struct device_experts<Sm, gated_expert<G, U, D, A>> {
                     matrix_view<float> const& y, Arena& arena) {
         auto const gate = carve_matrix(arena, g.slots, w[0].width());
         auto const up = carve_matrix(arena, g.slots, w[0].width());
-        grouped_product_of<Sm, G>::run(exec, w.template part<G>([](unit const& e) -> G const& { return e.gate(); }), x, g, into(gate), arena);
-        grouped_product_of<Sm, U>::run(exec, w.template part<U>([](unit const& e) -> U const& { return e.up(); }), x, g, into(up), arena);
+        auto const gates = w.template part<G>([](unit const& e) -> G const& { return e.gate(); });
+        auto const ups = w.template part<U>([](unit const& e) -> U const& { return e.up(); });
+        if constexpr (std::is_same_v<G, U> && requires { typename grouped_product_of<Sm, G>::panels; }) {
+            grouped_product_of<Sm, G>::run_two(exec, gates, ups, x, g, into(gate), into(up), arena);
+        } else {
+            grouped_product_of<Sm, G>::run(exec, gates, x, g, into(gate), arena);
+            grouped_product_of<Sm, U>::run(exec, ups, x, g, into(up), arena);
+        }
         matrix_view<float const> const g_values = gate;
         if constexpr (launches<Arena>) kernel<op::gate, cuda<Sm>, float>::run(exec, A{}, g_values, matrix_view<float const>{up}, gate);
         grouped_product_of<Sm, D>::run(exec, w.template part<D>([](unit const& e) -> D const& { return e.down(); }), g_values,
-                                       {g.offsets, nullptr, g.slots, g.most}, into(y), arena);
+                                       {g.offsets, nullptr, g.slots, g.most, g.used}, into(y), arena);
     }
 };
 
@@ -174,7 +180,7 @@ void run_mixture(cuda<Sm> const& exec, Moe const& w, device_family<typename Moe:
         if (counts.extent(0) != 0) launch("apply", stream_of(exec), {grid_of(experts)}, &count_kernel<index_t>, plan, counts);
     }
     auto const rows = carve_matrix(arena, plan.slots(), w.rows());
-    device_experts<Sm, typename Moe::expert_type>::run(exec, family, x, {plan.offsets, plan.token, plan.slots(), tokens}, rows, arena);
+    device_experts<Sm, typename Moe::expert_type>::run(exec, family, x, {plan.offsets, plan.token, plan.slots(), tokens, plan.used}, rows, arena);
     combine_arguments to{k, plan.slot, weight, rows, {}, nullptr, false};
     if constexpr (requires { w.shared().expert(); }) {
         auto const shared = carve_matrix(arena, tokens, w.rows());
@@ -340,7 +346,7 @@ void apply_grouped(cuda<Sm> const& exec, placed<cuda<Sm>, std::span<Op const>> c
     for (index_t g = 0; g < family.members; ++g) detail::check_operator_apart("apply_grouped", family[g], "y", footprint_of(out));
     if (out.empty()) return;
     detail::check_rows_there<Sm>("apply_grouped", "x\0the offsets\0y", values, o, out);
-    detail::device_groups const groups{o.data_handle(), nullptr, values.extent(0), values.extent(0)};
+    detail::device_groups const groups{o.data_handle(), nullptr, values.extent(0), values.extent(0), nullptr};
     detail::product_output<Y, no_epilogue> const to{out, nullptr, 0, 1.0f, {}};
     using product = detail::grouped_product_of<Sm, typename placed<cuda<Sm>, std::span<Op const>>::view_type>;
     workspace_sizer sizer;

@@ -8,7 +8,7 @@
 ///     cuda<90> const exec{stream};
 ///     auto const layer = place(exec, linear{q} + linear{outliers});    // packs on the host, uploads
 ///     apply(exec, layer, x, y);                                        // outliers into float32 sums, the base on top of them
-///     apply(exec, transposed(layer.view()), dy, dx);
+///     apply(exec, transposed(layer.view()), dy, dx);                   // place(exec, transposed(...)) is faster for compressed rows
 ///
 /// Values, layout and order: kernels/cuda/sparse.cuh. Error: that of the processors' products, a rounding for every entry of a row (of a
 /// column, transposed) and a few more. Errors: those of `apply` and `place`.
@@ -16,6 +16,8 @@
 #include "../kernels/cuda/sparse.cuh"
 #include "../kernels/ref/sparse.hpp"
 #include "../operators/apply.cuh"
+
+#include <vector>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -54,6 +56,29 @@ private:
     emptied_by_move<panels> view_;
 };
 
+/// Wᵀ in compressed rows. A scale of W's rows would be one of columns: int8 becomes float.
+template <class T>
+using turned_value = std::conditional_t<sparse_value<T>::has_scale, float, T>;
+template <class T, class G>
+csr_tensor<turned_value<T>> turned(csr<T, G> const& w) {
+    std::vector<index_t> next(static_cast<std::size_t>(w.cols()) + 1, 0);
+    auto const at = [&](index_t i) -> index_t& { return next[static_cast<std::size_t>(i)]; };
+    for (index_t i = 0; i < w.nonzeros(); ++i) ++at(index_t{w.columns()[i]} + 1);
+    for (index_t k = 0; k < w.cols(); ++k) at(k + 1) += at(k);
+    auto to = csr_access::make<turned_value<T>, per_channel>(w.nonzeros(), w.cols(), w.rows());
+    for (index_t k = 0; k <= w.cols(); ++k) csr_access::offsets(to)[k] = at(k);
+    for (index_t n = 0; n < w.rows(); ++n)
+        for (index_t i = w.row_begin(n); i < w.row_end(n); ++i) {
+            index_t const slot = at(index_t{w.columns()[i]})++;
+            csr_access::columns(to)[slot] = static_cast<std::int32_t>(n);
+            if constexpr (sparse_value<T>::has_scale)
+                to.values()[slot] = w.weight(n, i);
+            else
+                to.values()[slot] = w.values()[i];
+        }
+    return to;
+}
+
 } // namespace detail
 
 template <int Sm, class T, class G, class Preparation>
@@ -65,6 +90,21 @@ template <int Sm, index_t N, index_t M, class T, class G, class Preparation>
 class placed<cuda<Sm>, linear<n_of_m<N, M, T, G>, Preparation>> : public detail::placed_rows<Sm, n_of_m<N, M, T, G>, Preparation> {
 public:
     using detail::placed_rows<Sm, n_of_m<N, M, T, G>, Preparation>::placed_rows;
+};
+
+/// Transposed compressed rows are those of Wᵀ.
+template <int Sm, class T, class G, class Preparation>
+class placed<cuda<Sm>, transposed_operator<linear<csr<T, G>, Preparation>>>
+    : public detail::placed_rows<Sm, csr<detail::turned_value<T>>, Preparation> {
+    using base = detail::placed_rows<Sm, csr<detail::turned_value<T>>, Preparation>;
+
+public:
+    placed(cuda<Sm> const& exec, transposed_operator<linear<csr<T, G>, Preparation>> const& t, memory_arena* = nullptr)
+        : placed{exec, detail::turned(t.inner().storage())} {}
+
+private:
+    placed(cuda<Sm> const& exec, csr_tensor<detail::turned_value<T>> const& w)
+        : base{exec, linear<csr<detail::turned_value<T>>, Preparation>{w.view()}} {}
 };
 
 } // namespace tessera::inline TESSERA_ABI

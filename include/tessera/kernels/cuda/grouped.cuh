@@ -5,13 +5,14 @@
 /// Products of a family of operators with rows of x in groups, on CUDA devices: member e multiplies the rows in slots
 /// [offsets[e], offsets[e + 1]), which are numbers on the device that the host does not know.
 ///
-/// **Stored matrices** run in one launch: a block takes 32 rows of W of a member, ends at once where it has no rows of x, and otherwise
-/// goes through them 8, 16 or 32 columns of the matrix units at a time. Its 8 warps take equal parts of k, whose sums are added in their
+/// **Stored matrices** run in one launch: a block takes 32 rows of W of a member that has rows of x, and goes through
+/// these 8, 16 or 32 columns of the matrix units at a time. Its 8 warps take equal parts of k, whose sums are added in their
 /// order. A row's bits depend on W alone.
 ///
 /// **Every other operator** runs member by member on all rows, and keeps what is its own: as correct, and as slow as that is.
 
 #include "linear.cuh"
+#include "routing.cuh"
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -39,12 +40,14 @@ struct device_groups {
     index_t const* row_of;  ///< (slots), on the device: the row of x of a slot; null: the slot
     index_t slots;          ///< on the host: as many as there may be
     index_t most;           ///< rows of a member at most
+    index_t const* used;    ///< (minimum(members, slots)), on the device: members with rows, and -1; null: to be found
 };
 
 template <class Panels>
 struct grouped_arguments {
-    std::byte const* members; ///< Panels, `stride` bytes apart
+    std::byte const* members[2]; ///< Panels, `stride` bytes apart: of blockIdx.z
     index_t stride;
+    index_t const* used;
     index_t const* offsets;
     index_t const* row_of;
     index_t slots;
@@ -172,24 +175,38 @@ __device__ __forceinline__ void add_warps(lane_sums<NT> const& total, float (&pa
     __syncthreads();
 }
 
-/// Rows [32 blockIdx.x, ...) of member blockIdx.y, times its rows of x.
+/// Outputs of the one or two families that read the same x.
+template <class Out>
+struct grouped_outputs {
+    Out of[2];
+};
+
+/// Rows [32 blockIdx.x, ...) of the used member blockIdx.y of family blockIdx.z, times its rows of x.
 template <class Panels, int Pieces, int NT, class Out>
-__global__ void __launch_bounds__(256) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ Out const out) {
+__global__ void __launch_bounds__(256, NT == 1 ? 3 : 2) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ grouped_outputs<Out> const outs) {
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
-    constexpr int U = Panels::format::width <= 4 ? 4 : Panels::format::width == 8 ? 2 : 1; // blocks whose codes are asked for together
+    constexpr int most = Panels::format::width <= 4 ? 4 : Panels::format::width == 8 ? 2 : 1;
+    constexpr int U = NT == 4 && most == 4 ? 2 : most; // blocks whose codes are asked for together
     extern __shared__ __align__(16) std::byte tables[];
     __shared__ float parts[8][8][33];
     __shared__ float sums[8 * NT][33];
-    index_t const first = maximum(p.offsets[blockIdx.y], 0);
-    index_t const last = minimum(p.offsets[blockIdx.y + 1], p.slots);
-    if (first >= last) return;
-    Panels const w = *reinterpret_cast<Panels const*>(p.members + blockIdx.y * p.stride);
+    index_t const e = p.used[blockIdx.y];
+    if (e < 0) return;
+    index_t const first = maximum(p.offsets[e], 0);
+    index_t const last = minimum(p.offsets[e + 1], p.slots);
+    Panels const w = *reinterpret_cast<Panels const*>(p.members[blockIdx.z] + e * p.stride);
     index_t const n0 = static_cast<index_t>(blockIdx.x) * 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
     auto const blocks = static_cast<int>(w.blocks());
-    int const block_begin = blocks * warp / 8;
-    int const block_end = blocks * (warp + 1) / 8;
+    int const begin = blocks * warp / 8;
+    int const end = blocks * (warp + 1) / 8;
     std::byte const* const codes = w.data() + n0 / 256 * blocks * Panels::block_bytes + n0 % 256 / 16 * Panels::panel_block_bytes;
+    code_words<Panels> code[U];
+    auto const load = [&](int b, int u) {
+        if (b + u < end) code[u].load(codes + static_cast<index_t>(b + u) * Panels::block_bytes);
+    };
+#pragma unroll
+    for (int u = 0; u < U; ++u) load(begin, u);
     decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(tables));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(tables) + static_cast<int>(threadIdx.x) % decoder_type::copies};
     __syncthreads();
@@ -200,14 +217,13 @@ __global__ void __launch_bounds__(256) grouped_kernel(__grid_constant__ grouped_
         lane_sums<NT> total;
         total.clear();
 #pragma unroll 1
-        for (int b = block_begin; b < block_end; b += U) {
-            code_words<Panels> code[U];
+        for (int b = begin; b < end; b += U) {
+            int const next = b + U < end ? b + U : s + rows < last ? begin : end; // the next rows of x begin again
 #pragma unroll
-            for (int u = 0; u < U; ++u)
-                if (b + u < block_end) code[u].load(codes + static_cast<index_t>(b + u) * Panels::block_bytes);
-#pragma unroll
-            for (int u = 0; u < U; ++u)
-                if (b + u < block_end) multiply_grouped_block<NT, Pieces>(p, w, x, decoder, code[u], n0, b + u, total);
+            for (int u = 0; u < U; ++u) {
+                if (b + u < end) multiply_grouped_block<NT, Pieces>(p, w, x, decoder, code[u], n0, b + u, total);
+                load(next, u);
+            }
         }
         add_warps<NT>(total, parts, sums);
         for (int i = static_cast<int>(threadIdx.x); i < here * 32; i += 256) {
@@ -220,7 +236,7 @@ __global__ void __launch_bounds__(256) grouped_kernel(__grid_constant__ grouped_
                 index_t const row = p.row_of != nullptr ? p.row_of[s + i / 32] : s + i / 32;
                 sum = fmaf(w.offsets()[n], p.sums[row * p.pieces], sum);
             }
-            out(s + i / 32, n, sum);
+            outs.of[blockIdx.z](s + i / 32, n, sum);
         }
     }
 }
@@ -280,12 +296,37 @@ struct grouped_product_of<Sm, linear<prepacked<device_panel, Storage>, Preparati
     template <class X, class Out, class Arena>
     static void run(cuda<Sm> const& exec, device_family<operand> const& w, matrix_view<X const> const& x, device_groups const& g, Out const& out,
                     Arena& arena) {
+        device_family<operand> const families[2] = {w, w};
+        run_families(exec, families, 1, x, g, grouped_outputs<Out>{out, out}, arena);
+    }
+    /// Two families of one shape that read the same x.
+    template <class X, class Out, class Arena>
+    static void run_two(cuda<Sm> const& exec, device_family<operand> const& first, device_family<operand> const& second,
+                        matrix_view<X const> const& x, device_groups const& g, Out const& to_first, Out const& to_second, Arena& arena) {
+        device_family<operand> const families[2] = {first, second};
+        run_families(exec, families, 2, x, g, grouped_outputs<Out>{to_first, to_second}, arena);
+    }
+
+private:
+    template <class X, class Out, class Arena>
+    static void run_families(cuda<Sm> const& exec, device_family<operand> const (&w)[2], int count, matrix_view<X const> const& x,
+                             device_groups g, grouped_outputs<Out> const& outs, Arena& arena) {
         constexpr index_t group = activation_group<Preparation>;
-        if (w.members == 0 || g.slots == 0 || w[0].rows() == 0) return;
-        if (w[0].cols() == 0) {
-            if constexpr (launches<Arena>) finish_nothing(exec, g.slots, w[0].rows(), out);
-        } else if constexpr (group < 0) {
-            run_prepared<Preparation>(exec, w, x, g, out, arena);
+        if (w[0].members == 0 || g.slots == 0 || w[0][0].rows() == 0) return;
+        if (w[0][0].cols() == 0) {
+            if constexpr (launches<Arena>)
+                for (int i = 0; i < count; ++i) finish_nothing(exec, g.slots, w[0][0].rows(), outs.of[i]);
+            return;
+        }
+        if (g.used == nullptr) {
+            index_t const most = minimum(w[0].members, g.slots);
+            index_t* const used = arena.template carve<index_t>(most);
+            if constexpr (launches<Arena>)
+                launch("apply_grouped", stream_of(exec), {dim3(1), dim3(1024)}, &used_kernel<index_t>, g.offsets, w[0].members, used, most);
+            g.used = used;
+        }
+        if constexpr (group < 0) {
+            run_prepared<Preparation>(exec, w, count, x, g, outs, arena);
         } else {
             float* const values = arena.template carve<float>(x.extent(0), x.extent(1));
             if constexpr (launches<Arena>) {
@@ -294,24 +335,23 @@ struct grouped_product_of<Sm, linear<prepacked<device_panel, Storage>, Preparati
                        {dim3(static_cast<unsigned>(ceil_div(x.extent(1), length)), static_cast<unsigned>(x.extent(0))), dim3(group == 0 ? 256 : 32)},
                        &int8_kernel<X>, x, length, values);
             }
-            run_prepared<as_is>(exec, w, matrix_view<float const>{values, x.extent(0), x.extent(1)}, g, out, arena);
+            run_prepared<as_is>(exec, w, count, matrix_view<float const>{values, x.extent(0), x.extent(1)}, g, outs, arena);
         }
     }
-
-private:
     template <class Prepared, class X, class Out, class Arena>
-    static void run_prepared(cuda<Sm> const& exec, device_family<operand> const& w, matrix_view<X const> const& x, device_groups const& g,
-                             Out const& out, Arena& arena) {
+    static void run_prepared(cuda<Sm> const& exec, device_family<operand> const (&w)[2], int count, matrix_view<X const> const& x,
+                             device_groups const& g, grouped_outputs<Out> const& outs, Arena& arena) {
         constexpr int pieces = x_pieces<X, Prepared>;
         constexpr bool rounds = std::is_same_v<Prepared, as_bf16>;
-        panels const& first = w[0].storage();
+        panels const& first = w[0][0].storage();
         index_t const columns = x.extent(0) * pieces;
         auto* const prepared = arena.template carve<bf16>(columns, first.blocks(), 64);
         float* const sums = panels::format::has_offsets ? arena.template carve<float>(first.groups(), columns) : nullptr;
         if constexpr (launches<Arena>) {
             check_sizes(first, first.blocks());
-            grouped_arguments<panels> p{w.there + (reinterpret_cast<std::byte const*>(&first) - reinterpret_cast<std::byte const*>(&w[0])), w.stride,
-                                        g.offsets, g.row_of, g.slots, nullptr, 0, 0, pieces, sums, columns, make_decode_table<typename panels::format>()};
+            index_t const at = reinterpret_cast<std::byte const*>(&first) - reinterpret_cast<std::byte const*>(&w[0][0]);
+            grouped_arguments<panels> p{{w[0].there + at, w[1].there + at}, w[0].stride, g.used, g.offsets, g.row_of, g.slots, nullptr, 0, 0, pieces,
+                                        sums, columns, make_decode_table<typename panels::format>()};
             if (is_direct<panels>(x)) {
                 p.columns = reinterpret_cast<std::byte const*>(x.data_handle());
                 p.column_bytes = 2 * x.stride(0);
@@ -328,22 +368,22 @@ private:
                 launch("apply_grouped", stream_of(exec), {grid_of(first.groups() * columns, 8)}, &sum_kernel<panels, pieces, rounds, X>, x,
                        static_cast<int>(columns), first.groups(), sums);
             // Twice the mean load of a member, as far as all can come to one.
-            index_t const expected = minimum(g.most, 2 * ceil_div(g.slots, w.members)) * pieces;
+            index_t const expected = minimum(g.most, 2 * ceil_div(g.slots, w[0].members)) * pieces;
             constexpr int weights = rounds ? 1 : weight_pieces<Storage>;
+            dim3 const grid{static_cast<unsigned>(ceil_div(first.rows(), 32)), static_cast<unsigned>(minimum(w[0].members, g.slots)),
+                            static_cast<unsigned>(count)};
             if (expected <= 8)
-                run_columns<weights, 1>(exec, w, p, out);
+                run_columns<weights, 1>(exec, grid, p, outs);
             else if (expected <= 16)
-                run_columns<weights, 2>(exec, w, p, out);
+                run_columns<weights, 2>(exec, grid, p, outs);
             else
-                run_columns<weights, 4>(exec, w, p, out);
+                run_columns<weights, 4>(exec, grid, p, outs);
         }
     }
     template <int Weights, int NT, class Out>
-    static void run_columns(cuda<Sm> const& exec, device_family<operand> const& w, grouped_arguments<panels> const& p, Out const& out) {
-        launch("apply_grouped", stream_of(exec),
-               {dim3(static_cast<unsigned>(ceil_div(w[0].rows(), 32)), static_cast<unsigned>(w.members)), dim3(256),
-                fragment_decoder<typename panels::format, Weights>::table_bytes},
-               &grouped_kernel<panels, Weights, NT, Out>, p, out);
+    static void run_columns(cuda<Sm> const& exec, dim3 grid, grouped_arguments<panels> const& p, grouped_outputs<Out> const& outs) {
+        launch("apply_grouped", stream_of(exec), {grid, dim3(256), fragment_decoder<typename panels::format, Weights>::table_bytes},
+               &grouped_kernel<panels, Weights, NT, Out>, p, outs);
     }
 };
 

@@ -156,7 +156,9 @@ struct device_plan {
     index_t* token = nullptr;   ///< (slots)
     index_t* slot = nullptr;    ///< (tokens, k); -1 where the index is no expert
     index_t* next = nullptr;    ///< (chunks, experts)
+    index_t* used = nullptr;    ///< (most_used): experts with a slot in their order, and -1
 
+    TESSERA_HOST_DEVICE constexpr index_t most_used() const noexcept { return minimum(experts, slots()); }
     TESSERA_HOST_DEVICE constexpr index_t slots() const noexcept { return tokens * choices; }
     TESSERA_HOST_DEVICE constexpr index_t chunks() const noexcept { return ceil_div(slots(), chunk); }
 
@@ -167,6 +169,7 @@ struct device_plan {
         p.token = arena.template carve<index_t>(p.slots());
         p.slot = arena.template carve<index_t>(p.slots());
         p.next = arena.template carve<index_t>(p.chunks(), experts);
+        p.used = arena.template carve<index_t>(p.most_used());
         return p;
     }
 };
@@ -205,42 +208,68 @@ __device__ inline void place_pairs(device_plan const& p, matrix_view<std::int32_
         if (s >= 0) p.token[s] = pair / p.choices;
     });
 }
-/// Offsets of experts, and of the chunks within them: one block of 1024 threads.
-__device__ inline void scan_pairs(device_plan const& p) {
+/// Sums up to each of 1024 threads, itself included, and of all.
+__device__ __forceinline__ index_t block_scan(index_t v, index_t& all) {
     __shared__ index_t of_warp[32];
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
+    for (int d = 1; d < 32; d *= 2) {
+        index_t const other = __shfl_up_sync(~0u, v, d);
+        if (lane >= d) v += other;
+    }
+    __syncthreads();
+    if (lane == 31) of_warp[warp] = v;
+    __syncthreads();
+    all = 0;
+    for (int w = 0; w < 32; ++w) {
+        if (w < warp) v += of_warp[w];
+        all += of_warp[w];
+    }
+    return v;
+}
+
+/// The members with rows, of `count(e)`: counts and how many have one are added up together. f(e, rows before it).
+template <class Count, class F>
+__device__ __forceinline__ index_t list_used(index_t members, Count const& count, F const& f, index_t* used, index_t most_used) {
+    constexpr int shift = 40;
     index_t base = 0;
-    for (index_t e0 = 0; e0 < p.experts; e0 += 1024) {
+    for (index_t e0 = 0; e0 < members; e0 += 1024) {
         index_t const e = e0 + threadIdx.x;
-        index_t count = 0;
-        if (e < p.experts)
-            for (index_t c = 0; c < p.chunks(); ++c) count += p.next[c * p.experts + e];
-        index_t up_to = count; // inclusive
-        for (int d = 1; d < 32; d *= 2) {
-            index_t const other = __shfl_up_sync(~0u, up_to, d);
-            if (lane >= d) up_to += other;
-        }
-        __syncthreads();
-        if (lane == 31) of_warp[warp] = up_to;
-        __syncthreads();
+        index_t const here = e < members ? count(e) : 0;
+        index_t const packed = here > 0 ? here + (index_t{1} << shift) : 0;
         index_t all = 0;
-        for (int w = 0; w < 32; ++w) {
-            if (w < warp) up_to += of_warp[w];
-            all += of_warp[w];
-        }
-        index_t running = base + up_to - count;
-        if (e < p.experts) {
-            p.offsets[e] = running;
-            for (index_t c = 0; c < p.chunks(); ++c) {
-                index_t const here = p.next[c * p.experts + e];
-                p.next[c * p.experts + e] = running;
-                running += here;
-            }
-        }
+        index_t const before = base + block_scan(packed, all) - packed;
+        if (e < members) f(e, before & ((index_t{1} << shift) - 1));
+        if (here > 0) used[before >> shift] = e;
         base += all;
     }
-    if (threadIdx.x == 0) p.offsets[p.experts] = base;
+    for (index_t i = (base >> shift) + threadIdx.x; i < most_used; i += 1024) used[i] = -1;
+    return base & ((index_t{1} << shift) - 1);
+}
+
+/// Offsets of experts, and of the chunks within them: one block of 1024 threads.
+__device__ inline void scan_pairs(device_plan const& p) {
+    auto const count = [&](index_t e) {
+        index_t sum = 0;
+        for (index_t c = 0; c < p.chunks(); ++c) sum += p.next[c * p.experts + e];
+        return sum;
+    };
+    auto const place = [&](index_t e, index_t running) {
+        p.offsets[e] = running;
+        for (index_t c = 0; c < p.chunks(); ++c) {
+            index_t const here = p.next[c * p.experts + e];
+            p.next[c * p.experts + e] = running;
+            running += here;
+        }
+    };
+    index_t const all = list_used(p.experts, count, place, p.used, p.most_used());
+    if (threadIdx.x == 0) p.offsets[p.experts] = all;
+}
+
+/// The members that have rows, from offsets.
+template <class Index>
+__global__ void __launch_bounds__(1024) used_kernel(Index const* offsets, index_t members, Index* used, index_t most_used) {
+    list_used(members, [&](index_t e) { return offsets[e + 1] - offsets[e]; }, [](index_t, index_t) {}, used, most_used);
 }
 
 /// A plan of few chunks by one block; of many, step by step: 0 counts, 1 scans, 2 places.

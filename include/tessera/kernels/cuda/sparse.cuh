@@ -5,11 +5,13 @@
 /// Products with sparse operands on CUDA devices, `linear<prepacked<device_rows, ...>>`, and their transposes.
 ///
 /// **x Wᵀ**: 4 to 32 lanes, as many as rows of mean length keep busy, share a row of W; each takes chunks of 8 entries and fetches the x
-/// of their columns; sums are added across lanes. With several rows of x these lie side by side, 4 or 8 float32 numbers of a column in
-/// one sector. Lanes, chunks and the order of every sum follow from W alone: a row of y has the same bits for any number of rows of x.
+/// of their columns; sums are added across lanes. With several rows of x these lie side by side, a column of 8 float32 or 16
+/// 16-bit numbers in one sector of memory. Lanes, chunks and the order of every sum follow from W alone: a row of y has the same bits for any number of rows of x.
 ///
-/// **x W**: blocks take equal parts of W's rows, one row after another, whose columns are all different, and add to a row of sums of
-/// their own in the workspace; a second kernel adds these in order. No atomics: the same bits every time, and for any number of rows.
+/// **x W** of operands that were placed as they are: blocks take equal parts of W's rows, one row after another, and leave sums of their
+/// own in the workspace, which a second kernel adds in order. Of N of M a thread keeps the sums of a group of columns; of compressed
+/// rows a block adds a row, whose columns are all different, to its sums in memory, which is slow: place(exec, transposed(...)) turns
+/// W itself. No atomics: the same bits every time, and for any number of rows of x.
 
 #include "linear.cuh"
 
@@ -145,31 +147,39 @@ struct sparse_x_row {
     __device__ __forceinline__ void seek(index_t m) { at = x.data_handle() + m * x.stride(0); }
     __device__ __forceinline__ void get(int k, float (&to)[1]) const { to[0] = sparse_to_float(at[k * x.stride(1)]); }
 };
-/// Rows of x side by side, as `interleave_kernel` writes them: (tiles, k, R).
-template <int R>
+/// Rows of x side by side, as `interleave_kernel` writes them: (tiles, k, R) of 32 bytes, or 16, a column.
+template <int R, class X>
 struct sparse_x_tile {
     static constexpr int rows = R;
-    float const* data;
+    X const* data;
     index_t k;
-    float const* at = nullptr;
+    X const* at = nullptr;
     __device__ __forceinline__ void seek(index_t tile) { at = data + tile * k * R; }
     __device__ __forceinline__ void get(int c, float (&to)[R]) const {
+        constexpr int of_load = 16 / static_cast<int>(sizeof(X));
 #pragma unroll
-        for (int i = 0; i < R / 4; ++i) {
-            float4 const v = __ldg(reinterpret_cast<float4 const*>(at + static_cast<index_t>(c) * R) + i);
-            to[4 * i] = v.x, to[4 * i + 1] = v.y, to[4 * i + 2] = v.z, to[4 * i + 3] = v.w;
+        for (int i = 0; i < R / of_load; ++i) {
+            ::uint4 const v = __ldg(reinterpret_cast<::uint4 const*>(at + static_cast<index_t>(c) * R) + i);
+            std::uint32_t const word[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+            for (int j = 0; j < of_load; ++j) {
+                if constexpr (std::is_same_v<X, float>)
+                    to[of_load * i + j] = __uint_as_float(word[j]);
+                else
+                    to[of_load * i + j] = sparse_to_float(X::from_bits(static_cast<std::uint16_t>(word[j / 2] >> (16 * (j % 2)))));
+            }
         }
     }
 };
 
 template <int R, class X>
-__global__ void interleave_kernel(__grid_constant__ matrix_view<X const> const x, index_t count, float* to) {
+__global__ void interleave_kernel(__grid_constant__ matrix_view<X const> const x, index_t count, X* to) {
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x; // a column of a tile
     if (i >= count) return;
     index_t const m0 = i / x.extent(1) * R;
     index_t const k = i % x.extent(1);
 #pragma unroll
-    for (int r = 0; r < R; ++r) to[i * R + r] = m0 + r < x.extent(0) ? sparse_to_float(x(m0 + r, k)) : 0.0f;
+    for (int r = 0; r < R; ++r) to[i * R + r] = m0 + r < x.extent(0) ? x(m0 + r, k) : X{};
 }
 
 /// y(m, n) for the rows of W that the block has and the tile blockIdx.y of rows of x.
@@ -188,15 +198,19 @@ __global__ void __launch_bounds__(256) sparse_kernel(__grid_constant__ Panels co
 #pragma unroll 2
         for (int c = lane; c < chunks; c += lanes) {
             entry_chunk const e = row.chunk(c);
-            float v[8][R] = {};
+            constexpr int U = R <= 8 ? 8 : 4; // columns of x that are asked for together
 #pragma unroll
-            for (int i = 0; i < 8; ++i)
-                if (e.column[i] >= 0) x.get(e.column[i], v[i]);
+            for (int j = 0; j < 8; j += U) {
+                float v[U][R] = {};
 #pragma unroll
-            for (int i = 0; i < 8; ++i)
+                for (int i = 0; i < U; ++i)
+                    if (e.column[j + i] >= 0) x.get(e.column[j + i], v[i]);
 #pragma unroll
-                for (int r = 0; r < R; ++r)
-                    if (e.column[i] >= 0) sum[r] = fmaf(v[i][r], e.value[i], sum[r]);
+                for (int i = 0; i < U; ++i)
+#pragma unroll
+                    for (int r = 0; r < R; ++r)
+                        if (e.column[j + i] >= 0) sum[r] = fmaf(v[i][r], e.value[j + i], sum[r]);
+            }
         }
     }
     for (int d = lanes / 2; d > 0; d /= 2)
@@ -253,28 +267,33 @@ struct shifted_output {
 template <int R, int Sm, class Panels, class X, class Out, class Arena>
 void run_sparse_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
     index_t const most = round_up(minimum(x.extent(0), sparse_rows_of_pass), R);
-    float* const tiles = arena.template carve<float>(most, x.extent(1));
+    X* const tiles = arena.template carve<X>(most, x.extent(1));
     if constexpr (launches<Arena>) {
         for (index_t m = 0; m < x.extent(0); m += sparse_rows_of_pass) {
             matrix_view<X const> const part = tessera::rows(x, m, minimum(m + sparse_rows_of_pass, x.extent(0)));
             index_t const count = ceil_div(part.extent(0), R) * x.extent(1);
-            launch("apply", stream_of(exec), {grid_of(count)}, &interleave_kernel<R, X>, part, count, tiles);
-            run_sparse_rows(exec, w, sparse_x_tile<R>{tiles, x.extent(1)}, part.extent(0), shifted_output<Out>{out, m});
+            if (count > 0) launch("apply", stream_of(exec), {grid_of(count)}, &interleave_kernel<R, X>, part, count, tiles);
+            run_sparse_rows(exec, w, sparse_x_tile<R, X>{tiles, x.extent(1)}, part.extent(0), shifted_output<Out>{out, m});
         }
     }
 }
 
 // --- transposed ------------------------------------------------------------------------------------------------------
 
-inline constexpr int sparse_rows_together = 8;
-
-/// Parts of W's rows, by the shape alone: as many as have room.
-inline index_t sparse_parts(index_t n, index_t k) noexcept {
-    index_t const room = maximum(1, (index_t{1} << 24) / maximum(1, sparse_rows_together * k));
-    return maximum(1, minimum(minimum(room, 264), ceil_div(n, 16)));
+/// Parts of W's rows, by the shape alone: as many as have room, and `most`.
+inline index_t sparse_parts(index_t n, index_t k, index_t most, index_t rows_together) noexcept {
+    index_t const room = maximum(1, (index_t{1} << 24) / maximum(1, rows_together * k));
+    return maximum(1, minimum(minimum(room, most), ceil_div(n, 16)));
 }
 
-/// partial(part, r, k) = sum over the part's rows n of x(r, n) W(n, k).
+/// x of 64 rows of W, R rows of x side by side.
+template <int R, class X>
+__device__ __forceinline__ void load_sparse_x(matrix_view<X const> const& x, index_t n0, index_t last, float (&to)[64][R]) {
+    for (int i = static_cast<int>(threadIdx.x); i < 64 * R; i += static_cast<int>(blockDim.x))
+        to[i / R][i % R] = n0 + i / R < last && i % R < x.extent(0) ? sparse_to_float(x(i % R, n0 + i / R)) : 0.0f;
+}
+
+/// partial(part, k, r) = sum over the part's rows n of x(r, n) W(n, k), of compressed rows: row after row.
 template <int R, class Panels, class Column, class X>
 __global__ void __launch_bounds__(128) sparse_transposed_kernel(__grid_constant__ Panels const w, __grid_constant__ matrix_view<X const> const x, float* partial) {
     __shared__ float of_x[64][R];
@@ -285,34 +304,102 @@ __global__ void __launch_bounds__(128) sparse_transposed_kernel(__grid_constant_
     index_t const last = w.rows() * (blockIdx.x + 1) / gridDim.x;
     for (index_t n0 = first; n0 < last; n0 += 64) {
         __syncthreads();
-        for (int i = static_cast<int>(threadIdx.x); i < 64 * R; i += 128)
-            of_x[i / R][i % R] = n0 + i / R < last && i % R < x.extent(0) ? sparse_to_float(x(i % R, n0 + i / R)) : 0.0f;
+        load_sparse_x(x, n0, last, of_x);
         for (index_t n = n0; n < minimum(n0 + 64, last); ++n) {
             __syncthreads(); // the sums of the row before, x
             sparse_row<Panels, Column> const row{w, n};
             for (int i = static_cast<int>(threadIdx.x); i < row.entries; i += 128) {
-                int const c = row.column(i);
-                if (c < 0) continue;
                 float const weight = row.scale * row.value(i);
+                float* const to = sums + static_cast<index_t>(row.column(i)) * R;
 #pragma unroll
-                for (int r = 0; r < R; ++r) {
-                    float& to = sums[static_cast<index_t>(r) * k + c];
-                    to = fmaf(of_x[n - n0][r], weight, to);
-                }
+                for (int r = 0; r < R; ++r) to[r] = fmaf(of_x[n - n0][r], weight, to[r]);
             }
         }
     }
 }
 
+/// The same of N of M: a thread keeps the sums of a group of M columns.
+template <int R, class Panels, index_t N, index_t M, class X>
+__global__ void __launch_bounds__(128) kept_transposed_kernel(__grid_constant__ Panels const w, __grid_constant__ matrix_view<X const> const x, float* partial) {
+    __shared__ float of_x[64][R];
+    index_t const g = static_cast<index_t>(blockIdx.y) * 128 + threadIdx.x;
+    bool const is_there = g * M < w.cols();
+    index_t const first = w.rows() * blockIdx.x / gridDim.x;
+    index_t const last = w.rows() * (blockIdx.x + 1) / gridDim.x;
+    float sums[M][R] = {};
+    for (index_t n0 = first; n0 < last; n0 += 64) {
+        __syncthreads();
+        load_sparse_x(x, n0, last, of_x);
+        __syncthreads();
+        if (!is_there) continue;
+#pragma unroll 4
+        for (index_t n = n0; n < minimum(n0 + 64, last); ++n) {
+            sparse_row<Panels, std::uint32_t> const row{w, n};
+#pragma unroll
+            for (int j = 0; j < static_cast<int>(N); ++j) {
+                auto const slot = static_cast<int>(g * N) + j;
+                int const column = row.column(slot) - static_cast<int>(g * M); // below 0: none
+                float const weight = row.scale * row.value(slot);
+#pragma unroll
+                for (int i = 0; i < static_cast<int>(M); ++i)
+                    if (column == i)
+#pragma unroll
+                        for (int r = 0; r < R; ++r) sums[i][r] = fmaf(of_x[n - n0][r], weight, sums[i][r]);
+            }
+        }
+    }
+    if (!is_there) return;
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(M); ++i)
+        if (g * M + i < w.cols())
+#pragma unroll
+            for (int r = 0; r < R; ++r) partial[(blockIdx.x * w.cols() + g * M + i) * R + r] = sums[i][r];
+}
+
 /// y(m0 + r, k) of the parts, in their order.
 template <int R, class Out>
 __global__ void add_sparse_parts_kernel(float const* partial, index_t parts, index_t rows, index_t k, index_t m0, __grid_constant__ Out const out) {
-    index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
-    if (i >= rows * k) return;
-    float sum = 0.0f;
-    for (index_t p = 0; p < parts; ++p) sum += partial[p * R * k + i];
-    out(m0 + i / k, i % k, sum);
+    index_t const c = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (c >= k) return;
+    float sum[R] = {};
+#pragma unroll 4
+    for (index_t p = 0; p < parts; ++p)
+#pragma unroll
+        for (int r = 0; r < R; ++r) sum[r] += partial[(p * k + c) * R + r];
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+        if (r < rows) out(m0 + r, c, sum[r]);
 }
+
+/// How a storage is transposed: rows of x together, parts, the kernel.
+template <class Panels>
+struct sparse_turn;
+template <class T, class G>
+struct sparse_turn<prepacked<device_rows, csr<T, G>>> {
+    using panels = prepacked<device_rows, csr<T, G>>;
+    static constexpr int together = 8;
+    static index_t parts(panels const& w) noexcept { return sparse_parts(w.rows(), w.cols(), 264, together); }
+    template <int R, int Sm, class X>
+    static void run(cuda<Sm> const& exec, panels const& w, matrix_view<X const> const& x, index_t parts, float* partial) {
+        with_columns(w, [&]<class Column>(Column) {
+            launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(parts)), dim3(128)}, &sparse_transposed_kernel<R, panels, Column, X>, w, x, partial);
+        });
+    }
+};
+template <index_t N, index_t M, class T, class G>
+struct sparse_turn<prepacked<device_rows, n_of_m<N, M, T, G>>> {
+    using panels = prepacked<device_rows, n_of_m<N, M, T, G>>;
+    static constexpr int together = M <= 4 ? 8 : M <= 8 ? 4 : 2;
+    static index_t blocks(panels const& w) noexcept { return ceil_div(ceil_div(w.cols(), M), 128); }
+    static index_t parts(panels const& w) noexcept {
+        return sparse_parts(w.rows(), w.cols(), ceil_div(8 * 132, maximum(1, blocks(w))), together);
+    }
+    template <int R, int Sm, class X>
+    static void run(cuda<Sm> const& exec, panels const& w, matrix_view<X const> const& x, index_t parts, float* partial) {
+        launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(parts), static_cast<unsigned>(blocks(w))), dim3(128)},
+               &kept_transposed_kernel<R, panels, N, M, X>, w, x, partial);
+    }
+};
 
 } // namespace detail
 
@@ -323,10 +410,11 @@ struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_rows, Storage>, Prepa
     template <class X, class Out, class Arena>
     static void run(cuda<Sm> const& exec, operand const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
         detail::require_as_is<Preparation>();
-        if (x.extent(0) > 4)
-            detail::run_sparse_tiles<8>(exec, w.storage(), x, out, arena);
+        constexpr int sector = 32 / static_cast<int>(sizeof(X));
+        if (x.extent(0) > sector / 2)
+            detail::run_sparse_tiles<sector>(exec, w.storage(), x, out, arena);
         else if (x.extent(0) > 1)
-            detail::run_sparse_tiles<4>(exec, w.storage(), x, out, arena);
+            detail::run_sparse_tiles<sector / 2>(exec, w.storage(), x, out, arena);
         else if constexpr (detail::launches<Arena>)
             detail::run_sparse_rows(exec, w.storage(), detail::sparse_x_row<X>{x}, x.extent(0), out);
     }
@@ -342,23 +430,22 @@ struct kernel<op::apply, cuda<Sm>, transposed_operator<linear<prepacked<device_r
         if (x.extent(0) == 1)
             run_rows<1>(exec, t.inner().storage(), x, out, arena);
         else
-            run_rows<detail::sparse_rows_together>(exec, t.inner().storage(), x, out, arena);
+            run_rows<detail::sparse_turn<prepacked<device_rows, Storage>>::together>(exec, t.inner().storage(), x, out, arena);
     }
 
 private:
     template <int R, class Panels, class X, class Out, class Arena>
     static void run_rows(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
-        index_t const parts = detail::sparse_parts(w.rows(), w.cols());
+        using turn = detail::sparse_turn<Panels>;
+        index_t const parts = turn::parts(w);
         float* const partial = arena.template carve<float>(parts, index_t{R}, w.cols());
         if constexpr (detail::launches<Arena>) {
+            if (w.cols() == 0) return;
             for (index_t m = 0; m < x.extent(0); m += R) {
                 matrix_view<X const> const part = tessera::rows(x, m, minimum(m + R, x.extent(0)));
-                detail::with_columns(w, [&]<class Column>(Column) {
-                    detail::launch("apply", detail::stream_of(exec), {dim3(static_cast<unsigned>(parts)), dim3(128)},
-                                   &detail::sparse_transposed_kernel<R, Panels, Column, X>, w, part, partial);
-                });
-                detail::launch("apply", detail::stream_of(exec), {detail::grid_of(part.extent(0) * w.cols())},
-                               &detail::add_sparse_parts_kernel<R, Out>, partial, parts, part.extent(0), w.cols(), m, out);
+                turn::template run<R>(exec, w, part, parts, partial);
+                detail::launch("apply", detail::stream_of(exec), {detail::grid_of(w.cols())}, &detail::add_sparse_parts_kernel<R, Out>, partial, parts,
+                               part.extent(0), w.cols(), m, out);
             }
         }
     }
