@@ -99,42 +99,4 @@ private:
     std::uint64_t word_[Words] = {};
 };
 
-/// Bits [first, first + bits) of a stream of bytes, least significant bit first; bits <= 64 Words.
-template <int Words>
-constexpr wide_uint<Words> read_bits(std::uint8_t const* stream, index_t first, int bits) noexcept {
-    wide_uint<Words> value;
-    std::uint64_t pending = 0;
-    int held = -static_cast<int>(first % 8);
-    int word = 0;
-    for (index_t byte = first / 8; held + 64 * word < bits; ++byte) {
-        std::uint64_t const b = stream[byte];
-        pending |= held < 0 ? b >> -held : b << held;
-        held += 8;
-        if (held >= 64) {
-            value.set_word(word++, pending);
-            held -= 64;
-            pending = held == 0 ? 0 : b >> (8 - held);
-        }
-    }
-    if (64 * word < bits) value.set_word(word, pending);
-    if (bits % 64 != 0) value.set_word(bits / 64, value.word(bits / 64) & ((std::uint64_t{1} << bits % 64) - 1));
-    return value;
-}
-
-/// The reverse; the bits around keep their values.
-template <int Words>
-constexpr void write_bits(std::uint8_t* stream, index_t first, int bits, wide_uint<Words> const& value) noexcept {
-    for (int i = 0; i < bits;) {
-        int const shift = static_cast<int>((first + i) % 8);
-        int const count = bits - i < 8 - shift ? bits - i : 8 - shift;
-        std::uint64_t part = value.word(i / 64) >> i % 64;
-        if constexpr (Words > 1)
-            if (i % 64 + count > 64) part |= value.word(i / 64 + 1) << (64 - i % 64);
-        unsigned const mask = ((1u << count) - 1u) << shift;
-        std::uint8_t& byte = stream[(first + i) / 8];
-        byte = static_cast<std::uint8_t>((byte & ~mask) | (static_cast<unsigned>(part << shift) & mask));
-        i += count;
-    }
-}
-
 } // namespace tessera::inline TESSERA_ABI

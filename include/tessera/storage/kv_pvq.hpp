@@ -15,6 +15,7 @@
 
 #include "../numerics/pvq.hpp"
 #include "../numerics/pvq_encode.hpp"
+#include "bitpack.hpp"
 #include "kv_cache.hpp"
 
 #include <cmath>
@@ -50,7 +51,7 @@ struct kv_row<kv_pvq<Format>> {
         for (index_t i = first; i < last;) {
             index_t const g = i / group;
             index_t const end = minimum((g + 1) * group, last);
-            auto const index = read_bits<Format::index_type::words>(row, g * Format::index_bits, Format::index_bits);
+            auto const index = bitpack::read_wide<typename Format::index_type>(row, g * Format::index_bits, Format::index_bits);
             Format::vector(index, p);
             std::uint16_t code;
             std::memcpy(&code, row + index_bytes(n) + 2 * g, sizeof code);
@@ -68,7 +69,7 @@ struct kv_row<kv_pvq<Format>> {
             index_t const count = minimum(group, n - g * group);
             for (index_t i = 0; i < count; ++i) values[i] = static_cast<float>(x[(g * group + i) * stride]);
             double const gain = pvq_encode<Format>(values, count, p);
-            write_bits(row, g * Format::index_bits, Format::index_bits, Format::index(p));
+            bitpack::write_wide(row, g * Format::index_bits, Format::index_bits, Format::index(p));
             double squares = 0;
             for (index_t i = 0; i < group; ++i) squares += double{1} * p[i] * p[i];
             double const scale = squares == 0 ? 0.0 * gain : gain / std::sqrt(squares);

@@ -18,6 +18,7 @@
 #include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "../numerics/pvq.hpp"
+#include "bitpack.hpp"
 #include "code_source.hpp"
 #include "pvq_gain.hpp"
 
@@ -90,7 +91,7 @@ public:
     /// The index of group g of row n; one that is none may come of words that are none.
     typename Format::index_type index(index_t n, index_t g) const noexcept {
         index_t const word = g / Format::together;
-        auto joined = read_bits<Format::word_type::words>(words_ + n * row_bytes(cols_), word * Format::word_bits, Format::word_bits);
+        auto joined = bitpack::read_wide<typename Format::word_type>(words_ + n * row_bytes(cols_), word * Format::word_bits, Format::word_bits);
         if constexpr (Format::together == 1) {
             return joined;
         } else {
@@ -159,7 +160,7 @@ public:
             if constexpr (Format::together > 1) joined *= static_cast<std::uint32_t>(Format::count.word(0));
             joined += typename Format::word_type{indices[i]};
         }
-        write_bits(words_.data() + n * view_type::row_bytes(cols_), g / Format::together * Format::word_bits, Format::word_bits, joined);
+        bitpack::write_wide(words_.data() + n * view_type::row_bytes(cols_), g / Format::together * Format::word_bits, Format::word_bits, joined);
     }
 
     view_type view() const& noexcept { return {words_.data(), gains_.view(), rows_, cols_}; }

@@ -19,6 +19,7 @@
 /// Every code is valid; rows at and beyond n in a last vector are padding. Vectors have 1 to 32 numbers, indices 1 to 16 bits.
 
 #include "../numerics/half.hpp"
+#include "bitpack.hpp"
 #include "buffer.hpp"
 #include "vector_storage.hpp"
 
@@ -136,7 +137,7 @@ public:
         int const bits = s.index_bits + s.residual_bits;
         index_t const row_bytes = s.row_bytes(s.columns_of(at.group));
         std::uint8_t const* const row = part_[at.part].codes + at.group * s.vectors(rows()) * s.row_bytes(s.group_columns) + vector * row_bytes;
-        return bit_stream::get(row, at.within * bits, bits);
+        return bitpack::read(row, at.within * bits, bits);
     }
     fp16 const* centroid(int p, index_t group, std::uint32_t code) const noexcept {
         codebook_layout const& s = shape_.part[p];
@@ -237,7 +238,7 @@ public:
         int const bits = s.index_bits + s.residual_bits;
         std::uint8_t* const row = codes_[at.part].data() + at.group * s.vectors(rows()) * s.row_bytes(s.group_columns) +
                                   vector * s.row_bytes(s.columns_of(at.group));
-        bit_stream::set(row, at.within * bits, bits, code);
+        bitpack::write(row, at.within * bits, bits, code);
     }
 
     view_type view() const& {

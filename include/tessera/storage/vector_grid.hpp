@@ -18,6 +18,7 @@
 /// quantised (HIGGS, quant/higgs.hpp) this is the matrix of rotated weights.
 
 #include "../numerics/half.hpp"
+#include "bitpack.hpp"
 #include "buffer.hpp"
 #include "vector_storage.hpp"
 
@@ -64,7 +65,7 @@ public:
         return rows_ * (row_bytes() + groups() * static_cast<index_t>(sizeof(fp16)));
     }
 
-    std::uint32_t code(index_t n, index_t i) const noexcept { return bit_stream::get(codes_ + n * row_bytes(), i * Bits, Bits); }
+    std::uint32_t code(index_t n, index_t i) const noexcept { return bitpack::read(codes_ + n * row_bytes(), i * Bits, Bits); }
     void load_codes(index_t n, index_t first, index_t count, std::uint16_t* codes) const noexcept {
         for (index_t i = 0; i < count; ++i) codes[i] = static_cast<std::uint16_t>(code(n, first + i));
     }
@@ -123,7 +124,7 @@ public:
     fp16* scales() noexcept { return scales_.data(); }
     /// Sets code i of row n.
     void set_code(index_t n, index_t i, std::uint32_t code) noexcept {
-        bit_stream::set(codes_.data() + n * view_type::row_bytes(cols_), i * Bits, Bits, code);
+        bitpack::write(codes_.data() + n * view_type::row_bytes(cols_), i * Bits, Bits, code);
     }
 
     view_type view() const& { return {codes_.data(), grid_.get(), scales_.data(), rows_, cols_, maximum(group_, Dims)}; }

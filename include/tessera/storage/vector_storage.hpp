@@ -8,11 +8,10 @@
 ///     void decode_tile(n0, n1, k0, k1, out, stride) const noexcept   // out[(n - n0) * stride + k - k0] = W(n, k): the definition
 ///
 /// and names itself by `using is_tile_storage = void`. Its kernel is kernels/cpu/vector.hpp's, over a `panel_decoder`.
-///
-/// `bit_stream` reads and writes the packed codes of such storage: codes of 1 to 32 bits, least significant bit first.
 
 #include "../core/error.hpp"
 #include "../core/types.hpp"
+#include "bitpack.hpp"
 
 #include <cstdint>
 #include <type_traits>
@@ -25,29 +24,6 @@ concept tile_storage = std::is_trivially_copyable_v<Storage> && requires(Storage
     typename Storage::is_tile_storage;
     w.decode_tile(index_t{}, index_t{}, index_t{}, index_t{}, out, index_t{});
 };
-
-namespace bit_stream {
-
-/// Bits [first, first + count) of the stream as a number; count at most 32. Only bytes that hold one of them are read.
-inline std::uint32_t get(std::uint8_t const* stream, index_t first, int count) noexcept {
-    std::uint64_t word = 0;
-    index_t const begin = first / 8;
-    index_t const end = ceil_div(first + count, 8);
-    for (index_t b = begin; b < end; ++b) word |= static_cast<std::uint64_t>(stream[b]) << (8 * (b - begin));
-    return static_cast<std::uint32_t>(word >> (first % 8) & ((std::uint64_t{1} << count) - 1u));
-}
-
-/// Writes them; other bits keep their value.
-inline void set(std::uint8_t* stream, index_t first, int count, std::uint32_t code) noexcept {
-    for (int i = 0; i < count; ++i) {
-        index_t const bit = first + i;
-        auto const mask = static_cast<std::uint8_t>(1u << (bit % 8));
-        std::uint8_t& byte = stream[bit / 8];
-        byte = static_cast<std::uint8_t>((code >> i & 1u) != 0 ? byte | mask : byte & ~mask);
-    }
-}
-
-} // namespace bit_stream
 
 namespace detail {
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Packed codes: every code of every width at every position, and its neighbours.
+// Packed codes: every code of every width at every position, and its neighbours; fields of every width at every bit.
 
 #include <doctest/doctest.h>
 
+#include <tessera/core/philox.hpp>
+#include <tessera/numerics/wide_uint.hpp>
 #include <tessera/storage/bitpack.hpp>
 
 #include <array>
@@ -73,4 +75,30 @@ TEST_CASE("bits above a code's width are ignored") {
     CHECK(bitpack::get<3>(row, 0) == 0);
     CHECK(bitpack::get<3>(row, 1) == 7);
     CHECK(bitpack::get<3>(row, 2) == 0);
+}
+
+TEST_CASE("fields of every width at every bit, and their neighbours") {
+    using wide = tessera::wide_uint<3>;
+    tessera::philox const random{3};
+    for (int bits = 0; bits <= 192; bits += bits < 70 ? 1 : 13)
+        for (index_t first = 0; first < 20; ++first) {
+            std::array<std::uint8_t, 40> row{};
+            row.fill(0xa5);
+            auto const bit = [&](std::array<std::uint8_t, 40> const& of, index_t i) { return of[static_cast<std::size_t>(i / 8)] >> i % 8 & 1; };
+            auto const before = row;
+            wide value;
+            for (int i = 0; i < bits; i += 64)
+                value.set_word(i / 64, (random.bits(static_cast<std::uint64_t>(bits + i)) * 0x100000001u) &
+                                           (bits - i < 64 ? (std::uint64_t{1} << (bits - i)) - 1 : ~std::uint64_t{0}));
+            bitpack::write_wide(row.data(), first, bits, value);
+            CHECK(bitpack::read_wide<wide>(row.data(), first, bits) == value);
+            bool agrees = true;
+            for (index_t i = 0; i < 320; ++i) {
+                bool const is_field = i >= first && i < first + bits;
+                int const expected = is_field ? static_cast<int>(value.word(static_cast<int>((i - first) / 64)) >> ((i - first) % 64) & 1) : bit(before, i);
+                agrees = agrees && bit(row, i) == expected;
+            }
+            CHECK(agrees);
+            if (bits <= 32) CHECK(bitpack::read(row.data(), first, bits) == value.word(0));
+        }
 }
