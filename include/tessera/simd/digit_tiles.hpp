@@ -96,11 +96,7 @@ inline void transpose_quads(std::int8_t const* quads, int bits, std::int8_t* to,
         __m512 r[16];
         for (index_t q = 0; q < 16; ++q) r[q] = _mm512_load_ps(reinterpret_cast<float const*>(quads + 64 * quad_of_keys(q)));
         detail::transpose_16(r);
-        for (int i = 0; i < 16; ++i) {
-            int const byte = i / 4 * 16 + 4 * t + i % 4;
-            int const column = bits == 8 ? byte : byte < 32 ? 2 * byte : 2 * byte - 63;
-            _mm512_store_ps(reinterpret_cast<float*>(to + to_stride * column), r[i]);
-        }
+        for (int i = 0; i < 16; ++i) _mm512_store_ps(reinterpret_cast<float*>(to + to_stride * detail::staged_column(bits, t, i)), r[i]);
     }
 }
 
@@ -143,11 +139,8 @@ TESSERA_FORCE_INLINE void store_digit_sums(amx_tiles<64> const& tiles, std::int3
 /// The sum of row i, to be multiplied by the lanes' units.
 template <class Arch>
 TESSERA_FORCE_INLINE floats<Arch> digit_sum(std::int32_t const* sums, index_t i) noexcept {
-    constexpr auto every = detail::every_lane;
     auto const row = [&](int j) noexcept { return _mm512_load_si512(sums + 256 * j + 16 * i); };
-    __m512i const low = _mm512_add_epi32(row(0), _mm512_maskz_slli_epi32(every, row(1), 8));
-    __m512i const high = _mm512_add_epi32(row(2), _mm512_maskz_slli_epi32(every, row(3), 8));
-    return _mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(every, high), _mm512_set1_ps(65536.0f), _mm512_maskz_cvtepi32_ps(every, low));
+    return _mm512_fmadd_ps(detail::add_digits(row(2), row(3)), _mm512_set1_ps(65536.0f), detail::add_digits(row(0), row(1)));
 }
 
 #endif

@@ -12,10 +12,12 @@
 
 #include "amx.hpp"
 
+#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 namespace tessera::inline TESSERA_ABI::simd {
 
@@ -85,36 +87,46 @@ TESSERA_FORCE_INLINE void store_digit_rows(__m512i const (&digits)[4], std::int8
     _mm512_store_si512(a + 192, _mm512_maskz_unpackhi_epi64(0xff, high0, high1));
 }
 
-/// Sums (16 rows, columns 4 r + j of digit j of row r of x): out[r] is those of x's row r, a lane for each row.
+/// d0 + 256 d1, sums of digits: exact in float32 each (below 2^23), so that this is rounded once.
+TESSERA_FORCE_INLINE __m512 add_digits(__m512i d0, __m512i d1) noexcept {
+    return _mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(every_lane, d1), _mm512_set1_ps(256.0f), _mm512_maskz_cvtepi32_ps(every_lane, d0));
+}
+/// Sums (16 rows, columns 4 r + j of digit j of row r of x): lane 4 r + l of out[i] is the sum of row 4 i + l and x's row r.
 TESSERA_FORCE_INLINE void add_digit_columns(std::int32_t const* sums, __m512 (&out)[4]) noexcept {
     constexpr auto every = every_lane;
-    __m512i const by_digit = _mm512_set4_epi32(8, 0, 8, 0);
-    auto const row = [&](int i) noexcept {
-        return _mm512_castsi512_ps(_mm512_maskz_sllv_epi32(every, _mm512_load_si512(sums + 16 * i), by_digit));
+    auto const pairs = [&](int i) noexcept { // d0 + 256 d1 and d2 + 256 d3 of row i, then of the next
+        __m512 const a = _mm512_load_ps(sums + 16 * i);
+        __m512 const b = _mm512_load_ps(sums + 16 * i + 16);
+        return add_digits(_mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0x88)),
+                          _mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0xdd)));
     };
-    auto const pairs = [&](__m512 a, __m512 b) noexcept { // d0 + 256 d1 and d2 + 256 d3 of a, then of b
-        return _mm512_maskz_cvtepi32_ps(
-            every, _mm512_add_epi32(_mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0x88)),
-                                    _mm512_castps_si512(_mm512_maskz_shuffle_ps(every, a, b, 0xdd))));
-    };
-    __m512 quad[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-        __m512 const first = pairs(row(4 * i), row(4 * i + 1));
-        __m512 const second = pairs(row(4 * i + 2), row(4 * i + 3));
-        quad[i] = _mm512_fmadd_ps(_mm512_maskz_shuffle_ps(every, first, second, 0xdd), _mm512_set1_ps(65536.0f),
-                                  _mm512_maskz_shuffle_ps(every, first, second, 0x88));
+        __m512 const first = pairs(4 * i);
+        __m512 const second = pairs(4 * i + 2);
+        out[i] = _mm512_fmadd_ps(_mm512_maskz_shuffle_ps(every, first, second, 0xdd), _mm512_set1_ps(65536.0f),
+                                 _mm512_maskz_shuffle_ps(every, first, second, 0x88));
     }
-    detail::transpose_lanes(quad, out);
+}
+/// The largest of each of 4 registers: that of x[i] in lanes i, 4 + i, 8 + i and 12 + i.
+TESSERA_FORCE_INLINE __m512i row_maxima(__m512i const (&x)[4]) noexcept {
+    constexpr auto every = every_lane;
+    auto const larger = [](__m512i a, __m512i b) noexcept { return _mm512_maskz_max_epu32(every, a, b); };
+    __m512i const a = larger(_mm512_maskz_unpacklo_epi32(every, x[0], x[1]), _mm512_maskz_unpackhi_epi32(every, x[0], x[1]));
+    __m512i const b = larger(_mm512_maskz_unpacklo_epi32(every, x[2], x[3]), _mm512_maskz_unpackhi_epi32(every, x[2], x[3]));
+    __m512i y = larger(_mm512_maskz_unpacklo_epi64(0xff, a, b), _mm512_maskz_unpackhi_epi64(0xff, a, b));
+    y = larger(y, _mm512_maskz_shuffle_i64x2(0xff, y, y, 0x4e));
+    return larger(y, _mm512_maskz_shuffle_i64x2(0xff, y, y, 0xb1));
+}
+/// f(r) for rows 0 to 3, constants.
+template <class F>
+TESSERA_FORCE_INLINE void unrolled_rows(F const& f) noexcept {
+    [&]<int... R>(std::integer_sequence<int, R...>) { (f(std::integral_constant<int, R>{}), ...); }(std::make_integer_sequence<int, 4>{});
 }
 /// 16 sums in each of 4 rows, that of digit j at sums + 16 j.
 TESSERA_FORCE_INLINE __m512 add_digit_rows(std::int32_t const* sums) noexcept {
-    constexpr auto every = every_lane;
     auto const row = [&](int j) noexcept { return _mm512_load_si512(sums + 16 * j); };
-    __m512i const low = _mm512_add_epi32(row(0), _mm512_maskz_slli_epi32(every, row(1), 8));
-    __m512i const high = _mm512_add_epi32(row(2), _mm512_maskz_slli_epi32(every, row(3), 8));
-    return _mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(every, high), _mm512_set1_ps(65536.0f),
-                           _mm512_maskz_cvtepi32_ps(every, low));
+    return _mm512_fmadd_ps(add_digits(row(2), row(3)), _mm512_set1_ps(65536.0f), add_digits(row(0), row(1)));
 }
 
 /// 64 bytes, or those that `mask` has.
@@ -136,17 +148,61 @@ TESSERA_FORCE_INLINE void interleave_bytes(__m512i const (&row)[4], __m512i (&ou
     out[2] = _mm512_maskz_unpacklo_epi16(~0u, high0, high1);
     out[3] = _mm512_maskz_unpackhi_epi16(~0u, high0, high1);
 }
-/// 64 columns of 4 tiles in order, where lanes 0 and 1 of a tile have even columns, 2 and 3 odd ones.
+/// 16 bytes of each of four rows, or those of them that `mask` has, byte by byte: byte 4 c + i is byte c of row i.
+template <bool Whole>
+TESSERA_FORCE_INLINE __m512i interleaved_quarter(std::uint64_t mask, std::uint8_t const* const (&row)[4], index_t at) noexcept {
+    auto const load = [&](int i) noexcept {
+        if constexpr (Whole)
+            return _mm_loadu_si128(reinterpret_cast<__m128i const*>(row[i] + at));
+        else
+            return _mm_maskz_loadu_epi8(static_cast<__mmask16>(mask), row[i] + at);
+    };
+    __m512i x = _mm512_zextsi128_si512(load(0));
+    x = _mm512_inserti32x4(x, load(1), 1);
+    x = _mm512_inserti32x4(x, load(2), 2);
+    x = _mm512_inserti32x4(x, load(3), 3);
+#if defined(__AVX512VBMI__)
+    __m512i const rows = _mm512_set1_epi32(0x30201000);
+    __m512i const columns = _mm512_maskz_mullo_epi32(
+        every_lane, _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(0x01010101));
+    return _mm512_maskz_permutexvar_epi8(~0ull, _mm512_or_si512(rows, columns), x);
+#else
+    x = _mm512_maskz_permutexvar_epi32(every_lane, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
+    return _mm512_maskz_shuffle_epi8(
+        ~0ull, x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
+#endif
+}
+/// 128 columns of codes of 4 bits of four rows as row 0 of operands B. halves(x, even, odd): bytes of codes to those of their
+/// values.
+template <bool Whole, class Halves>
+TESSERA_FORCE_INLINE void stage_nibble_quad(std::uint64_t mask, bool has_second, std::uint8_t const* const (&row)[4], index_t at,
+                                            std::uint32_t const* zeros, index_t stride, std::int8_t* to, Halves const& halves) noexcept {
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) {
+        if (!Whole && p == 2 && !has_second) return;
+        __m512i even;
+        __m512i odd;
+        halves(interleaved_quarter<Whole>(mask >> 16 * p, row, at + 16 * p), even, odd);
+        if (zeros != nullptr) {
+            __m512i const zero = _mm512_set1_epi32(static_cast<int>(zeros[p / 2]));
+            even = _mm512_sub_epi8(even, zero);
+            odd = _mm512_sub_epi8(odd, zero);
+        }
+        _mm512_store_si512(to + stride * (2 * p), even);
+        _mm512_store_si512(to + stride * (2 * p + 1), odd);
+    }
+}
+/// 64 columns of 4 tiles in order, where tiles 0 and 1 have the even and the odd ones of the first 32, 2 and 3 those of the last.
 TESSERA_FORCE_INLINE void order_nibble_columns(__m512 const (&x)[4], __m512 (&out)[4]) noexcept {
     __m512i const first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     __m512i const second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    __m512 half[4]; // even columns of the first 32, of the last 32, odd ones
-    detail::transpose_lanes(x, half);
-    out[0] = _mm512_permutex2var_ps(half[0], first, half[2]);
-    out[1] = _mm512_permutex2var_ps(half[0], second, half[2]);
-    out[2] = _mm512_permutex2var_ps(half[1], first, half[3]);
-    out[3] = _mm512_permutex2var_ps(half[1], second, half[3]);
+    out[0] = _mm512_permutex2var_ps(x[0], first, x[1]);
+    out[1] = _mm512_permutex2var_ps(x[0], second, x[1]);
+    out[2] = _mm512_permutex2var_ps(x[2], first, x[3]);
+    out[3] = _mm512_permutex2var_ps(x[2], second, x[3]);
 }
+/// Column i of tile t of 64 columns of codes of `bits` bits, as values are staged.
+constexpr int staged_column(int bits, int t, int i) noexcept { return bits == 8 ? i / 4 * 16 + 4 * t + i % 4 : t / 2 * 32 + 2 * i + t % 2; }
 
 /// 64 floats in the order of codes of 4 bits: even ones first.
 TESSERA_FORCE_INLINE void split_even_odd(__m512 (&x)[4]) noexcept {
@@ -196,41 +252,43 @@ public:
         if constexpr (Bits == 8)
             _mm512_store_si512(to, x);
         else
-            store(x, zeros, 64, to, [](std::uint8_t z) noexcept { return _mm512_set1_epi8(static_cast<char>(z)); });
+            store(x, zeros, to);
     }
     /// The codes of four rows as row 0 of operands B: 4 of them, `stride` bytes apart, for 64 columns. zeros[h]: the four rows'.
     template <bool Whole>
     TESSERA_FORCE_INLINE void stage_quad(std::uint8_t const* const (&row)[4], index_t at, std::uint32_t const* zeros, index_t stride,
                                          std::int8_t* to) const noexcept {
-        __m512i const x[4] = {detail::load_bytes<Whole>(mask_, row[0] + at), detail::load_bytes<Whole>(mask_, row[1] + at),
-                              detail::load_bytes<Whole>(mask_, row[2] + at), detail::load_bytes<Whole>(mask_, row[3] + at)};
-        __m512i y[4];
-        detail::interleave_bytes(x, y);
+        if constexpr (Bits == 8) {
+            __m512i const x[4] = {detail::load_bytes<Whole>(mask_, row[0] + at), detail::load_bytes<Whole>(mask_, row[1] + at),
+                                  detail::load_bytes<Whole>(mask_, row[2] + at), detail::load_bytes<Whole>(mask_, row[3] + at)};
+            __m512i y[4];
+            detail::interleave_bytes(x, y);
 #pragma GCC unroll 4
-        for (int t = 0; t < 4; ++t) {
-            if constexpr (Bits == 8)
-                _mm512_store_si512(to + stride * t, y[t]);
-            else
-                store(y[t], zeros, 4 * stride, to + stride * t,
-                      [](std::uint32_t z) noexcept { return _mm512_set1_epi32(static_cast<int>(z)); });
+            for (int t = 0; t < 4; ++t) _mm512_store_si512(to + stride * t, y[t]);
+        } else {
+            detail::stage_nibble_quad<Whole>(mask_, has_second_, row, at, zeros, stride, to,
+                                             [this](__m512i codes, __m512i& even, __m512i& odd) noexcept { look_up(codes, even, odd); });
         }
     }
 
 private:
-    /// Looked up, in two registers of 64 columns: the even ones, then the odd ones.
-    template <class Zero, class Fill>
-    TESSERA_FORCE_INLINE void store(__m512i codes, Zero const* zeros, index_t second, std::int8_t* to, Fill const& fill) const noexcept {
+    TESSERA_FORCE_INLINE void look_up(__m512i codes, __m512i& even, __m512i& odd) const noexcept {
         __m512i const mask = _mm512_set1_epi8(15);
-        __m512i const even = _mm512_maskz_shuffle_epi8(~0ull, table_, _mm512_and_si512(codes, mask));
-        __m512i const odd = _mm512_maskz_shuffle_epi8(
-            ~0ull, table_, _mm512_and_si512(_mm512_maskz_srli_epi16(~0u, codes, 4), mask));
+        even = _mm512_maskz_shuffle_epi8(~0ull, table_, _mm512_and_si512(codes, mask));
+        odd = _mm512_maskz_shuffle_epi8(~0ull, table_, _mm512_and_si512(_mm512_maskz_srli_epi16(~0u, codes, 4), mask));
+    }
+    /// Looked up, in two registers of 64 columns: the even ones, then the odd ones.
+    TESSERA_FORCE_INLINE void store(__m512i codes, std::uint8_t const* zeros, std::int8_t* to) const noexcept {
+        __m512i even;
+        __m512i odd;
+        look_up(codes, even, odd);
         __m512i half = _mm512_maskz_shuffle_i64x2(0xff, even, odd, 0x44);
-        if (zeros != nullptr) half = _mm512_sub_epi8(half, fill(zeros[0]));
+        if (zeros != nullptr) half = _mm512_sub_epi8(half, _mm512_set1_epi8(static_cast<char>(zeros[0])));
         _mm512_store_si512(to, half);
         if (!has_second_) return;
         half = _mm512_maskz_shuffle_i64x2(0xff, even, odd, 0xee);
-        if (zeros != nullptr) half = _mm512_sub_epi8(half, fill(zeros[1]));
-        _mm512_store_si512(to + second, half);
+        if (zeros != nullptr) half = _mm512_sub_epi8(half, _mm512_set1_epi8(static_cast<char>(zeros[1])));
+        _mm512_store_si512(to + 64, half);
     }
 
     std::uint64_t mask_;
@@ -276,29 +334,11 @@ public:
     template <bool Whole>
     TESSERA_FORCE_INLINE void stage_quad(std::uint8_t const* const (&row)[4], index_t at, std::uint32_t const* zeros, index_t stride,
                                          std::int8_t* to) const noexcept {
-        __m512i const x[4] = {detail::load_bytes<Whole>(mask_, row[0] + at), detail::load_bytes<Whole>(mask_, row[1] + at),
-                              detail::load_bytes<Whole>(mask_, row[2] + at), detail::load_bytes<Whole>(mask_, row[3] + at)};
-        __m512i y[4];
-        detail::interleave_bytes(x, y);
-        __m512i zero = _mm512_setzero_si512();
-        if (zeros != nullptr)
-            zero = _mm512_inserti64x4(_mm512_set1_epi32(static_cast<int>(zeros[0])), _mm256_set1_epi32(static_cast<int>(zeros[1])), 1);
-#pragma GCC unroll 4
-        for (int t = 0; t < 4; ++t) {
-            __m512i even = _mm512_gf2p8affine_epi64_epi8(y[t], _mm512_set1_epi64(static_cast<long long>(Low)), 0);
-            __m512i odd = _mm512_gf2p8affine_epi64_epi8(y[t], _mm512_set1_epi64(static_cast<long long>(High)), 0);
-            if (zeros != nullptr) {
-                even = _mm512_sub_epi8(even, zero);
-                odd = _mm512_sub_epi8(odd, zero);
-            }
-            auto* const first = reinterpret_cast<__m256i*>(to + stride * t);
-            _mm256_store_si256(first, _mm512_castsi512_si256(even));
-            _mm256_store_si256(first + 1, _mm512_castsi512_si256(odd));
-            if (!Whole && !has_second_) continue;
-            auto* const second = reinterpret_cast<__m256i*>(to + stride * (t + 4));
-            _mm256_store_si256(second, _mm512_maskz_extracti64x4_epi64(0xf, even, 1));
-            _mm256_store_si256(second + 1, _mm512_maskz_extracti64x4_epi64(0xf, odd, 1));
-        }
+        detail::stage_nibble_quad<Whole>(mask_, has_second_, row, at, zeros, stride, to,
+                                         [](__m512i codes, __m512i& even, __m512i& odd) noexcept {
+            even = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(static_cast<long long>(Low)), 0);
+            odd = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(static_cast<long long>(High)), 0);
+        });
     }
 
 private:
@@ -337,27 +377,45 @@ void store_query_digits(float const* x, index_t first, index_t last, float facto
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) detail::store_digit_columns(detail::digits_of(y[i], factor), row, b + 256 * i);
 }
-/// Weights p (times scales, if there are some) of n <= 64 keys as 4 rows of an operand A; -0 stays 0 whatever its scale is. Key
-/// 16 b + 4 l + i is in column 4 (4 l + b) + i. The result times their sums is the product: NaN where a weight is not finite.
-/// The power of two is that of what is there, not of what could be: a weight that is hidden, or next to nothing, may have any scale.
-TESSERA_FORCE_INLINE float store_weight_digits(float const* p, float const* scales, index_t n, std::int8_t* a) noexcept {
-    __m512 w[4];
-    __m512i largest = _mm512_setzero_si512();
+/// Weights p (times scales, if there are some) of n <= 64 keys in up to 4 rows, `stride` apart, as an operand A: 4 rows of it each;
+/// -0 stays 0 whatever its scale is. Key 16 b + 4 l + i is in column 4 (4 l + b) + i. units[r] times the sums of row r is the
+/// product: NaN where a weight is not finite. The power of two is that of what is there, not of what could be: a weight that is
+/// hidden, or next to nothing, may have any scale. Rows that there are not repeat the last.
+template <bool HasScales>
+void store_weight_digits(float const* p, index_t stride, index_t rows, float const* scales, index_t n, std::int8_t* a,
+                         float* units) noexcept {
+    constexpr auto every = detail::every_lane;
+    __m512i const magnitude = _mm512_set1_epi32(0x7fffffff);
+    auto const weight = [&](index_t r, int b) noexcept {
+        __m512 const w = 16 * b < n ? _mm512_loadu_ps(p + minimum(r, rows - 1) * stride + 16 * b) : _mm512_setzero_ps();
+        if constexpr (!HasScales) return w;
+        __mmask16 const positive = _mm512_cmpge_epi32_mask(_mm512_castps_si512(w), _mm512_setzero_si512());
+        return 16 * b < n ? _mm512_maskz_mul_ps(positive, w, _mm512_loadu_ps(scales + 16 * b)) : w;
+    };
+    __m512 w[4][4];
+    __m512i most[4];
 #pragma GCC unroll 4
-    for (int b = 0; b < 4; ++b) {
-        w[b] = 16 * b < n ? _mm512_loadu_ps(p + 16 * b) : _mm512_setzero_ps();
-        if (scales != nullptr && 16 * b < n)
-            w[b] = _mm512_maskz_mul_ps(static_cast<__mmask16>(~_mm512_movepi32_mask(_mm512_castps_si512(w[b]))), w[b],
-                                       _mm512_loadu_ps(scales + 16 * b));
-        __m512i const bits = _mm512_and_si512(_mm512_castps_si512(w[b]), _mm512_set1_epi32(0x7fffffff));
-        largest = _mm512_maskz_max_epu32(detail::every_lane, largest, bits);
+    for (int r = 0; r < 4; ++r) {
+#pragma GCC unroll 4
+        for (int b = 0; b < 4; ++b) {
+            w[r][b] = weight(r, b);
+            __m512i const bits = _mm512_and_si512(_mm512_castps_si512(w[r][b]), magnitude);
+            most[r] = b == 0 ? bits : _mm512_maskz_max_epu32(every, most[r], bits);
+        }
     }
-    std::uint32_t const most = _mm512_reduce_max_epu32(largest);
-    fixed_point_scale const scale = fixed_point_of(most);
-    __m512i const digits[4] = {detail::digits_of(w[0], scale.factor), detail::digits_of(w[1], scale.factor),
-                               detail::digits_of(w[2], scale.factor), detail::digits_of(w[3], scale.factor)};
-    detail::store_digit_rows(digits, a);
-    return most < infinity_bits ? scale.unit : std::numeric_limits<float>::quiet_NaN();
+    __m512i const largest = detail::row_maxima(most); // of row i in lane i of every 4
+    __m512i const exponent = _mm512_maskz_min_epu32(
+        every, _mm512_sub_epi32(_mm512_set1_epi32(283), _mm512_maskz_srli_epi32(every, largest, 23)), _mm512_set1_epi32(253)); // as fixed_point_of
+    __m512 const factor = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(every, exponent, 23));
+    __m512 const unit = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(every, _mm512_sub_epi32(_mm512_set1_epi32(254), exponent), 23));
+    __mmask16 const finite = _mm512_cmplt_epu32_mask(largest, _mm512_set1_epi32(static_cast<int>(infinity_bits)));
+    _mm_storeu_ps(units, _mm512_castps512_ps128(_mm512_mask_blend_ps(finite, _mm512_set1_ps(std::numeric_limits<float>::quiet_NaN()), unit)));
+    detail::unrolled_rows([&](auto r) noexcept {
+        __m512 const f = _mm512_maskz_permute_ps(every, factor, 0x55 * r);
+        __m512i const digits[4] = {detail::digits_of(w[r][0], f), detail::digits_of(w[r][1], f), detail::digits_of(w[r][2], f),
+                                   detail::digits_of(w[r][3], f)};
+        detail::store_digit_rows(digits, a + 256 * r);
+    });
 }
 /// Scales of 2 bytes that end rows, at most 4 of a row, the last before byte `end` >= 8: scale g of row i to[stride g + i],
 /// times `unit`. Reads 16 rows at a time.
@@ -417,13 +475,87 @@ TESSERA_FORCE_INLINE void store_rows(std::uint8_t const* first, index_t stride, 
 /// The row of 16 for keys 4 q to 4 q + 3 of 64, for that order.
 constexpr index_t quad_of_keys(index_t q) noexcept { return q % 4 * 4 + q / 4; }
 
-/// Sums (16 rows, columns 4 r + j of digit j of row r of x): out[r] is those of x's row r, a lane for each row.
+/// Starts the sums of n <= 64 keys, rows `stride` bytes apart, with an operand B of queries for each of `steps` steps of 64 columns,
+/// which 16 keys after the other share. Calls between() after each product of 16 keys.
+template <class Between>
+TESSERA_FORCE_INLINE void start_score_sums(amx_tiles<64> const&, std::int8_t const* keys, index_t stride, index_t n, std::int8_t const* q,
+                                           index_t steps, Between const& between) noexcept {
+    auto const row = static_cast<long>(stride);
+    std::atomic_signal_fence(std::memory_order_seq_cst); // to g++ 12 loads of tiles read no memory
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (index_t s = 0; s < steps; ++s, keys += 64, q += 1024) {
+        _tile_loadd(6, q, 64);
+        _tile_loadd(4, keys, row);
+        _tile_dpbssd(0, 4, 6);
+        between();
+        if (n > 16) {
+            _tile_loadd(5, keys + 16 * stride, row);
+            _tile_dpbssd(1, 5, 6);
+        }
+        between();
+        if (n > 32) {
+            _tile_loadd(7, keys + 32 * stride, row);
+            _tile_dpbssd(2, 7, 6);
+        }
+        between();
+        if (n > 48) {
+            _tile_loadd(4, keys + 48 * stride, row);
+            _tile_dpbssd(3, 4, 6);
+        }
+        between();
+    }
+}
+/// Starts the sums of 64 columns of values, 4 operands B, with weights, an operand A.
+template <class Between>
+TESSERA_FORCE_INLINE void start_value_sums(amx_tiles<64> const&, std::int8_t const* weights, std::int8_t const* values,
+                                           Between const& between) noexcept {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_loadd(4, weights, 64);
+    _tile_loadd(6, values, 64);
+    _tile_dpbssd(0, 4, 6);
+    between();
+    _tile_loadd(7, values + 1024, 64);
+    _tile_dpbssd(1, 4, 7);
+    between();
+    _tile_loadd(5, values + 2048, 64);
+    _tile_dpbssd(2, 4, 5);
+    between();
+    _tile_loadd(6, values + 3072, 64);
+    _tile_dpbssd(3, 4, 6);
+    between();
+}
+
+/// Sums (16 rows, columns 4 r + j of digit j of row r of x), times scales of the rows if there are some: lane 4 r + l of out[i] is
+/// that of row 4 i + l and x's row r, added to what is there if `adds`.
 template <class Arch>
-TESSERA_FORCE_INLINE void score_sums(std::int32_t const* sums, floats<Arch> (&out)[4]) noexcept {
+TESSERA_FORCE_INLINE void add_score_sums(std::int32_t const* sums, float const* scales, bool adds, floats<Arch> (&out)[4]) noexcept {
     __m512 x[4];
     detail::add_digit_columns(sums, x);
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) out[r] = x[r];
+    for (int i = 0; i < 4; ++i) {
+        if (scales == nullptr) {
+            out[i] = x[i];
+        } else {
+            __m512 const scale = _mm512_broadcast_f32x4(_mm_loadu_ps(scales + 4 * i));
+            out[i] = adds ? _mm512_fmadd_ps(x[i], scale, out[i]) : _mm512_mul_ps(x[i], scale);
+        }
+    }
+}
+/// Those as rows of x, a lane for each row of the sums.
+template <class Arch>
+TESSERA_FORCE_INLINE void order_score_sums(floats<Arch> (&x)[4]) noexcept {
+    __m512 const y[4] = {x[0], x[1], x[2], x[3]};
+    __m512 out[4];
+    detail::transpose_lanes(y, out);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) x[r] = out[r];
 }
 /// Sums of 4 tiles, rows 4 r + j of digit j of row r of the weights: 64 columns in order.
 template <class Arch, int Bits>

@@ -102,7 +102,7 @@ struct kv_rows<any_kv_code<Formats> const> : detail::any_kv_rows<any_kv_code<For
 /// Owner of the keys and values of one layer of one sequence; see the file comment. A move leaves one without tokens, heads or
 /// capacity.
 template <class Formats>
-class basic_any_kv_cache {
+class basic_any_kv_cache : public kv_extent {
     using facts = detail::any_kv_facts<Formats>;
 
 public:
@@ -118,104 +118,48 @@ public:
         : basic_any_kv_cache{formats, capacity, kv_heads, head_dim, head_dim, layout} {}
     basic_any_kv_cache(kv_choice formats, index_t capacity, index_t kv_heads, index_t key_dim, index_t value_dim,
                        kv_layout layout = kv_layout::contiguous)
-        : formats_{checked(formats)}, layout_{layout}, capacity_{checked("capacity", capacity)},
-          kv_heads_{checked("kv_heads", kv_heads)}, key_dim_{checked("key_dim", key_dim)},
-          value_dim_{checked("value_dim", value_dim)}, keys_{bytes_of(formats.keys, key_dim)},
-          values_{bytes_of(formats.values, value_dim)}, key_scales_{scales_of(formats.keys)}, value_scales_{scales_of(formats.values)} {}
+        : kv_extent{name, capacity, kv_heads, key_dim, value_dim, layout == kv_layout::ring ? capacity : 0}, formats_{checked(formats)},
+          layout_{layout}, keys_{elements(name, facts::row(formats.keys, key_dim))},
+          values_{elements(name, facts::row(formats.values, value_dim))}, key_scales_{elements(name, facts::has_scale(formats.keys) ? 1 : 0)},
+          value_scales_{elements(name, facts::has_scale(formats.values) ? 1 : 0)} {}
 
     kv_choice formats() const noexcept { return formats_; }
     kv_layout layout() const noexcept { return layout_; }
-    index_t tokens() const noexcept { return tokens_; }
-    index_t capacity() const noexcept { return capacity_; }
-    index_t kv_heads() const noexcept { return kv_heads_; }
-    index_t key_dim() const noexcept { return key_dim_; }
-    index_t value_dim() const noexcept { return value_dim_; }
-    /// Position in the sequence of the oldest token kept: 0 but in a ring that has dropped some.
-    index_t first_position() const noexcept { return first_; }
-    /// The position that the next token gets.
-    index_t end_position() const noexcept { return first_ + tokens_; }
     /// Bytes allocated.
     index_t bytes() const noexcept { return keys_.bytes() + values_.bytes() + key_scales_.bytes() + value_scales_.bytes(); }
 
-    /// Forgets everything; the next token is at position 0.
-    void clear() noexcept {
-        first_ = 0;
-        tokens_ = 0;
-    }
-    /// Forgets the newest tokens, so that `tokens` are left.
-    void truncate(index_t tokens) {
-        check::within("truncate", "tokens", tokens, 0, tokens_);
-        tokens_ = tokens;
-    }
-
     view_type view() const& noexcept {
-        view_type v;
-        v.keys = rows<key_element const>(formats_.keys, keys_.data(), key_scales_.data(), key_dim_);
-        v.values = rows<value_element const>(formats_.values, values_.data(), value_scales_.data(), value_dim_);
-        v.tokens = tokens_;
-        v.kv_heads = kv_heads_;
-        v.key_dim = key_dim_;
-        v.value_dim = value_dim_;
-        v.first_position = first_;
-        v.ring_size = layout_ == kv_layout::ring ? capacity() : 0;
-        v.first_slot = slot(first_);
-        return v;
+        return view_of<view_type>(rows<key_element const>(formats_.keys, keys_.data(), key_scales_.data(), key_dim()),
+                                  rows<value_element const>(formats_.values, values_.data(), value_scales_.data(), value_dim()));
     }
     void view() const&& = delete;
 
     // What `append` needs.
 
     kv_rows<key_element> key_rows() & noexcept {
-        return rows<key_element>(formats_.keys, keys_.data(), key_scales_.data(), key_dim_);
+        return rows<key_element>(formats_.keys, keys_.data(), key_scales_.data(), key_dim());
     }
     kv_rows<value_element> value_rows() & noexcept {
-        return rows<value_element>(formats_.values, values_.data(), value_scales_.data(), value_dim_);
-    }
-    /// Where the token at a position of the sequence is, or goes.
-    index_t slot(index_t position) const noexcept {
-        return layout_ == kv_layout::ring && capacity_ > 0 ? position % capacity_ : position;
-    }
-    /// Counts `n` tokens, written after the last, as present.
-    void advance(index_t n) noexcept {
-        index_t const end = end_position() + n;
-        tokens_ = minimum(tokens_ + n, capacity_);
-        first_ = end - tokens_;
+        return rows<value_element>(formats_.values, values_.data(), value_scales_.data(), value_dim());
     }
 
 private:
-    static constexpr index_t most = index_t{1} << 48; ///< elements of a side, and each of its extents
+    static constexpr char const* name = "any_kv_cache";
 
     static kv_choice checked(kv_choice c) {
-        check::within("any_kv_cache", "format of the keys", c.keys, 0, Formats::size - 1);
-        check::within("any_kv_cache", "format of the values", c.values, 0, Formats::size - 1);
+        check::within(name, "format of the keys", c.keys, 0, Formats::size - 1);
+        check::within(name, "format of the values", c.values, 0, Formats::size - 1);
         return c;
     }
-    static index_t checked(char const* argument, index_t n) {
-        check::within("any_kv_cache", argument, n, 0, most);
-        return n;
-    }
-    index_t elements(index_t dim) const {
-        check::within("any_kv_cache", "kv_heads", kv_heads_, 0, most / maximum(dim, 1));
-        check::within("any_kv_cache", "capacity", capacity_, 0, most / (maximum(kv_heads_, 1) * maximum(dim, 1)));
-        return capacity_ * kv_heads_ * dim;
-    }
-    index_t bytes_of(int format, index_t dim) const { return elements(facts::row(format, dim)); }
-    index_t scales_of(int format) const { return elements(facts::has_scale(format) ? 1 : 0); }
 
     template <class T, class Byte, class S>
     kv_rows<T> rows(int format, Byte* data, S* scales, index_t dim) const noexcept {
         index_t const row = facts::row(format, dim);
-        return {{reinterpret_cast<T*>(data), capacity_ * row, row, 1, scales, capacity_, dim, format}};
+        return {{reinterpret_cast<T*>(data), capacity() * row, row, 1, scales, capacity(), dim, format}};
     }
 
     kv_choice formats_;
     kv_layout layout_ = kv_layout::contiguous;
-    detail::emptied_by_move<index_t> capacity_;
-    detail::emptied_by_move<index_t> kv_heads_;
-    detail::emptied_by_move<index_t> key_dim_;
-    detail::emptied_by_move<index_t> value_dim_;
-    detail::emptied_by_move<index_t> tokens_;
-    detail::emptied_by_move<index_t> first_;
     buffer<std::byte> keys_;
     buffer<std::byte> values_;
     buffer<float> key_scales_;

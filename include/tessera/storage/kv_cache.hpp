@@ -21,6 +21,7 @@
 #include "../core/overlap.hpp"
 #include "../core/view.hpp"
 #include "buffer.hpp"
+#include "kv_extent.hpp"
 #include "kv_row.hpp"
 #include "scheme.hpp"
 
@@ -175,7 +176,7 @@ class kv_cache;
 
 /// Owner of the keys and values of one layer of one sequence. A move leaves one without tokens, heads or capacity.
 template <class KeyFormat, class ValueFormat, class Layout>
-class kv_cache<key<KeyFormat>, value<ValueFormat>, Layout> {
+class kv_cache<key<KeyFormat>, value<ValueFormat>, Layout> : public kv_extent {
     using key_format = detail::kv_format<KeyFormat>;
     using value_format = detail::kv_format<ValueFormat>;
     static_assert(std::is_same_v<Layout, contiguous> || std::is_same_v<Layout, ring>,
@@ -191,96 +192,38 @@ public:
     /// Room for `capacity` tokens; the memory is touched when it is written.
     kv_cache(index_t capacity, index_t kv_heads, index_t head_dim) : kv_cache{capacity, kv_heads, head_dim, head_dim} {}
     kv_cache(index_t capacity, index_t kv_heads, index_t key_dim, index_t value_dim)
-        : capacity_{checked("capacity", capacity)}, kv_heads_{checked("kv_heads", kv_heads)},
-          key_dim_{checked("key_dim", key_dim)}, value_dim_{checked("value_dim", value_dim)},
-          keys_{elements(capacity, kv_heads, key_format::row(key_dim))},
-          values_{elements(capacity, kv_heads, value_format::row(value_dim))},
-          key_scales_{elements(capacity, kv_heads, key_format::has_scale ? 1 : 0)},
-          value_scales_{elements(capacity, kv_heads, value_format::has_scale ? 1 : 0)} {}
+        : kv_extent{"kv_cache", capacity, kv_heads, key_dim, value_dim, is_ring ? capacity : 0},
+          keys_{elements("kv_cache", key_format::row(key_dim))}, values_{elements("kv_cache", value_format::row(value_dim))},
+          key_scales_{elements("kv_cache", key_format::has_scale ? 1 : 0)},
+          value_scales_{elements("kv_cache", value_format::has_scale ? 1 : 0)} {}
 
-    index_t tokens() const noexcept { return tokens_; }
-    index_t capacity() const noexcept { return capacity_; }
-    index_t kv_heads() const noexcept { return kv_heads_; }
-    index_t key_dim() const noexcept { return key_dim_; }
-    index_t value_dim() const noexcept { return value_dim_; }
-    /// Position in the sequence of the oldest token kept: 0 but in a ring that has dropped some.
-    index_t first_position() const noexcept { return first_; }
-    /// The position that the next token gets.
-    index_t end_position() const noexcept { return first_ + tokens_; }
     /// Bytes allocated.
     index_t bytes() const noexcept {
         return keys_.bytes() + values_.bytes() + key_scales_.bytes() + value_scales_.bytes();
     }
 
-    /// Forgets everything; the next token is at position 0.
-    void clear() noexcept {
-        first_ = 0;
-        tokens_ = 0;
-    }
-    /// Forgets the newest tokens, so that `tokens` are left.
-    void truncate(index_t tokens) {
-        check::within("truncate", "tokens", tokens, 0, tokens_);
-        tokens_ = tokens;
-    }
-
     view_type view() const& noexcept {
-        view_type v;
-        v.keys = rows<key_format>(keys_.data(), key_scales_.data(), key_dim_);
-        v.values = rows<value_format>(values_.data(), value_scales_.data(), value_dim_);
-        v.tokens = tokens_;
-        v.kv_heads = kv_heads_;
-        v.key_dim = key_dim_;
-        v.value_dim = value_dim_;
-        v.first_position = first_;
-        v.ring_size = is_ring ? capacity() : 0;
-        v.first_slot = slot(first_);
-        return v;
+        return view_of<view_type>(rows<key_format>(keys_.data(), key_scales_.data(), key_dim()),
+                                  rows<value_format>(values_.data(), value_scales_.data(), value_dim()));
     }
     void view() const&& = delete;
 
     // What `append` needs.
 
     kv_rows<key_element> key_rows() & noexcept {
-        return rows<key_format>(keys_.data(), key_scales_.data(), key_dim_);
+        return rows<key_format>(keys_.data(), key_scales_.data(), key_dim());
     }
     kv_rows<value_element> value_rows() & noexcept {
-        return rows<value_format>(values_.data(), value_scales_.data(), value_dim_);
-    }
-    /// Where the token at a position of the sequence is, or goes.
-    index_t slot(index_t position) const noexcept {
-        return is_ring && capacity_ > 0 ? position % capacity_ : position;
-    }
-    /// Counts `n` tokens, written after the last, as present.
-    void advance(index_t n) noexcept {
-        index_t const end = end_position() + n;
-        tokens_ = minimum(tokens_ + n, capacity_);
-        first_ = end - tokens_;
+        return rows<value_format>(values_.data(), value_scales_.data(), value_dim());
     }
 
 private:
-    static constexpr index_t most = index_t{1} << 48; ///< elements of a side, and each of its extents
-
     template <class Format, class T, class S>
     kv_rows<T> rows(T* data, S* scales, index_t dim) const noexcept {
         index_t const row = Format::row(dim);
-        return {data, capacity_ * row, row, 1, scales, capacity_, dim};
-    }
-    static index_t checked(char const* argument, index_t n) {
-        check::within("kv_cache", argument, n, 0, most);
-        return n;
-    }
-    static index_t elements(index_t tokens, index_t heads, index_t dim) {
-        check::within("kv_cache", "kv_heads", heads, 0, most / maximum(dim, 1));
-        check::within("kv_cache", "capacity", tokens, 0, most / (maximum(heads, 1) * maximum(dim, 1)));
-        return tokens * heads * dim;
+        return {data, capacity() * row, row, 1, scales, capacity(), dim};
     }
 
-    detail::emptied_by_move<index_t> capacity_;
-    detail::emptied_by_move<index_t> kv_heads_;
-    detail::emptied_by_move<index_t> key_dim_;
-    detail::emptied_by_move<index_t> value_dim_;
-    detail::emptied_by_move<index_t> tokens_;
-    detail::emptied_by_move<index_t> first_;
     buffer<key_element> keys_;
     buffer<value_element> values_;
     buffer<float> key_scales_;

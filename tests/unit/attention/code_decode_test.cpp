@@ -3,43 +3,20 @@
 // and weights in digits. Judged like every other kernel, by the definition and float32's bound (int8, and how tight the
 // bound is: parity_test.cpp).
 
-#include "attention_support.hpp"
+#include "support/code_attention.hpp"
 
-#include <doctest/doctest.h>
-
-#include <utility>
+#include <limits>
 #include <vector>
 
 namespace {
 
 using namespace attention_tests;
 
-struct sizes {
-    index_t queries, keys, heads, dim;
-};
-
-template <class Format>
-void check(sizes const& s, float spike = 0) {
-    CAPTURE(s.queries);
-    CAPTURE(s.keys);
-    CAPTURE(s.dim);
-    ts::kv_cache<ts::key<Format>, ts::value<Format>> kv{s.keys, 2, s.dim};
-    ts::append(ts::reference{}, kv, random_tensor(s.keys, 2, s.dim, 1), random_tensor(s.keys, 2, s.dim, 2));
-    auto q = random_tensor(s.queries, s.heads, s.dim, 3);
-    if (spike != 0) q(0, 0, s.dim / 2) = spike;
-    ts::tensor<float, 3> expected(s.queries, s.heads, s.dim), out(s.queries, s.heads, s.dim);
-    ts::matrix<float> expected_lse(s.heads, s.queries), lse(s.heads, s.queries);
-    ts::attention(ts::reference{}, q, kv, expected, ts::causal, expected_lse);
-    ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal, lse);
-    CHECK(worst_ratio<float>(q.view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(), std::as_const(lse).view(),
-                             std::as_const(expected_lse).view(), ts::causal) <= 1);
-}
-
 template <class Format>
 void check_sizes() {
     // Tiles of keys, of columns, of rows; their edges; more than one part.
     for (sizes const s : {sizes{1, 1, 8, 128}, {1, 64, 2, 64}, {1, 79, 8, 128}, {2, 130, 12, 80}, {3, 17, 6, 192}, {1, 1100, 8, 40}})
-        check<Format>(s);
+        code_ratio<Format>(s);
 }
 
 } // namespace
@@ -54,7 +31,7 @@ TEST_CASE("decoding codes: one scale for a part of an operand, and values from a
 }
 
 TEST_CASE("decoding codes: one large number in a query") {
-    for (float const spike : {1e4f, 1e-4f}) check<ts::int4_g64>({1, 200, 8, 128}, spike);
+    for (float const spike : {1e4f, 1e-4f}) code_ratio<ts::int4_g64>({1, 200, 8, 128}, ts::causal, spike);
 }
 
 TEST_CASE("decoding codes: a value that a query does not see changes no bit, however large it is") {

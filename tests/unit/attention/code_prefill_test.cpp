@@ -2,11 +2,11 @@
 // Prefill from caches of small integers: where the processor has matrix tiles, codes are multiplied as they are, with queries and
 // weights in digits. Judged by the definition and float32's bound.
 
-#include "attention_support.hpp"
+#include "support/code_attention.hpp"
 
-#include <doctest/doctest.h>
-
-#include <utility>
+#include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace {
 
@@ -14,51 +14,37 @@ using namespace attention_tests;
 
 constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 
-struct sizes {
-    index_t queries, keys, heads, dim;
-};
+/// A score of a program's own: what is nearer than `near` is hidden, what is farther than `far` is NaN.
+struct edges {
+    float near = 0;
+    float far = 1e9f;
 
-template <class Format, class Score = ts::causal_t>
-double ratio(sizes const& s, Score const& score = {}, float spike = 0) {
-    CAPTURE(s.queries);
-    CAPTURE(s.keys);
-    CAPTURE(s.dim);
-    ts::kv_cache<ts::key<Format>, ts::value<Format>> kv{s.keys, 2, s.dim};
-    ts::append(ts::reference{}, kv, random_tensor(s.keys, 2, s.dim, 1), random_tensor(s.keys, 2, s.dim, 2));
-    auto q = random_tensor(s.queries, s.heads, s.dim, 3);
-    if (spike != 0) q(0, 0, s.dim / 2) = spike;
-    ts::tensor<float, 3> expected(s.queries, s.heads, s.dim), out(s.queries, s.heads, s.dim);
-    ts::matrix<float> expected_lse(s.heads, s.queries), lse(s.heads, s.queries);
-    ts::attention(ts::reference{}, q, kv, expected, score, expected_lse);
-    ts::attention(ts::cpu{ts::serial{}}, q, kv, out, score, lse);
-    double const worst = worst_ratio<float>(q.view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(),
-                                            std::as_const(lse).view(), std::as_const(expected_lse).view(), score);
-    CHECK(worst <= 1);
-    return worst;
-}
+    template <class V, class At>
+    V operator()(V s, At const& at) const noexcept {
+        using ts::select;
+        V const seen = select(at.distance() < V(near), V(ts::minus_infinity), s);
+        return select(at.distance() > V(far), V(nan_value), seen);
+    }
+};
+/// One type for all, which compiles once.
+auto windowed(index_t width, edges const& e = {}) { return ts::causal | ts::window{width} | e; }
 
 } // namespace
 
 TEST_CASE("prefill of codes: tiles of keys, of columns, of queries; their edges") {
     double worst = 0;
     for (sizes const s : {sizes{16, 16, 2, 64}, {5, 1, 4, 8}, {33, 79, 8, 128}, {6, 300, 6, 72}, {70, 130, 2, 192}, {200, 200, 2, 40}}) {
-        worst = std::max(worst, ratio<ts::int8_per_token>(s));
-        worst = std::max(worst, ratio<ts::int4_g64>(s));
+        worst = std::max(worst, code_ratio<ts::int8_per_token>(s, windowed(1000)));
+        worst = std::max(worst, code_ratio<ts::int4_g64>(s));
     }
     CHECK(worst >= 0.05);
-    ratio<ts::scheme<ts::e2m1, ts::group<32>, ts::fp16>>({20, 141, 4, 96});
-    ratio<ts::uint4_g128>({20, 141, 4, 160});
+    for (index_t const dim : {96, 160}) code_ratio<ts::scheme<ts::e2m1, ts::group<32>, ts::fp16>, ts::uint4_g128>({20, 141, 4, dim});
 }
 
 TEST_CASE("prefill of codes: windows begin within a tile, rows that see nothing, one large number in a query") {
-    ratio<ts::int8_per_token>({90, 300, 4, 64}, ts::causal | ts::window{75});
-    for (float const spike : {1e4f, 1e-4f}) ratio<ts::int4_g64>({20, 200, 8, 128}, ts::causal, spike);
-    ratio<ts::int4_g64>({90, 90, 4, 64}, [](auto s, auto at) noexcept {
-        using value = decltype(s);
-        using ts::select;
-        value const near = select(at.distance() < value(30.0f), s, value(ts::minus_infinity));
-        return select(at.distance() < value(5.0f), value(ts::minus_infinity), near);
-    });
+    code_ratio<ts::int8_per_token>({90, 300, 4, 64}, windowed(75));
+    code_ratio<ts::int8_per_token>({90, 90, 4, 64}, windowed(30, {.near = 5}));
+    for (float const spike : {1e4f, 1e-4f}) code_ratio<ts::int4_g64>({20, 200, 8, 128}, ts::causal, spike);
 }
 
 TEST_CASE("prefill of codes: queries that are not finite, scales that are NaN, and what no query sees") {
@@ -68,7 +54,7 @@ TEST_CASE("prefill of codes: queries that are not finite, scales that are NaN, a
     ts::kv_cache<ts::key<ts::int4_g64>, ts::value<ts::int4_g64>> kv{200, 2, 64};
     ts::append(ts::reference{}, kv, keys, values);
     auto q = random_tensor(50, 4, 64, 3);
-    ts::tensor<float, 3> out(50, 4, 64), first(49, 4, 64);
+    ts::tensor<float, 3> out(50, 4, 64);
     ts::attention(ts::cpu{ts::serial{}}, q, kv, out, ts::causal);
     bool right = true;
     for (index_t i = 0; i < 50; ++i)
@@ -87,11 +73,7 @@ TEST_CASE("prefill of codes: queries that are not finite, scales that are NaN, a
     values(199, 0, 3) = 1;
     ts::kv_cache<ts::key<ts::int8_per_token>, ts::value<ts::int8_per_token>> clean{200, 2, 64};
     ts::append(ts::reference{}, clean, keys, values);
-    ts::attention(ts::cpu{ts::serial{}}, q, clean, out, ts::causal | [](auto s, auto at) noexcept {
-        using value = decltype(s);
-        using ts::select;
-        return select(at.distance() > value(170.0f), value(nan_value), s);
-    });
+    ts::attention(ts::cpu{ts::serial{}}, q, clean, out, windowed(1000, {.far = 170}));
     right = true;
     for (index_t i = 0; i < 50; ++i)
         for (index_t h = 0; h < 4; ++h)

@@ -246,14 +246,17 @@ public:
 
     // Steps of `ahead`: more lines are asked for where products of tiles run, fewer where codes are read, which need the same
     // miss buffers; found by trying.
-    static constexpr index_t per_product = format::bits == 8 ? 110 : 55;
+    static constexpr index_t per_product = format::bits == 8 ? 110 : 55; // of values
+    static constexpr index_t per_step = 55;                              // of keys
     static constexpr index_t per_sum = 60;
     static constexpr index_t per_quad = 80 / format::bits;
     static constexpr index_t per_row = 7;
+    /// Keys between a tile and those that are asked for meanwhile. Bytes come as fast as memory gives them, and late without.
+    static constexpr index_t lead = format::bits == 8 ? most : 0;
 
     index_t score_steps(index_t rows) const noexcept {
         index_t const staging = format::bits == 8 ? 0 : most * per_row * ceil_div(columns_, block::columns);
-        return staging + 4 * (per_product + per_sum) * groups_ * ceil_div(rows, 4);
+        return staging + 4 * (per_step * maximum(groups_, columns_ / 64) + per_sum * groups_) * ceil_div(rows, 4);
     }
     /// scores[most r + i] = q(r) . k(i), for keys up to the next multiple of 16 at least. `stride`: of the rows, if they lie
     /// one after the other, else 0.
@@ -271,10 +274,7 @@ public:
                 index_t const steps = group_ < 64 ? 1 : ceil_div(minimum(group_, dim_ - g * group_), 64);
                 std::int8_t const* const q = s_.queries + (r / 4 * this->tiles() + first) * 1024;
                 std::int8_t const* const k = keys + tile_column(first);
-                unrolled<4>([&](auto b) noexcept {
-                    if (16 * b < n) tiles.template start<b>(k + 16 * b * key_stride, key_stride, q, steps);
-                    ahead.step(per_product);
-                });
+                simd::start_score_sums(tiles, k, key_stride, n, q, steps, [&]() noexcept { ahead.step(per_step); });
                 store(tiles, n, s_.sums + 16 * most * g);
             }
             for (index_t i = 0; i < n; i += 16) add_scores(i, minimum(rows - r, 4), s_.units + r, scores + most * r + i, ahead);
@@ -292,10 +292,10 @@ public:
         read_scales(row, stride, n);
         for (index_t g = 0; g < groups_; ++g) {
             float const* const own = format::has_scales ? s_.scales + most * g : nullptr;
-            for (index_t r = 0; r < rows; ++r) {
+            for (index_t r = 0; r < rows; r += 4) {
                 index_t const at = r / 4 * groups_ + g;
-                s_.value_units[4 * at + r % 4] =
-                    simd::store_weight_digits(weights + most * r, own, n, s_.weights + 1024 * at + 256 * (r % 4));
+                simd::store_weight_digits<format::has_scales>(weights + most * r, most, minimum(rows - r, 4), own, n,
+                                                              s_.weights + 1024 * at, s_.value_units + 4 * at);
             }
         }
         stage_values(row, ahead); // a tile load waits for stores: not for those of the weights
@@ -304,10 +304,7 @@ public:
             for_each_part([&](index_t g, index_t d, index_t) noexcept {
                 std::int8_t const* const w = s_.weights + 16 * most * (r / 4 * groups_ + g);
                 std::int8_t const* const v = s_.values + d / 64 * 64 * most;
-                unrolled<4>([&](auto t) noexcept {
-                    tiles.template start<t>(w, 64, v + 1024 * t, 1);
-                    ahead.step(per_product);
-                });
+                simd::start_value_sums(tiles, w, v, [&]() noexcept { ahead.step(per_product); });
                 store(tiles, 64, sums);
                 sums += 1024;
             });
@@ -346,8 +343,7 @@ private:
         }
     }
     /// Rows to operand A, 64 columns (or 128) of all of them at a time.
-    void stage_keys(std::uint8_t const* const (&row)[most], index_t n, regular_ahead& lines) const noexcept {
-        regular_ahead ahead = lines; // in registers
+    void stage_keys(std::uint8_t const* const (&row)[most], index_t n, regular_ahead& ahead) const noexcept {
         for_each_block([&](block const& b, index_t d, auto whole) noexcept {
             index_t const at = d * format::bits / 8;
             std::int8_t* to = s_.keys + d;
@@ -359,11 +355,9 @@ private:
                 if (i % 8 == 4) ahead.step(8 * per_row);
             }
         });
-        lines = ahead;
     }
     /// Rows to operands B.
-    void stage_values(std::uint8_t const* const (&row)[most], regular_ahead& lines) const noexcept {
-        regular_ahead ahead = lines;
+    void stage_values(std::uint8_t const* const (&row)[most], regular_ahead& ahead) const noexcept {
         for_each_block([&](block const& b, index_t d, auto whole) noexcept {
             for (index_t i = 0; i < most; i += 4) {
                 std::uint8_t const* const from[4] = {row[i], row[i + 1], row[i + 2], row[i + 3]};
@@ -373,7 +367,6 @@ private:
                 if (i % 8 == 4) ahead.step(2 * per_quad);
             }
         });
-        lines = ahead;
     }
     /// f(g, first, last) for the columns of each group within 64 each.
     template <class F>
@@ -443,16 +436,9 @@ private:
     /// The scores of 16 keys from i on for up to 4 rows.
     void add_scores(index_t i, index_t rows, float const* units, float* scores, regular_ahead& ahead) const noexcept {
         floats total[4];
-        for (index_t g = 0; g < groups_; ++g, ahead.step(per_sum)) {
-            floats sum[4];
-            simd::score_sums<Arch>(s_.sums + 16 * (most * g + i), sum);
-            if constexpr (format::has_scales) {
-                floats const scale = simd::load<Arch>(s_.scales + most * g + i);
-                unrolled<4>([&](auto r) noexcept { total[r] = g == 0 ? sum[r] * scale : simd::fma(sum[r], scale, total[r]); });
-            } else {
-                unrolled<4>([&](auto r) noexcept { total[r] = sum[r]; });
-            }
-        }
+        for (index_t g = 0; g < groups_; ++g, ahead.step(per_sum))
+            simd::add_score_sums<Arch>(s_.sums + 16 * (most * g + i), format::has_scales ? s_.scales + most * g + i : nullptr, g > 0, total);
+        simd::order_score_sums<Arch>(total);
         unrolled<4>([&](auto r) noexcept {
             if (r < rows) simd::store<Arch>(scores + most * r, total[r] * floats(units[r]));
         });

@@ -300,13 +300,18 @@ private:
         return {a_.q.extent(0), a_.q.extent(1), s_, states_, kv_head_, first_ / tile::part, k0, k1, hides_, operands_};
     }
 
-    /// Asks for the rows of up to n keys from k on.
+    /// Asks for the rows of up to n keys from k on; after the last come the next head's.
     template <class Ahead = cache_ahead, class T>
     TESSERA_FORCE_INLINE Ahead ahead_of(kv_rows<T const> const& rows, index_t k, index_t n, index_t dim, index_t steps) const noexcept {
+        index_t head = kv_head_;
+        if (k >= a_.kv.tokens && head + 1 < a_.kv.kv_heads) {
+            ++head;
+            k -= a_.kv.tokens;
+        }
         if (k >= a_.kv.tokens || rows.dim_stride != 1) return {};
         constexpr index_t size = sizeof(T);
         bool const is_number = std::is_arithmetic_v<T> || std::is_same_v<T, fp16> || std::is_same_v<T, bf16>;
-        return {rows.row(kv_head_, a_.kv.slot(k)), (is_number ? dim : rows.slot_stride) * size, rows.slot_stride * size,
+        return {rows.row(head, a_.kv.slot(k)), (is_number ? dim : rows.slot_stride) * size, rows.slot_stride * size,
                 minimum(n, a_.kv.run_end(k) - k), steps};
     }
 
@@ -376,7 +381,7 @@ private:
         if (rows.scales != nullptr && k1 < a_.kv.tokens)
             for (index_t b = 0; b < tile::keys; b += config::cache_line / sizeof(float))
                 simd::prefetch_level_2(rows.scale_row(kv_head_, a_.kv.slot(k1)) + b);
-        return ahead_of<regular_ahead>(rows, k1, tile::keys, dim, steps);
+        return ahead_of<regular_ahead>(rows, k1 + code_side<Arch, T>::lead, tile::keys, dim, steps);
     }
     /// Bytes between rows that lie one after the other, else 0.
     template <class T>
@@ -485,7 +490,7 @@ private:
                          head(row), a_.batch};
         floats largest(minus_infinity);
         floats least(std::numeric_limits<float>::infinity()); // of what is seen
-        floats hidden(0.0f); // 1 in lanes with a hidden key
+        typename floats::batch_bool_type hidden(false); // lanes with a hidden key
         for (index_t i = 0; i < n; i += width, at.first_key += width) {
             index_t const count = minimum(width, n - i);
             floats x = simd::load<Arch>(s + i);
@@ -494,7 +499,7 @@ private:
                 x = a_.score(x, at);
             else if constexpr (has_transform<score_type>)
                 x = transformed(a_.score, x, at);
-            hidden = select(x == floats(minus_infinity), floats(1.0f), hidden);
+            hidden = hidden | (x == floats(minus_infinity));
             if (count < width) x = simd::keep_first<Arch>(x, count, minus_infinity);
             simd::store<Arch>(s + i, x);
             if constexpr (requires { a_.recorded; })
@@ -503,7 +508,7 @@ private:
             if constexpr (is_unified) least = min(least, select(x == floats(minus_infinity), least, x));
         }
         ahead_.step(60);
-        hides_ |= simd::reduce_max(hidden) > 0.0f;
+        hides_ |= any(hidden);
         float const top = simd::reduce_max(largest);
         float const before = maximum_[row];
         float after = before < top ? top : before;
