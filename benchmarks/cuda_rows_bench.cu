@@ -4,6 +4,7 @@
 /// and written over the rate of a copy of 1 GiB in the same run.
 
 #include <tessera/nn/nn.cuh>
+#include <tessera/quant/convert.cuh>
 #include <tessera/quant/quantize.cuh>
 
 #include <algorithm>
@@ -97,5 +98,13 @@ int main() {
         report("Hadamard 128", 2 * in, clock.microseconds([&] { ts::walsh_hadamard(exec, x, y, 128); }));
         report("Hadamard 4096", 2 * in, clock.microseconds([&] { ts::walsh_hadamard(exec, x, y, 4096); }));
         report("rms_norm", 2 * in, clock.microseconds([&] { ts::rms_norm(exec, x, weight, 1e-5f, y); }));
+        ts::device_matrix<ts::e4m3fn> codes{rows, k};
+        ts::device_matrix<float> wide{rows, k};
+        report("convert bf16 to e4m3fn", in + in / 2, clock.microseconds([&] { ts::convert(exec, x, codes); }));
+        report("convert e4m3fn to bf16", in + in / 2, clock.microseconds([&] { ts::convert(exec, codes, y); }));
+        report("convert bf16 to float", 3 * in, clock.microseconds([&] { ts::convert(exec, x, wide); }));
+        report("convert float to bf16", 3 * in, clock.microseconds([&] { ts::convert(exec, wide, y); }));
+        report("softmax", 2 * in, clock.microseconds([&] { ts::softmax(exec, x, y); }));
+        report("swiglu", 3 * in, clock.microseconds([&] { ts::swiglu(exec, x, x, y); }));
     }
 }

@@ -177,7 +177,7 @@ void bench(timer& t, char const* name, Storage const& w, std::initializer_list<i
     ts::device_workspace workspace;
     device const exec{workspace, t.stream()};
     auto const report = [&](char const* kind, index_t m, double us, double in_graph, double error) {
-        std::printf("%-14s %-4s %5ld x %-5ld M %-4ld %8.1f us %5.2f of read | graph %8.1f us %5.2f | floor %6.1f | %5.2f TFLOP/s | error %.2f\n", name, kind,
+        std::printf("%-14s %-10s %5ld x %-5ld M %-4ld %8.1f us %5.2f of read | graph %8.1f us %5.2f | floor %6.1f | %5.2f TFLOP/s | error %.2f\n", name, kind,
                     long(w.rows()), long(w.cols()), long(m), us, bytes / us / t.rate(), in_graph, bytes / in_graph / t.rate(), bytes / t.rate(),
                     2e-6 * double(m * w.nonzeros()) / in_graph, error);
         std::fflush(stdout);
@@ -202,6 +202,13 @@ void bench(timer& t, char const* name, Storage const& w, std::initializer_list<i
         double const error = worst_row(w, x, y);
         report("", m, t.cold(t.stream(), forward), t.graph(layers > 1 ? layers : 4, forward), error);
         if (m == 1 || m == 16) report("Wᵀ", m, t.cold(t.stream(), backward), t.graph(layers > 1 ? layers : 4, backward), 0.0);
+        if (m != 1 && m != 16) continue;
+        if constexpr (!requires { Storage::position_bits; }) {
+            auto const alone = ts::place(device{}, ts::transposed(op));
+            auto const turned_alone = [&](int) { ts::apply(exec, alone.view(), cy, back.view()); };
+            double const us = t.cold(t.stream(), turned_alone);
+            report("Wᵀ placed", m, us, us, 0.0);
+        }
     }
 }
 

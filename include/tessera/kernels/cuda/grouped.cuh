@@ -60,6 +60,14 @@ struct grouped_arguments {
     decode_table<typename Panels::format> table;
 };
 
+template <class T>
+__device__ __forceinline__ float scale_to_float(T v) {
+    if constexpr (std::is_same_v<T, fp16>)
+        return __half2float(__ushort_as_half(v.to_bits()));
+    else
+        return static_cast<float>(v);
+}
+
 /// A lane's 16 bytes of the columns of a half block.
 template <int NT>
 struct grouped_columns {
@@ -98,19 +106,42 @@ struct grouped_columns {
     }
 };
 
+/// What a warp multiplies in a block of 64 positions: codes and scales of its 32 rows, x.
+template <int NT, class Panels>
+struct grouped_block {
+    static constexpr auto sub_blocks = static_cast<int>(64 / Panels::sub_block);
+    static constexpr bool has_groups = Panels::group != 0;
+    code_words<Panels> code;
+    typename Panels::scale_type scales[has_groups ? sub_blocks : 1][4]; ///< rows g, g + 8, g + 16, g + 24 of a lane
+    ::uint4 columns[2][NT];
+
+    __device__ __forceinline__ static int group_of(int block, int sub) {
+        return (block * 64 + sub * static_cast<int>(Panels::sub_block)) / static_cast<int>(maximum(Panels::group_positions, 1));
+    }
+    __device__ __forceinline__ void load_weights(Panels const& w, std::byte const* codes, index_t n0, int block) {
+        code.load(codes + static_cast<index_t>(block) * Panels::block_bytes);
+        if constexpr (has_groups) {
+            auto const groups = static_cast<int>(w.groups());
+#pragma unroll
+            for (int s = 0; s < sub_blocks; ++s) {
+                int const group = group_of(block, s);
+                auto const* const from = w.scales() + Panels::scale_index(groups, n0, group < groups ? group : groups - 1) + threadIdx.x % 32 / 4;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) scales[s][i] = from[8 * i];
+            }
+        }
+    }
+};
+
 /// total += scale * part (+ offset * sum of x, at the beginning of a group).
 template <int NT, class Panels>
-__device__ __forceinline__ void scale_sub_block(grouped_arguments<Panels> const& p, Panels const& w, grouped_columns<NT> const& x, index_t n0, int position,
-                                                lane_sums<NT>& total, lane_sums<NT> const& part) {
-    constexpr auto padded = static_cast<int>(maximum(Panels::group_positions, 1));
-    int const lane = static_cast<int>(threadIdx.x) % 32;
-    int const group = position / padded;
-    if (group >= w.groups()) return;
-    index_t const at = Panels::scale_index(w.groups(), n0, group) + lane / 4;
+__device__ __forceinline__ void scale_sub_block(grouped_arguments<Panels> const& p, Panels const& w, grouped_columns<NT> const& x, index_t n0, int block, int sub,
+                                                grouped_block<NT, Panels> const& from, lane_sums<NT>& total, lane_sums<NT> const& part) {
+    int const group = grouped_block<NT, Panels>::group_of(block, sub);
+    if (group >= w.groups()) return; // positions that are there for whole blocks: no columns of W
 #pragma unroll
     for (int i = 0; i < 4; ++i) { // panel i / 2, rows g and g + 8
-        int const r = i / 2 * 16 + i % 2 * 8;
-        float const s = static_cast<float>(w.scales()[at + r]);
+        float const s = scale_to_float(from.scales[sub][i]);
 #pragma unroll
         for (int t = 0; t < NT; ++t)
 #pragma unroll
@@ -119,8 +150,9 @@ __device__ __forceinline__ void scale_sub_block(grouped_arguments<Panels> const&
                 to = fmaf(s, part.v[i / 2][t][i % 2 * 2 + c], to);
             }
         if constexpr (Panels::format::has_offsets) {
-            if (position % padded != 0) continue;
-            float const o = w.offsets()[at + r];
+            int const position = block * 64 + sub * static_cast<int>(Panels::sub_block);
+            if (position % static_cast<int>(maximum(Panels::group_positions, 1)) != 0) continue;
+            float const o = w.offsets()[Panels::scale_index(w.groups(), n0, group) + threadIdx.x % 32 / 4 + 8 * i];
 #pragma unroll
             for (int t = 0; t < NT; ++t)
 #pragma unroll
@@ -137,20 +169,17 @@ __device__ __forceinline__ void scale_sub_block(grouped_arguments<Panels> const&
 template <int NT, int Pieces, class Panels>
 __device__ __forceinline__ void multiply_grouped_block(grouped_arguments<Panels> const& p, Panels const& w, grouped_columns<NT> const& x,
                                                        fragment_decoder<typename Panels::format, Pieces> const& decoder,
-                                                       code_words<Panels> const& code, index_t n0, int block, lane_sums<NT>& total) {
+                                                       grouped_block<NT, Panels> const& from, index_t n0, int block, lane_sums<NT>& total) {
     constexpr auto of_sub_block = static_cast<int>(Panels::sub_block / 16);
     constexpr bool has_groups = Panels::group != 0;
-    ::uint4 columns[NT];
     lane_sums<NT> part;
     auto const fragment = [&]<int F>(std::integral_constant<int, F>) {
-        if constexpr (F % 2 == 0) x.load(p, block, F / 2, columns);
-        constexpr bool is_first = has_groups && F % of_sub_block == 0;
         if constexpr (has_groups)
-            multiply_fragment<F, is_first, Pieces>(decoder, code, columns, part);
+            multiply_fragment<F, F % of_sub_block == 0, Pieces>(decoder, from.code, from.columns[F / 2], part);
         else
-            multiply_fragment<F, false, Pieces>(decoder, code, columns, total);
+            multiply_fragment<F, false, Pieces>(decoder, from.code, from.columns[F / 2], total);
         if constexpr (has_groups && (F + 1) % of_sub_block == 0)
-            scale_sub_block<NT>(p, w, x, n0, block * 64 + (F / of_sub_block) * static_cast<int>(Panels::sub_block), total, part);
+            scale_sub_block<NT>(p, w, x, n0, block, F / of_sub_block, from, total, part);
     };
     [&]<int... F>(std::integer_sequence<int, F...>) { (fragment(std::integral_constant<int, F>{}), ...); }
     (std::make_integer_sequence<int, 4>{});
@@ -183,10 +212,10 @@ struct grouped_outputs {
 
 /// Rows [32 blockIdx.x, ...) of the used member blockIdx.y of family blockIdx.z, times its rows of x.
 template <class Panels, int Pieces, int NT, class Out>
-__global__ void __launch_bounds__(256, NT == 1 ? 3 : 2) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ grouped_outputs<Out> const outs) {
+__global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ grouped_outputs<Out> const outs) {
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
     constexpr int most = Panels::format::width <= 4 ? 4 : Panels::format::width == 8 ? 2 : 1;
-    constexpr int U = NT == 4 && most == 4 ? 2 : most; // blocks whose codes are asked for together
+    constexpr int U = most / NT > 1 ? most / NT : 1; // blocks that are asked for together
     extern __shared__ __align__(16) std::byte tables[];
     __shared__ float parts[8][8][33];
     __shared__ float sums[8 * NT][33];
@@ -201,12 +230,10 @@ __global__ void __launch_bounds__(256, NT == 1 ? 3 : 2) grouped_kernel(__grid_co
     int const begin = blocks * warp / 8;
     int const end = blocks * (warp + 1) / 8;
     std::byte const* const codes = w.data() + n0 / 256 * blocks * Panels::block_bytes + n0 % 256 / 16 * Panels::panel_block_bytes;
-    code_words<Panels> code[U];
-    auto const load = [&](int b, int u) {
-        if (b + u < end) code[u].load(codes + static_cast<index_t>(b + u) * Panels::block_bytes);
-    };
+    grouped_block<NT, Panels> ring[U];
 #pragma unroll
-    for (int u = 0; u < U; ++u) load(begin, u);
+    for (int u = 0; u < U; ++u)
+        if (begin + u < end) ring[u].load_weights(w, codes, n0, begin + u);
     decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(tables));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(tables) + static_cast<int>(threadIdx.x) % decoder_type::copies};
     __syncthreads();
@@ -216,13 +243,22 @@ __global__ void __launch_bounds__(256, NT == 1 ? 3 : 2) grouped_kernel(__grid_co
         grouped_columns<NT> const x{p, s, here * p.pieces};
         lane_sums<NT> total;
         total.clear();
+        auto const load_columns = [&](int u, int b) {
+            if (b >= end) return;
+            x.load(p, b, 0, ring[u].columns[0]);
+            x.load(p, b, 1, ring[u].columns[1]);
+        };
+#pragma unroll
+        for (int u = 0; u < U; ++u) load_columns(u, begin + u);
 #pragma unroll 1
         for (int b = begin; b < end; b += U) {
-            int const next = b + U < end ? b + U : s + rows < last ? begin : end; // the next rows of x begin again
+            bool const goes_on = b + U < end;
+            int const next = goes_on ? b + U : s + rows < last ? begin : end; // the next rows of x begin again
 #pragma unroll
             for (int u = 0; u < U; ++u) {
-                if (b + u < end) multiply_grouped_block<NT, Pieces>(p, w, x, decoder, code[u], n0, b + u, total);
-                load(next, u);
+                if (b + u < end) multiply_grouped_block<NT, Pieces>(p, w, x, decoder, ring[u], n0, b + u, total);
+                if (next + u < end) ring[u].load_weights(w, codes, n0, next + u);
+                if (goes_on) load_columns(u, b + U + u);
             }
         }
         add_warps<NT>(total, parts, sums);
@@ -270,7 +306,6 @@ struct grouped_product_of {
                     launch("apply_grouped", stream_of(exec), {dim3(static_cast<unsigned>(g.slots))}, &gather_kernel<X>, x, g.row_of, gathered);
             rows = gathered;
         }
-        workspace_sizer most;
         index_t bytes = 0;
         for (index_t e = 0; e < w.members; ++e) {
             workspace_sizer one;
