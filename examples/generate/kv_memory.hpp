@@ -9,7 +9,7 @@
 ///
 ///     window        keeps the first tokens ("attention sinks", Xiao et al. 2023, arXiv:2309.17453) and the last ones, in whole pages
 ///     heavy_hitters keeps those that attention used most and the last ones, every KV head its own (H2O)
-///     top_k         keeps all: a step reads the first and the last tokens and the best pages of each KV head, but for the first layer,
+///     top_k         keeps all: a step reads the first and the last tokens and the best blocks of each KV head, but for the first layer,
 ///                   which reads all (Kinetics)
 ///
 /// so that memory, or what a step reads, is that of what is kept and a chunk. Without a policy a cache is contiguous, or a ring, which
@@ -46,7 +46,8 @@ struct kv_options {
     eviction evict = eviction::none;
     index_t sinks = 4;     ///< first tokens that the window keeps, or top_k reads
     index_t window = 1024; ///< last tokens that are kept, or as many heavy, or best, and last ones, half and half
-    index_t page = 16;     ///< tokens of a page, where there is a policy
+    index_t page = 64;     ///< tokens of a page, where there is a policy: decoding reads as many at a time
+    index_t block = 16;    ///< tokens that top_k chooses together
 
     /// Most tokens that a layer keeps.
     index_t kept() const noexcept { return evict == eviction::window ? ts::round_up(sinks, page) + window + page - 1 : window; }
@@ -162,7 +163,7 @@ private:
         case eviction::heavy_hitters: return ts::heavy_hitters{kv_heads_, capacity_, others, last};
         case eviction::top_k:
             if (layer == 0) return keep_all{};
-            return ts::block_top_k{kv_heads_, head_dim_, options_.page, {options_.sinks, last, ts::ceil_div(others, options_.page)}};
+            return ts::block_top_k{kv_heads_, head_dim_, options_.block, {options_.sinks, last, ts::ceil_div(others, options_.block)}};
         case eviction::none: break;
         }
         return keep_all{};

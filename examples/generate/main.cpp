@@ -120,9 +120,9 @@ void print_setting(llama<backend> const& model, backend const& exec) {
     if (o.kv.evict == eviction::heavy_hitters)
         std::printf("; keeps %lld tokens, half of them the last, half the most used", static_cast<long long>(o.kv.window));
     if (o.kv.evict == eviction::top_k)
-        std::printf("; a step reads the first %lld, the last %lld and %lld more pages of %lld tokens", static_cast<long long>(o.kv.sinks),
-                    static_cast<long long>(o.kv.window / 2), static_cast<long long>(ts::ceil_div(o.kv.window - o.kv.window / 2, o.kv.page)),
-                    static_cast<long long>(o.kv.page));
+        std::printf("; a step reads the first %lld, the last %lld and %lld more blocks of %lld tokens", static_cast<long long>(o.kv.sinks),
+                    static_cast<long long>(o.kv.window / 2), static_cast<long long>(ts::ceil_div(o.kv.window - o.kv.window / 2, o.kv.block)),
+                    static_cast<long long>(o.kv.block));
     if (o.context > model.sizes().context)
         std::printf("\ncontext         %lld positions, %lld of them trained, rotations scaled: %s", static_cast<long long>(o.context),
                     static_cast<long long>(model.sizes().context), name_of(o.rope));

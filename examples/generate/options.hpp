@@ -86,9 +86,9 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
                      uint4_g32, nf4_g64, e2m1_g32, uint3_g32, uint2_g32 (g32: scales of 32 numbers), pvq32k22 (pyramid vectors, slow)
   --window N         keep the first tokens and the last N in the KV cache, forget those between; memory is that of N
   --sinks N          first tokens that the window keeps, and top-k reads (4)
-  --evict POLICY     which tokens count beyond --window (1024): window (as above, in pages of 16), h2o (half are the last tokens,
+  --evict POLICY     which tokens count beyond --window (1024): window (as above, in pages of 64), h2o (half are the last tokens,
                      half those that attention used most, every KV head its own), top-k (nothing is forgotten: a step reads the
-                     last tokens, half of them, and the best pages of 16), none (default without --window)
+                     last tokens, half of them, and the best blocks of 16), none (default without --window)
   --context N        positions of the text; beyond those the model was trained for rotations are scaled (a prompt of 16000 tokens:
                      --context 16384); default: what is needed, at most what the model was trained for
   --rope-scaling HOW ntk (default): slow rotations become slower, fast ones stay; linear: all become slower; none

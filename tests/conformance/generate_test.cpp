@@ -271,7 +271,7 @@ TEST_CASE("synthetic model: what the KV cache forgets") {
     CHECK(std::equal(best.begin(), best.begin() + 16, all.begin()));
     CHECK(largest_divergence(all, best) > rounding_divergence);
     CHECK(logits(eviction::top_k, 0, 16, 20) == logits(eviction::none, 0, 64, 20));
-    o.kv.page = 16; // pages are where rows lie
+    o.kv.page = 8; // pages are where rows lie
     CHECK(logits(eviction::heavy_hitters, 0, 16, 1) == heavy);
     logits(eviction::window, 4, 15, 7);
     o.kv.layout = kv_layout::ring;

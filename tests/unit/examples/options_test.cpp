@@ -63,8 +63,8 @@ TEST_CASE("options: the KV cache and long contexts") {
     CHECK(o.rope == generate::rope_scaling::linear);
     auto const window = parse({"--window", "100", "--sinks=2"}).kv;
     CHECK(window.evict == eviction::window);
-    CHECK(window.kept() == 131); // in pages of 16
-    CHECK(window.room(1000, 64) == 195);
+    CHECK(window.kept() == 227); // in pages of 64
+    CHECK(window.room(1000, 64) == 291);
     CHECK(window.room(50, 64) == 50);
     auto const heavy = parse({"--window=64", "--evict", "h2o"}).kv;
     CHECK(heavy.evict == eviction::heavy_hitters);
