@@ -6,8 +6,8 @@
 /// 4 bits whose values are multiples of one number (int4, uint4 with zero points, e2m1). Queries, and the weights of 64 keys,
 /// are integers of 30 bits here: 4 digits that are rows of tiles, so that no code becomes a float.
 ///
-/// A key of 128 columns takes 15 ns (int8) and 18 (int4 in groups of 64) with 4 rows of queries in the caches, 23 and 18
-/// from DRAM, which gives it in 16 and 8.5; converted to floats it took 33 and 60. Measured on one thread of a Xeon with AMX.
+/// A key of 128 columns takes 12 ns (int8) and 15 (int4 in groups of 64) with 4 rows of queries in the caches, 22 and 16.5
+/// from DRAM, which gives it in 16.5 and 8.5; converted to floats it took 33 and 60. Measured on one thread of a Xeon with AMX.
 
 #include "../../simd/decode.hpp"
 #include "../../simd/digits.hpp"
@@ -244,14 +244,14 @@ public:
         return true;
     }
 
-    // Steps of `ahead`: more lines are asked for where products of tiles run, fewer where codes are read, which need the same
-    // miss buffers; found by trying.
-    static constexpr index_t per_product = format::bits == 8 ? 110 : 55; // of values
-    static constexpr index_t per_step = 55;                              // of keys
+    // Steps of `ahead`, found by trying: bytes, which come as fast as memory gives them, are asked for where products of tiles run,
+    // codes of 4 bits while they are staged.
+    static constexpr index_t per_product = format::bits == 8 ? 110 : 20; // of values
+    static constexpr index_t per_step = format::bits == 8 ? 55 : 20;     // of keys
     static constexpr index_t per_sum = 60;
-    static constexpr index_t per_quad = 80 / format::bits;
-    static constexpr index_t per_row = 7;
-    /// Keys between a tile and those that are asked for meanwhile. Bytes come as fast as memory gives them, and late without.
+    static constexpr index_t per_quad = format::bits == 8 ? 10 : 30;
+    static constexpr index_t per_row = format::bits == 8 ? 7 : 14;
+    /// Keys between a tile and those that are asked for meanwhile.
     static constexpr index_t lead = format::bits == 8 ? most : 0;
 
     index_t score_steps(index_t rows) const noexcept {
