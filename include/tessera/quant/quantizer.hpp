@@ -96,6 +96,16 @@ inline float integer_reach(float scale, float limit) noexcept {
     return finite < static_cast<double>(limit) ? static_cast<float>(finite) : limit;
 }
 
+/// The same of other formats: the largest of their numbers up to `limit`, their largest, whose product with the scale is finite.
+template <class Format>
+float finite_reach(float scale, float limit) noexcept {
+    constexpr float largest = std::numeric_limits<float>::max();
+    if (!(scale * limit > largest) || !(scale <= largest)) return limit;
+    std::uint32_t const code = Format::encode(largest / scale, rounding::toward_zero, overflow::saturate);
+    float const reach = Format::decode(code);
+    return scale * reach <= largest ? reach : Format::decode(code - 1);
+}
+
 /// F::encode of a positive number, saturating, to nearest or toward zero; in few steps where it is a normal one.
 template <class F>
 std::uint32_t encode_scale(float x, rounding mode) noexcept {
@@ -159,8 +169,11 @@ weight_grid<typename Scheme::format> grid_of_scale(float scale, float zero) noex
         grid.low = zero - reach;
         grid.high = zero + reach;
     } else if constexpr (requires { format::symmetric_magnitude; }) {
-        grid.low = -steps;
-        grid.high = steps;
+        grid.high = finite_reach<format>(scale, steps);
+        grid.low = -grid.high;
+    } else if (float const reach = finite_reach<format>(scale, steps); reach < steps) {
+        grid.high = reach;
+        grid.low = -reach;
     }
     return grid;
 }

@@ -259,6 +259,14 @@ void check_bad_input() {
             if (k < 2) CHECK((k == 0 ? q.view()(0, k) : -q.view()(0, k)) >= 0.0f);
         }
     }
+    // The largest weights under scales that were rounded up: codes stop where the product is finite.
+    if constexpr (!Scheme::is_affine) {
+        constexpr float most = std::numeric_limits<float>::max();
+        for (auto const mode : {ts::rounding::nearest_even, ts::rounding::half_away, ts::rounding::stochastic}) {
+            auto const q = row<Scheme>({most, -most, most / 3}, {.mode = mode, .scales = ts::scale_rule::up});
+            for (index_t k = 0; k < 3; ++k) CHECK(std::isfinite(q.view()(0, k)));
+        }
+    }
     // One weight alone comes back as near as its scale's type allows.
     for (float const w : {1.0f, -1.0f, 0.037f}) {
         auto const one = row<Scheme>({w});
