@@ -17,13 +17,26 @@ namespace tessera::inline TESSERA_ABI {
 namespace detail {
 
 /// Elements a thread converts, adjacent where rows allow.
-inline constexpr int converted_together = 8;
+template <class X, class Y>
+inline constexpr int converted_together = sizeof(X) == 4 || sizeof(Y) == 4 ? 4 : 8;
 
-template <class X>
+template <int Sm, class X>
 __device__ __forceinline__ float device_to_float(X x) {
     if constexpr (std::is_same_v<X, fp16>) {
         std::uint16_t const bits = x.to_bits();
         if ((bits & 0x7c00u) != 0x7c00u) return __half2float(__ushort_as_half(bits)); // the definition keeps the bits of NaN
+    }
+    if constexpr (Sm >= 90 && std::is_same_v<X, e4m3fn>) {
+        std::uint8_t const code = x.to_bits();
+        if ((code & 0x7fu) != 0x7fu) {
+            std::uint32_t pair;
+            asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(static_cast<std::uint16_t>(code)));
+            return __half2float(__ushort_as_half(static_cast<std::uint16_t>(pair)));
+        }
+    }
+    if constexpr (std::is_same_v<X, e5m2>) {
+        std::uint8_t const code = x.to_bits(); // the upper half of fp16
+        if ((code & 0x7cu) != 0x7cu) return __half2float(__ushort_as_half(static_cast<std::uint16_t>(code << 8)));
     }
     return to_float(x);
 }
@@ -51,35 +64,36 @@ __device__ __forceinline__ Y device_from_float(float v) {
     return element_of<Y>(format::encode(v, rounding::nearest_even, Beyond));
 }
 
-/// `converted_together` elements that lie side by side, as wide as the device moves at once.
-template <class T>
-struct alignas(sizeof(T) * converted_together < 16 ? sizeof(T) * converted_together : 16) converted_pack {
-    T v[converted_together];
+/// V elements that lie side by side, as wide as the device moves at once.
+template <class T, int V>
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) converted_pack {
+    T v[V];
 };
 
 template <int Sm, overflow Beyond, bool IsWide, class X, class Y>
 __global__ void __launch_bounds__(256) convert_kernel(__grid_constant__ matrix_view<X const> const x, __grid_constant__ matrix_view<Y> const y) {
-    index_t const first = (static_cast<index_t>(blockIdx.y) * 256 + threadIdx.x) * converted_together;
-    index_t const step = static_cast<index_t>(gridDim.y) * 256 * converted_together;
+    constexpr int V = converted_together<X, Y>;
+    index_t const first = (static_cast<index_t>(blockIdx.y) * 256 + threadIdx.x) * V;
+    index_t const step = static_cast<index_t>(gridDim.y) * 256 * V;
     for (index_t k = first; k < x.extent(1); k += step) {
         if constexpr (IsWide) {
-            auto const from = *reinterpret_cast<converted_pack<X> const*>(x.data_handle() + blockIdx.x * x.stride(0) + k);
-            converted_pack<Y> to;
+            auto const from = *reinterpret_cast<converted_pack<X, V> const*>(x.data_handle() + blockIdx.x * x.stride(0) + k);
+            converted_pack<Y, V> to;
 #pragma unroll
-            for (int i = 0; i < converted_together; ++i) to.v[i] = device_from_float<Sm, Beyond, Y>(device_to_float(from.v[i]));
-            *reinterpret_cast<converted_pack<Y>*>(y.data_handle() + blockIdx.x * y.stride(0) + k) = to;
+            for (int i = 0; i < V; ++i) to.v[i] = device_from_float<Sm, Beyond, Y>(device_to_float<Sm>(from.v[i]));
+            *reinterpret_cast<converted_pack<Y, V>*>(y.data_handle() + blockIdx.x * y.stride(0) + k) = to;
         } else {
-            for (index_t i = k; i < minimum(k + converted_together, x.extent(1)); ++i)
-                y(blockIdx.x, i) = device_from_float<Sm, Beyond, Y>(device_to_float(x(blockIdx.x, i)));
+            for (index_t i = k; i < minimum(k + V, x.extent(1)); ++i)
+                y(blockIdx.x, i) = device_from_float<Sm, Beyond, Y>(device_to_float<Sm>(x(blockIdx.x, i)));
         }
     }
 }
 
-template <class T>
+template <int V, class T>
 bool moves_converted(matrix_view<T> const& v) noexcept {
-    constexpr auto bytes = static_cast<index_t>(sizeof(converted_pack<std::remove_const_t<T>>));
-    return has_unit_stride(v) && v.extent(1) % converted_together == 0 && reinterpret_cast<std::uintptr_t>(v.data_handle()) % alignof(converted_pack<std::remove_const_t<T>>) == 0 &&
-           (v.extent(0) <= 1 || v.stride(0) * static_cast<index_t>(sizeof(T)) % minimum(bytes, 16) == 0);
+    constexpr auto alignment = static_cast<index_t>(alignof(converted_pack<std::remove_const_t<T>, V>));
+    return has_unit_stride(v) && v.extent(1) % V == 0 && reinterpret_cast<std::uintptr_t>(v.data_handle()) % alignment == 0 &&
+           (v.extent(0) <= 1 || v.stride(0) * static_cast<index_t>(sizeof(T)) % alignment == 0);
 }
 
 /// Rows without gaps as one.
@@ -102,9 +116,10 @@ struct kernel<op::convert, cuda<Sm>, conversion<X, Y, Beyond>> {
         detail::check_device<Sm>("convert");
         detail::check_device_pointer("convert", "x", x.data_handle(), x.size());
         detail::check_device_pointer("convert", "y", y.data_handle(), y.size());
-        bool const is_wide = detail::moves_converted(x) && detail::moves_converted(y);
+        constexpr int V = detail::converted_together<X, Y>;
+        bool const is_wide = detail::moves_converted<V>(x) && detail::moves_converted<V>(y);
         dim3 const grid(static_cast<unsigned>(x.extent(0)),
-                        static_cast<unsigned>(minimum(ceil_div(x.extent(1), 256 * detail::converted_together), 65535)));
+                        static_cast<unsigned>(minimum(ceil_div(x.extent(1), 256 * V), 65535)));
         detail::launch("convert", detail::stream_of(exec), {grid},
                        is_wide ? &detail::convert_kernel<Sm, Beyond, true, X, Y> : &detail::convert_kernel<Sm, Beyond, false, X, Y>, x, y);
     }

@@ -210,6 +210,24 @@ struct grouped_outputs {
     Out of[2];
 };
 
+/// y of `here` slots from s on: pieces are added, and what a whole row of W shares is applied.
+template <class Panels, int Columns, class Out>
+__device__ __forceinline__ void write_grouped(grouped_arguments<Panels> const& p, Panels const& w, index_t n0, index_t s, int here,
+                                              float const (&sums)[Columns][33], Out const& out) {
+    for (int i = static_cast<int>(threadIdx.x); i < here * 32; i += 256) {
+        index_t const n = n0 + i % 32;
+        if (n >= w.rows()) continue;
+        float sum = 0.0f;
+        for (int c = 0; c < p.pieces; ++c) sum += sums[i / 32 * p.pieces + c][i % 32];
+        if constexpr (Panels::format::has_scales && Panels::group == 0) sum *= static_cast<float>(w.scales()[n]);
+        if constexpr (Panels::format::has_offsets && Panels::group == 0) {
+            index_t const row = p.row_of != nullptr ? p.row_of[s + i / 32] : s + i / 32;
+            sum = fmaf(w.offsets()[n], p.sums[row * p.pieces], sum);
+        }
+        out(s + i / 32, n, sum);
+    }
+}
+
 /// Rows [32 blockIdx.x, ...) of the used member blockIdx.y of family blockIdx.z, times its rows of x.
 template <class Panels, int Pieces, int NT, class Out>
 __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ grouped_outputs<Out> const outs) {
@@ -262,18 +280,7 @@ __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ group
             }
         }
         add_warps<NT>(total, parts, sums);
-        for (int i = static_cast<int>(threadIdx.x); i < here * 32; i += 256) {
-            index_t const n = n0 + i % 32;
-            if (n >= w.rows()) continue;
-            float sum = 0.0f;
-            for (int c = 0; c < p.pieces; ++c) sum += sums[i / 32 * p.pieces + c][i % 32];
-            if constexpr (Panels::format::has_scales && Panels::group == 0) sum *= static_cast<float>(w.scales()[n]);
-            if constexpr (Panels::format::has_offsets && Panels::group == 0) {
-                index_t const row = p.row_of != nullptr ? p.row_of[s + i / 32] : s + i / 32;
-                sum = fmaf(w.offsets()[n], p.sums[row * p.pieces], sum);
-            }
-            outs.of[blockIdx.z](s + i / 32, n, sum);
-        }
+        write_grouped(p, w, n0, s, here, sums, outs.of[blockIdx.z]);
     }
 }
 

@@ -17,6 +17,7 @@
 
 #include "../../storage/device_rows.hpp"
 #include "../sparse_operand.hpp"
+#include "ptx/grid_dependency.cuh"
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -188,8 +189,9 @@ __global__ void interleave_kernel(__grid_constant__ matrix_view<X const> const x
 }
 
 /// y(m, n) for the rows of W that the block has and the tile blockIdx.y of rows of x.
-template <class Panels, class Column, class Source, class Out>
+template <int Sm, class Panels, class Column, class Source, class Out>
 __global__ void __launch_bounds__(256) sparse_kernel(__grid_constant__ Panels const w, Source x, int lanes, index_t m, __grid_constant__ Out const out) {
+    if constexpr (Sm >= 90) ptx::launch_dependents(); // a base on top of these sums may begin to load its weights
     constexpr int R = Source::rows;
     index_t const n = (static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x) / lanes;
     int const lane = static_cast<int>(threadIdx.x) % lanes;
@@ -236,15 +238,13 @@ inline constexpr int chunk_columns = 0;
 template <index_t N, index_t M, class T, class G>
 inline constexpr int chunk_columns<prepacked<device_rows, n_of_m<N, M, T, G>>> = 8 % N == 0 && 8 / N * M == 16 && M <= 4 ? 16 : 0;
 
-/// x for them: the 16 columns of a lane's chunk, 32 chunks side by side, 4 columns at a time: (rows, chunks / 32, 4, 32, 4).
+/// A row of x for them: the 16 columns of a lane's chunk, 32 chunks side by side, 4 columns at a time: (chunks / 32, 4, 32, 4).
 template <class X>
-__global__ void stripe_kernel(__grid_constant__ matrix_view<X const> const x, index_t stripes, index_t count, float4* to) {
+__global__ void stripe_kernel(__grid_constant__ matrix_view<X const> const x, index_t count, float4* to) {
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
     if (i >= count) return;
-    index_t const m = i / (stripes * 128);
-    index_t const in_row = i % (stripes * 128);
-    index_t const k = (in_row / 128 * 32 + in_row % 32) * 16 + in_row % 128 / 32 * 4;
-    auto const get = [&](index_t c) { return c < x.extent(1) ? sparse_to_float(x(m, c)) : 0.0f; };
+    index_t const k = (i / 128 * 32 + i % 32) * 16 + i % 128 / 32 * 4;
+    auto const get = [&](index_t c) { return c < x.extent(1) ? sparse_to_float(x(0, c)) : 0.0f; };
     to[i] = make_float4(get(k), get(k + 1), get(k + 2), get(k + 3));
 }
 
@@ -257,45 +257,38 @@ __device__ __forceinline__ float pick(float const* from, std::uint32_t position)
     return (position & 2u) != 0 ? high : low;
 }
 
-/// A warp a row of W, R rows of x.
-template <int R, class Panels, int N, int M, class Out>
-__global__ void __launch_bounds__(256) striped_kernel(__grid_constant__ Panels const w, float4 const* x, index_t stripes, index_t m, __grid_constant__ Out const out) {
+/// One row of x, a warp a row of W: the sums of `sparse_kernel` in its order, but x comes in whole lines.
+template <int Sm, class Panels, int N, int M, class Out>
+__global__ void __launch_bounds__(256) striped_kernel(__grid_constant__ Panels const w, float4 const* x, __grid_constant__ Out const out) {
+    if constexpr (Sm >= 90) ptx::launch_dependents();
     index_t const n = static_cast<index_t>(blockIdx.x) * 8 + threadIdx.x / 32;
     if (n >= w.rows()) return;
     int const lane = static_cast<int>(threadIdx.x) % 32;
-    index_t const m0 = static_cast<index_t>(blockIdx.y) * R;
     sparse_row<Panels, std::uint32_t> const row{w, n};
     int const chunks = row.chunks();
-    float sum[R] = {};
+    float sum = 0.0f;
 #pragma unroll 2
     for (int c = lane; c < chunks; c += 32) {
         std::uint32_t const word = row.position_word(c);
         auto const values = load_8(row.values + 8 * c);
         bool const is_whole = c * 16 + 16 <= row.cols;
+        float v[16];
 #pragma unroll
-        for (int r = 0; r < R; ++r) {
-            if (r > 0 && m0 + r >= m) continue;
-            float v[16];
+        for (int q = 0; q < 4; ++q) {
+            float4 const four = __ldg(x + (c / 32 * 4 + q) * 32 + lane);
+            v[4 * q] = four.x, v[4 * q + 1] = four.y, v[4 * q + 2] = four.z, v[4 * q + 3] = four.w;
+        }
 #pragma unroll
-            for (int q = 0; q < 4; ++q) {
-                float4 const four = __ldg(x + (((m0 + r) * stripes + c / 32) * 4 + q) * 32 + lane);
-                v[4 * q] = four.x, v[4 * q + 1] = four.y, v[4 * q + 2] = four.z, v[4 * q + 3] = four.w;
-            }
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                std::uint32_t const position = word >> (Panels::position_bits * i);
-                float const x_of = pick<M>(v + i / N * M, position);
-                if (is_whole || row.column_of(8 * c + i, position & ((1u << Panels::position_bits) - 1u)) >= 0)
-                    sum[r] = fmaf(x_of, sparse_to_float(values.v[i]), sum[r]);
-            }
+        for (int i = 0; i < 8; ++i) {
+            std::uint32_t const position = word >> (Panels::position_bits * i);
+            float const x_of = pick<M>(v + i / N * M, position);
+            if (is_whole || row.column_of(8 * c + i, position & ((1u << Panels::position_bits) - 1u)) >= 0)
+                sum = fmaf(x_of, sparse_to_float(values.v[i]), sum);
         }
     }
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-#pragma unroll
-        for (int d = 16; d > 0; d /= 2) sum[r] += __shfl_xor_sync(~0u, sum[r], d);
-        if (lane == r && m0 + r < m) out(m0 + r, n, row.scale * sum[r]);
-    }
+    for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    if (lane == 0) out(0, n, row.scale * sum);
 }
 
 /// Lanes for a row of so many chunks.
@@ -320,10 +313,10 @@ void with_columns(Panels const& w, F const& f) {
 
 template <class Source, int Sm, class Panels, class Out>
 void run_sparse_rows(cuda<Sm> const& exec, Panels const& w, Source const& x, index_t m, Out const& out) {
-    int const lanes = lanes_for(w.mean_chunks());
+    int const lanes = chunk_columns<Panels> != 0 ? 32 : lanes_for(w.mean_chunks()); // as striped_kernel has them
     dim3 const grid{static_cast<unsigned>(ceil_div(w.rows() * lanes, 256)), static_cast<unsigned>(ceil_div(m, Source::rows))};
     with_columns(w, [&]<class Column>(Column) {
-        launch("apply", stream_of(exec), {grid}, &sparse_kernel<Panels, Column, Source, Out>, w, x, lanes, m, out);
+        launch("apply", stream_of(exec), {grid}, &sparse_kernel<Sm, Panels, Column, Source, Out>, w, x, lanes, m, out);
     });
 }
 
@@ -353,30 +346,17 @@ void run_sparse_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const
     }
 }
 
-/// Rows of x in stripes.
+/// One row of x, in stripes.
 template <int Sm, index_t N, index_t M, class T, class G, class X, class Out, class Arena>
 void run_striped(cuda<Sm> const& exec, prepacked<device_rows, n_of_m<N, M, T, G>> const& w, matrix_view<X const> const& x, Out const& out,
                  Arena& arena) {
     using panels = prepacked<device_rows, n_of_m<N, M, T, G>>;
-    index_t const stripes = ceil_div(w.mean_chunks(), 32);
-    index_t const most = minimum(x.extent(0), 256);
-    auto* const striped = arena.template carve<float4>(most, stripes, 128);
+    index_t const count = ceil_div(w.mean_chunks(), 32) * 128;
+    auto* const striped = arena.template carve<float4>(count);
     if constexpr (launches<Arena>) {
-        for (index_t m = 0; m < x.extent(0); m += 256) {
-            matrix_view<X const> const part = tessera::rows(x, m, minimum(m + 256, x.extent(0)));
-            index_t const count = part.extent(0) * stripes * 128;
-            if (count > 0) launch("apply", stream_of(exec), {grid_of(count)}, &stripe_kernel<X>, part, stripes, count, striped);
-            shifted_output<Out> const to{out, m};
-            auto const run = [&]<int R>(std::integral_constant<int, R>) {
-                dim3 const grid{static_cast<unsigned>(ceil_div(w.rows(), 8)), static_cast<unsigned>(ceil_div(part.extent(0), R))};
-                launch("apply", stream_of(exec), {grid}, &striped_kernel<R, panels, static_cast<int>(N), static_cast<int>(M), shifted_output<Out>>, w,
-                       striped, stripes, part.extent(0), to);
-            };
-            if (x.extent(0) == 1)
-                run(std::integral_constant<int, 1>{});
-            else
-                run(std::integral_constant<int, 8>{});
-        }
+        if (count > 0) launch("apply", stream_of(exec), {grid_of(count)}, &stripe_kernel<X>, x, count, striped);
+        launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(ceil_div(w.rows(), 8)))},
+               &striped_kernel<Sm, panels, static_cast<int>(N), static_cast<int>(M), Out>, w, striped, out);
     }
 }
 
@@ -513,12 +493,12 @@ struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_rows, Storage>, Prepa
     static void run(cuda<Sm> const& exec, operand const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
         detail::require_as_is<Preparation>();
         constexpr int sector = 32 / static_cast<int>(sizeof(X));
-        if constexpr (detail::chunk_columns<prepacked<device_rows, Storage>> != 0)
-            detail::run_striped(exec, w.storage(), x, out, arena);
-        else if (x.extent(0) > sector / 2)
+        if (x.extent(0) > sector / 2)
             detail::run_sparse_tiles<sector>(exec, w.storage(), x, out, arena);
         else if (x.extent(0) > 1)
             detail::run_sparse_tiles<sector / 2>(exec, w.storage(), x, out, arena);
+        else if constexpr (detail::chunk_columns<prepacked<device_rows, Storage>> != 0)
+            detail::run_striped(exec, w.storage(), x, out, arena);
         else if constexpr (detail::launches<Arena>)
             detail::run_sparse_rows(exec, w.storage(), detail::sparse_x_row<X>{x}, x.extent(0), out);
     }
