@@ -7,7 +7,7 @@
 ///
 /// **Stored matrices** run in one launch: a block takes 32 rows of W of a member that has rows of x, and goes through
 /// these 8, 16 or 32 columns of the matrix units at a time. Its 8 warps take equal parts of k, whose sums are added in their
-/// order. A row's bits depend on W alone.
+/// order; where rows of W are short, 2 or 4 warps do, and a block takes 128 or 64 rows. A row's bits depend on W alone.
 ///
 /// **Every other operator** runs member by member on all rows, and keeps what is its own: as correct, and as slow as that is.
 
@@ -55,6 +55,7 @@ struct grouped_arguments {
     index_t column_bytes;
     int column_positions;
     int pieces;
+    int split;         ///< warps that share 32 rows of W
     float const* sums; ///< (groups, columns): of x, where W has offsets
     index_t sum_columns;
     decode_table<typename Panels::format> table;
@@ -185,9 +186,12 @@ __device__ __forceinline__ void multiply_grouped_block(grouped_arguments<Panels>
     (std::make_integer_sequence<int, 4>{});
 }
 
-/// What the warps of a block add up: `sums` (8 NT columns, 32 rows of W).
+/// Warps that share the 32 rows of W of a block: fewer of short rows, where a block takes more of them. By the shape of W alone.
+inline int grouped_split(index_t blocks) noexcept { return blocks >= 32 ? 8 : blocks >= 16 ? 4 : 2; }
+
+/// What the warps of a block add up: `sums` (groups of 32 rows of W, 8 NT columns, 32 rows).
 template <int NT>
-__device__ __forceinline__ void add_warps(lane_sums<NT> const& total, float (&parts)[8][8][33], float (*sums)[33]) {
+__device__ __forceinline__ void add_warps(lane_sums<NT> const& total, int split, float (&parts)[8][8][33], float (&sums)[4][8 * NT][33]) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
 #pragma unroll
@@ -196,10 +200,11 @@ __device__ __forceinline__ void add_warps(lane_sums<NT> const& total, float (&pa
 #pragma unroll
         for (int i = 0; i < 8; ++i) parts[warp][lane % 4 * 2 + i % 2][i / 4 * 16 + i % 4 / 2 * 8 + lane / 4] = total.v[i / 4][t][i % 4];
         __syncthreads();
-        float sum = 0.0f;
-#pragma unroll
-        for (int w = 0; w < 8; ++w) sum += parts[w][warp][lane];
-        sums[8 * t + warp][lane] = sum;
+        for (int g = 0; g < 8 / split; ++g) {
+            float sum = 0.0f;
+            for (int w = g * split; w < (g + 1) * split; ++w) sum += parts[w][warp][lane];
+            sums[g][8 * t + warp][lane] = sum;
+        }
     }
     __syncthreads();
 }
@@ -213,12 +218,14 @@ struct grouped_outputs {
 /// y of `here` slots from s on: pieces are added, and what a whole row of W shares is applied.
 template <class Panels, int Columns, class Out>
 __device__ __forceinline__ void write_grouped(grouped_arguments<Panels> const& p, Panels const& w, index_t n0, index_t s, int here,
-                                              float const (&sums)[Columns][33], Out const& out) {
-    for (int i = static_cast<int>(threadIdx.x); i < here * 32; i += 256) {
-        index_t const n = n0 + i % 32;
+                                              int row_groups, float const (&sums)[4][Columns][33], Out const& out) {
+    int const width = 32 * row_groups;
+    for (int j = static_cast<int>(threadIdx.x); j < here * width; j += 256) {
+        index_t const n = n0 + j % width;
         if (n >= w.rows()) continue;
+        int const i = j / width * 32 + j % 32; // of the rows of a group
         float sum = 0.0f;
-        for (int c = 0; c < p.pieces; ++c) sum += sums[i / 32 * p.pieces + c][i % 32];
+        for (int c = 0; c < p.pieces; ++c) sum += sums[j % width / 32][i / 32 * p.pieces + c][i % 32];
         if constexpr (Panels::format::has_scales && Panels::group == 0) sum *= static_cast<float>(w.scales()[n]);
         if constexpr (Panels::format::has_offsets && Panels::group == 0) {
             index_t const row = p.row_of != nullptr ? p.row_of[s + i / 32] : s + i / 32;
@@ -228,7 +235,7 @@ __device__ __forceinline__ void write_grouped(grouped_arguments<Panels> const& p
     }
 }
 
-/// Rows [32 blockIdx.x, ...) of the used member blockIdx.y of family blockIdx.z, times its rows of x.
+/// 32 rows of W, or 64 or 128 (blockIdx.x), of the used member blockIdx.y of family blockIdx.z, times its rows of x.
 template <class Panels, int Pieces, int NT, class Out>
 __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ grouped_arguments<Panels> const p, __grid_constant__ grouped_outputs<Out> const outs) {
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
@@ -236,17 +243,20 @@ __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ group
     constexpr int U = most / NT > 1 ? most / NT : 1; // blocks that are asked for together
     extern __shared__ __align__(16) std::byte tables[];
     __shared__ float parts[8][8][33];
-    __shared__ float sums[8 * NT][33];
+    __shared__ float sums[4][8 * NT][33];
     index_t const e = p.used[blockIdx.y];
     if (e < 0) return;
     index_t const first = maximum(p.offsets[e], 0);
     index_t const last = minimum(p.offsets[e + 1], p.slots);
     Panels const w = *reinterpret_cast<Panels const*>(p.members[blockIdx.z] + e * p.stride);
-    index_t const n0 = static_cast<index_t>(blockIdx.x) * 32;
-    int const warp = static_cast<int>(threadIdx.x) / 32;
+    int const row_groups = 8 / p.split;
+    int const part = static_cast<int>(threadIdx.x) / 32 % p.split;
+    index_t const of_block = static_cast<index_t>(blockIdx.x) * 32 * row_groups;
+    index_t const n0 = of_block + static_cast<int>(threadIdx.x) / 32 / p.split * 32;
     auto const blocks = static_cast<int>(w.blocks());
-    int const begin = blocks * warp / 8;
-    int const end = blocks * (warp + 1) / 8;
+    bool const is_there = n0 < w.rows();
+    int const begin = is_there ? blocks * part / p.split : 0;
+    int const end = is_there ? blocks * (part + 1) / p.split : 0;
     std::byte const* const codes = w.data() + n0 / 256 * blocks * Panels::block_bytes + n0 % 256 / 16 * Panels::panel_block_bytes;
     grouped_block<NT, Panels> ring[U];
 #pragma unroll
@@ -279,8 +289,8 @@ __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ group
                 if (goes_on) load_columns(u, b + U + u);
             }
         }
-        add_warps<NT>(total, parts, sums);
-        write_grouped(p, w, n0, s, here, sums, outs.of[blockIdx.z]);
+        add_warps<NT>(total, p.split, parts, sums);
+        write_grouped(p, w, of_block, s, here, row_groups, sums, outs.of[blockIdx.z]);
     }
 }
 
@@ -392,7 +402,7 @@ private:
         if constexpr (launches<Arena>) {
             check_sizes(first, first.blocks());
             index_t const at = reinterpret_cast<std::byte const*>(&first) - reinterpret_cast<std::byte const*>(&w[0][0]);
-            grouped_arguments<panels> p{{w[0].there + at, w[1].there + at}, w[0].stride, g.used, g.offsets, g.row_of, g.slots, nullptr, 0, 0, pieces,
+            grouped_arguments<panels> p{{w[0].there + at, w[1].there + at}, w[0].stride, g.used, g.offsets, g.row_of, g.slots, nullptr, 0, 0, pieces, grouped_split(first.blocks()),
                                         sums, columns, make_decode_table<typename panels::format>()};
             if (is_direct<panels>(x)) {
                 p.columns = reinterpret_cast<std::byte const*>(x.data_handle());
@@ -412,7 +422,7 @@ private:
             // Twice the mean load of a member, as far as all can come to one.
             index_t const expected = minimum(g.most, 2 * ceil_div(g.slots, w[0].members)) * pieces;
             constexpr int weights = rounds ? 1 : weight_pieces<Storage>;
-            dim3 const grid{static_cast<unsigned>(ceil_div(first.rows(), 32)), static_cast<unsigned>(minimum(w[0].members, g.slots)),
+            dim3 const grid{static_cast<unsigned>(ceil_div(first.rows(), 256 / p.split)), static_cast<unsigned>(minimum(w[0].members, g.slots)),
                             static_cast<unsigned>(count)};
             if (expected <= 8)
                 run_columns<weights, 1>(exec, grid, p, outs);
@@ -424,7 +434,9 @@ private:
     }
     template <int Weights, int NT, class Out>
     static void run_columns(cuda<Sm> const& exec, dim3 grid, grouped_arguments<panels> const& p, grouped_outputs<Out> const& outs) {
-        launch("apply_grouped", stream_of(exec), {grid, dim3(256), fragment_decoder<typename panels::format, Weights>::table_bytes},
+        constexpr index_t table = fragment_decoder<typename panels::format, Weights>::table_bytes;
+        index_t const shared = table > 16 * 1024 ? maximum(table, 41 * 1024) : table; // with the kernel's own more than there is unasked
+        launch("apply_grouped", stream_of(exec), {grid, dim3(256), shared},
                &grouped_kernel<panels, Weights, NT, Out>, p, outs);
     }
 };
