@@ -90,10 +90,27 @@ struct kernel<op::apply, cuda<Sm>,
         auto const& p = s.second().inner();
         if (x.extent(0) > detail::most_fused_rows || p.first().cols() > detail::most_fused_rank)
             return detail::run_sum(exec, s, x, out, arena);
-        auto const u = detail::carve_matrix(arena, x.extent(0), p.second().rows());
-        if (!u.empty()) detail::run_operator(exec, detail::rounded_operand<X>(p.second()), x, detail::into(u), arena);
+        auto const a = detail::rounded_operand<X>(p.second());
         using panels = prepacked<device_panel, matrix_view<T const>>;
-        detail::low_rank_output<Out, panels> const with_term{out, p.first().storage(), u.data_handle(), s.second().factor()};
+        using side = typename detail::side_of<Sm, std::remove_const_t<decltype(a)>>::type;
+        detail::low_rank_output<Out, panels, side> with_term{out, p.first().storage(), nullptr, s.second().factor(), {}, false};
+        bool const beside = a.rows() > 0 && detail::runs_beside<Sm>(s.first().storage(), a, x);
+        bool is_made = a.rows() == 0;
+        if constexpr (!std::is_same_v<side, detail::no_side>) {
+            if (beside && detail::goes_by_strips<Sm, prepacked<device_panel, Storage>, as_bf16>(s.first().storage(), x.extent(0))) {
+                with_term.side = detail::make_side<side>(a, x.extent(0), arena);
+                is_made = with_term.side.blocks > 0;
+            }
+        }
+        if (!is_made) {
+            auto const u = detail::carve_matrix(arena, x.extent(0), a.rows());
+            with_term.u = u.data_handle();
+            with_term.x_is_ready = beside;
+            if (beside)
+                detail::run_operator(exec, a, x, detail::early_output{detail::into(u)}, arena);
+            else
+                detail::run_operator(exec, a, x, detail::into(u), arena);
+        }
         detail::run_operator(exec, s.first(), x, with_term, arena);
     }
 };

@@ -97,7 +97,7 @@ inline index_t resident_blocks(char const* operation, unsigned of_a_multiprocess
     return index_t{count} * of_a_multiprocessor;
 }
 
-/// Rows that move 8 numbers at a time, up to 8192 columns, with rotations within warps: whether they were.
+/// Rows that move 8 numbers at a time, up to 8192 columns, with rotations within warps or of whole rows of 4096: whether they were.
 template <class Scheme, int Sm, class X, class Change>
 bool run_wide_rows(char const* operation, cuda<Sm> const& exec, matrix_view<X const> const& x, Change const& change, device_quantized<Scheme>& q) {
     index_t const n = x.extent(1);
@@ -124,6 +124,11 @@ bool run_wide_rows(char const* operation, cuda<Sm> const& exec, matrix_view<X co
             choose(std::integral_constant<row_rotation, row_rotation::in_warps>{});
             return true;
         }
+        if constexpr (Scheme::format::bits == 4 || Scheme::format::bits == 8)
+            if (order == 4096 && n == 4096) {
+                start(&wide_row_kernel<4, 2, 128, 5, row_rotation::of_4096, Scheme, X, Change>, 128, 5);
+                return true;
+            }
     }
     return false;
 }

@@ -17,6 +17,7 @@
 #include "../operand.hpp"
 #include "prepare.cuh"
 #include "product.cuh"
+#include "strips.cuh"
 #include "tiles.cuh"
 
 namespace tessera::inline TESSERA_ABI {
@@ -46,13 +47,57 @@ void finish_nothing(cuda<Sm> const& exec, index_t m, index_t n, Out const& out) 
 template <int Sm, class Panels, int Pieces, int NT, class Out>
 void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> p, Out const& out) {
     using stage = product_stage<Sm, Panels, Pieces, NT>;
-    index_t const blocks = blocks_for<Sm>(p.w.tiles(), p.w.tiles() * p.steps);
     int const most = p.cut.each + (p.cut.larger > 0 ? 1 : 0); // units of a block: a ring for so few leaves room for the next kernel
     p.slots = most < stage::stages ? most : stage::stages;
-    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(blocks)), dim3(256), stage::table_bytes + p.slots * stage::bytes, Sm >= 90},
+    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(p.blocks)), dim3(256), stage::table_bytes + p.slots * stage::bytes, Sm >= 90},
            &product_kernel<Sm, Panels, Pieces, NT>, p);
     launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(p.w.tiles()), static_cast<unsigned>(p.m)), dim3(256), 0, Sm >= 90},
            &add_parts_kernel<Sm, Panels, Out>, p, out);
+}
+
+/// The same in one kernel, for at most 8 NT columns.
+template <int Sm, class Panels, int NT, class Out>
+void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out out) {
+    using stage = product_stage<Sm, Panels, 1, NT>;
+    index_t const strips = ceil_div(p.w.rows(), 32);
+    strip_plan const plan = plan_strips<Sm>(strips, p.steps);
+    strip_arguments<Panels> a{p, plan.warps, plan.blocks};
+    a.of.cut = stream_cut{p.steps, plan.warps * plan.blocks};
+    index_t const most = a.of.cut.each + (a.of.cut.larger > 0 ? 1 : 0);
+    index_t const sum_bytes = 128 * 8 * NT; // of a warp, which it leaves in its ring
+    a.of.slots = static_cast<int>(maximum(minimum(most, stage::stages), ceil_div(sum_bytes, stage::warp_bytes)));
+    index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes + (plan.blocks > 1 ? sum_bytes : 0);
+    if constexpr (has_side<Out>) {
+        if (out.side.blocks > 0) {
+            using side_stage = product_stage<Sm, typename decltype(out.side)::panels, 1, NT>;
+            auto& of = out.side.of;
+            of.columns = p.columns;
+            of.column_bytes = p.column_bytes;
+            of.column_positions = p.column_positions;
+            of.m = p.m;
+            of.pieces = 1;
+            out.side.blocks = static_cast<int>(minimum(out.side.blocks, of.steps / plan.warps));
+            of.cut = stream_cut{of.steps, out.side.blocks * plan.warps};
+            of.slots = side_stage::stages;
+            a.beside = static_cast<int>(round_up(ceil_div(of.w.rows(), 32) * out.side.blocks, plan.blocks));
+            bytes = maximum(bytes + sum_bytes + 4 * 64 * 8 * NT, side_stage::table_bytes + plan.warps * of.slots * side_stage::warp_bytes);
+        }
+    }
+    launch("apply", stream_of(exec),
+           {dim3(static_cast<unsigned>(strips * plan.blocks + a.beside)), dim3(static_cast<unsigned>(32 * plan.warps)), bytes, Sm >= 90,
+            plan.blocks > 1 ? static_cast<unsigned>(plan.blocks) : 0},
+           &strip_kernel<Sm, Panels, NT, Out>, a, out);
+}
+
+/// Strips of W, at most, for two fragments of 8 rows of x: every strip reads x.
+inline constexpr index_t few_strips = 136;
+
+/// Whether a product goes by strips. Its sums depend on the rows of x then: not those of `as_is`.
+template <int Sm, class Panels, class Preparation>
+bool goes_by_strips(Panels const& w, index_t rows) noexcept {
+    if (!std::is_same_v<Preparation, as_bf16>) return false;
+    index_t const strips = ceil_div(w.rows(), 32);
+    return strips <= 8 * product_blocks<Sm> && (rows <= 8 || (rows <= 16 && strips <= few_strips));
 }
 
 /// Whether rows of bf16 can be copied as they are.
@@ -65,7 +110,7 @@ bool is_direct(matrix_view<X const> const& x) noexcept {
 
 /// Columns, sums and the product for the rows of x that one pass takes.
 template <int Sm, class Panels, class Preparation, int NT, class X, class Out>
-void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_view<X const> const& x, bf16* columns, float* sums,
+void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_view<X const> const& x, index_t rows, bf16* columns, float* sums,
                       Out const& out) {
     constexpr int pieces = x_pieces<X, Preparation>;
     constexpr bool rounds = std::is_same_v<Preparation, as_bf16>;
@@ -90,6 +135,17 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
                p.w.groups(), sums);
         p.sums = sums;
     }
+    if constexpr (requires { out.x_is_ready; }) {
+        if (out.x_is_ready) { // room for the kernel before this one
+            p.waits_late = true;
+            index_t const units = p.w.tiles() * p.steps;
+            p.blocks = maximum(1, blocks_for<Sm>(p.w.tiles(), units) - 8);
+            p.cut = stream_cut{units, p.blocks};
+        }
+    }
+    if constexpr (requires { Out::triggers_late; }) p.triggers_late = true;
+    if constexpr (rounds && NT <= 2)
+        if (goes_by_strips<Sm, Panels, Preparation>(p.w, rows)) return run_strips<Sm, Panels, NT>(exec, p, out);
     run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
 }
 
@@ -211,19 +267,20 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
         product_arguments<Panels> p{w, stream_cut{w.tiles() * steps, blocks_for<Sm>(w.tiles(), w.tiles() * steps)},
                                     static_cast<int>(steps), static_cast<int>(w.groups())};
         p.parts = parts;
+        p.blocks = blocks_for<Sm>(w.tiles(), w.tiles() * steps);
         p.table = make_decode_table<typename Panels::format>();
         for (p.m0 = 0; p.m0 < x.extent(0); p.m0 += rows_of_pass) {
             index_t const count = minimum(x.extent(0) - p.m0, rows_of_pass);
             matrix_view<X const> const part = tessera::rows(x, p.m0, p.m0 + count);
             index_t const columns = count * pieces;
             if (columns <= 8)
-                run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, prepared, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, rows, prepared, sums, out);
             else if (columns <= 16)
-                run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, prepared, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, rows, prepared, sums, out);
             else if (columns <= 32)
-                run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, prepared, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, rows, prepared, sums, out);
             else
-                run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, prepared, sums, out);
+                run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, rows, prepared, sums, out);
         }
     }
 }

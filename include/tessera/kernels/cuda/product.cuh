@@ -196,6 +196,15 @@ __device__ __forceinline__ void store_part(product_arguments<Panels> const& p, i
     }
 }
 
+/// y(m, n) from its sum.
+template <class Panels, class Out>
+__device__ __forceinline__ void finish_sum(product_arguments<Panels> const& p, int m, index_t n, float sum, Out const& out) {
+    using format = typename Panels::format;
+    if constexpr (format::has_scales && Panels::group == 0) sum *= static_cast<float>(p.w.scales()[n]);
+    if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
+    out(p.m0 + m, n, sum);
+}
+
 /// y of the tile blockIdx.x and row of x blockIdx.y: its parts in the order of k, one row of W a thread.
 template <int Sm, class Panels, class Out>
 __global__ void __launch_bounds__(256) add_parts_kernel(__grid_constant__ product_arguments<Panels> const p, __grid_constant__ Out const out) {
@@ -203,7 +212,6 @@ __global__ void __launch_bounds__(256) add_parts_kernel(__grid_constant__ produc
         ptx::launch_dependents();
         ptx::wait_for_prerequisites();
     }
-    using format = typename Panels::format;
     auto const tile = static_cast<int>(blockIdx.x);
     auto const m = static_cast<int>(blockIdx.y);
     index_t const n = static_cast<index_t>(tile) * 256 + threadIdx.x;
@@ -225,35 +233,33 @@ __global__ void __launch_bounds__(256) add_parts_kernel(__grid_constant__ produc
         }
         sum += of_column;
     }
-    if constexpr (format::has_scales && Panels::group == 0) sum *= static_cast<float>(p.w.scales()[n]);
-    if constexpr (format::has_offsets && Panels::group == 0) sum = fmaf(p.w.offsets()[n], p.sums[m * p.pieces], sum);
-    out(p.m0 + m, n, sum);
+    finish_sum(p, m, n, sum, out);
 }
 
-/// The parts of x Wᵀ.
-template <int Sm, class Panels, int Pieces, int NT>
-__global__ void __launch_bounds__(256, (product_stage<Sm, Panels, Pieces, NT>::resident))
-product_kernel(__grid_constant__ product_arguments<Panels> const p) {
+/// A warp's units of 32 rows of each tile, `row` the first of them: store(tile, sums) where a tile ends, or the units do.
+template <int Sm, class Panels, int Pieces, int NT, class Store>
+__device__ __forceinline__ void multiply_units(product_arguments<Panels> const& p, std::byte* shared, int unit, int end, int row, Store const& store) {
     using stage_type = product_stage<Sm, Panels, Pieces, NT>;
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
     constexpr int S = stage_type::stages;
-    extern __shared__ __align__(128) std::byte shared[];
     std::byte* const ring = shared + stage_type::table_bytes + static_cast<int>(threadIdx.x) / 32 * p.slots * stage_type::warp_bytes;
     int const steps = p.steps;
-    int unit = p.cut.first(static_cast<int>(blockIdx.x));
-    int const end = p.cut.first(static_cast<int>(blockIdx.x) + 1);
     int tile = unit / steps;
     int step = unit % steps;
-    weight_stream<NT, stage_type, Panels> weights{p, ring, unit, end};
+    weight_stream<NT, stage_type, Panels> weights{p, ring, unit, end, row};
     // The next product in the stream may begin to load its weights; this one waits for what the previous kernels write
     // (x, its sums, the workspace) only when its own are on their way.
-    if constexpr (Sm >= 90) ptx::launch_dependents();
+    if constexpr (Sm >= 90)
+        if (!p.triggers_late) ptx::launch_dependents();
     if constexpr (Sm >= 90 && Panels::format::has_offsets) ptx::wait_for_prerequisites();
 #pragma unroll 1
     for (int s = 0; s < S - 1; ++s) weights.load_next();
     decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
-    if constexpr (Sm >= 90 && !Panels::format::has_offsets) ptx::wait_for_prerequisites();
+    if constexpr (Sm >= 90 && !Panels::format::has_offsets) {
+        if (!p.waits_late) ptx::wait_for_prerequisites();
+        if (p.triggers_late) ptx::launch_dependents();
+    }
     column_reader<NT, Panels> const x{p};
     column_queue<NT, Panels> columns;
 #pragma unroll
@@ -263,7 +269,7 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p) {
     total.clear();
     part.clear();
     int slot = 0;
-    __syncthreads(); // the tables
+    if constexpr (decoder_type::table_bytes > 0) __syncthreads();
 #pragma unroll 1
     for (; unit < end; ++unit) {
         ptx::wait<S - 2>();
@@ -277,12 +283,24 @@ product_kernel(__grid_constant__ product_arguments<Panels> const p) {
         if (next_step == 0 || unit + 1 == end) {
             if constexpr (stage_type::groups > 0 && !stage_type::has_whole_groups)
                 scale_open_group<NT, stage_type, Panels>(stage, step, p.groups, total, part);
-            store_part<NT>(p, tile, total);
+            store(tile, total);
             total.clear();
         }
         step = next_step;
         if (step == 0) ++tile;
     }
+}
+
+/// The parts of x Wᵀ.
+template <int Sm, class Panels, int Pieces, int NT>
+__global__ void __launch_bounds__(256, (product_stage<Sm, Panels, Pieces, NT>::resident))
+product_kernel(__grid_constant__ product_arguments<Panels> const p) {
+    extern __shared__ __align__(128) std::byte shared[];
+    auto const block = static_cast<int>(blockIdx.x);
+    multiply_units<Sm, Panels, Pieces, NT>(p, shared, p.cut.first(block), p.cut.first(block + 1), static_cast<int>(threadIdx.x) / 32 * 32,
+                                           [&](int tile, lane_sums<NT> const& total) { store_part<NT>(p, tile, total); });
+    if constexpr (Sm >= 90)
+        if (p.waits_late) ptx::wait_for_prerequisites();
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail

@@ -199,7 +199,7 @@ __device__ __forceinline__ void rotate_in_warps(float (&v)[Chunks * 8], int orde
         }
 }
 
-enum class row_rotation { none, in_warps };
+enum class row_rotation { none, in_warps, of_4096 };
 
 /// The norm's sum of squares: sum k of thread t is that of thread t + k blockDim of norm_kernel, and warps are added up as its are.
 template <int Sums>
@@ -227,6 +227,19 @@ __device__ __forceinline__ std::uint32_t block_maximum(std::uint32_t a, std::uin
     return __reduce_max_sync(~0u, lane < blockDim.x / 32 ? slots[lane] : 0);
 }
 
+/// Codes of pairs of numbers that lie 256 apart, of thread t from number 2 t on.
+template <int Bits>
+__device__ __forceinline__ void store_pairs(std::uint8_t* to, eight_codes const& codes) {
+    static_assert(Bits == 4 || Bits == 8);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+        if constexpr (Bits == 8)
+            reinterpret_cast<std::uint16_t*>(to + 256 * q)[threadIdx.x] = static_cast<std::uint16_t>((q < 2 ? codes.low : codes.high) >> (q % 2 * 16));
+        else
+            to[128 * q + threadIdx.x] = static_cast<std::uint8_t>(codes.low >> (8 * q));
+    }
+}
+
 template <int Chunks, class X>
 __device__ __forceinline__ void load_row(X const* row, int n, raw_eight<X> (&raw)[Chunks]) {
 #pragma unroll
@@ -242,6 +255,7 @@ __global__ void __launch_bounds__(Threads, Blocks)
     wide_row_kernel(__grid_constant__ matrix_view<X const> const x, Change const change, quantize_output<Scheme> const out) {
     __shared__ float sum_slots[16];
     __shared__ std::uint32_t maximum_slots[2][16];
+    __shared__ alignas(16) float memory[Rotation == row_rotation::of_4096 ? 4096 : 1];
     constexpr int bits = Scheme::format::bits;
     auto const n = static_cast<int>(x.extent(1));
     auto const rows = static_cast<unsigned>(x.extent(0));
@@ -267,10 +281,13 @@ __global__ void __launch_bounds__(Threads, Blocks)
                 int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
                 unpack(load_raw(change.weight + k, k < n), w);
 #pragma unroll
-                for (int i = 0; i < 8; ++i) v[8 * c + i] = w[i] * (r * v[8 * c + i]);
+                for (int i = 0; i < 8; ++i) v[8 * c + i] = __fmul_rn(w[i], r * v[8 * c + i]); // not a part of a butterfly's fma
             }
-            if constexpr (Rotation == row_rotation::in_warps) {
-                rotate_in_warps<Chunks>(v, change.hadamard);
+            if constexpr (Rotation != row_rotation::none) {
+                if constexpr (Rotation == row_rotation::of_4096)
+                    rotate_4096(v, memory); // two barriers ago everybody had read it
+                else
+                    rotate_in_warps<Chunks>(v, change.hadamard);
                 float const factor = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(change.hadamard)));
 #pragma unroll
                 for (int i = 0; i < Chunks * 8; ++i) v[i] *= factor;
@@ -284,8 +301,12 @@ __global__ void __launch_bounds__(Threads, Blocks)
 #pragma unroll
         for (int c = 0; c < Chunks; ++c) {
             eight_codes const codes = codes_of(scale, reinterpret_cast<float(&)[8]>(v[8 * c]));
-            int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
-            if (k < n) store_codes<bits>(to + k / 8 * bits, codes, 8, true);
+            if constexpr (Rotation == row_rotation::of_4096) {
+                store_pairs<bits>(to + c * (128 * bits), codes);
+            } else {
+                int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
+                if (k < n) store_codes<bits>(to + k / 8 * bits, codes, 8, true);
+            }
         }
     }
 }

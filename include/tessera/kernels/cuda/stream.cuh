@@ -54,8 +54,9 @@ struct product_stage {
 
 /// How the blocks of the grid cut the line of units: the first `larger` of them have one unit more than the others.
 struct stream_cut {
-    int each;
-    int larger;
+    int each = 0;
+    int larger = 0;
+    stream_cut() noexcept = default;
     stream_cut(index_t units, index_t blocks) noexcept
         : each{static_cast<int>(units / blocks)}, larger{static_cast<int>(units % blocks)} {}
     __device__ int first(int block) const { return block * each + (block < larger ? block : larger); }
@@ -77,10 +78,13 @@ struct product_arguments {
     int column_positions;     ///< that are there, a multiple of 8; beyond them x is 0
     float const* sums;        ///< (groups, 8 NT): of x, where W has offsets
     float* parts;             ///< (blocks of the grid + tiles, columns, 256)
+    index_t blocks;           ///< of the grid
     index_t m0;               ///< first row of y
     int m;                    ///< rows of x
     int pieces;               ///< columns of a row of x
     int slots;                ///< of the ring
+    bool triggers_late = false; ///< the next kernel begins when what is ahead of this one is complete, and may read that
+    bool waits_late = false;    ///< what is ahead of the kernel before this one is complete; that one itself is waited for at the end
     decode_table<typename Panels::format> table;
 };
 
@@ -95,12 +99,13 @@ struct weight_stream {
     int left; // units
     int tile;
     int step;
+    int rows; // of the tile: the first of the warp's 32
 
-    __device__ __forceinline__ weight_stream(product_arguments<Panels> const& arguments, std::byte const* of_warp, int first, int end)
+    __device__ __forceinline__ weight_stream(product_arguments<Panels> const& arguments, std::byte const* of_warp, int first, int end, int first_row)
         : p{arguments}, ring{ptx::shared_address(of_warp)}, slot{ring}, last_slot{ring + (p.slots - 1) * Stage::warp_bytes},
-          left{end - first}, tile{first / p.steps}, step{first % p.steps} {
+          left{end - first}, tile{first / p.steps}, step{first % p.steps}, rows{first_row} {
         constexpr auto step_bytes = static_cast<int>(Panels::step_blocks * Panels::block_bytes);
-        codes = p.w.data() + static_cast<index_t>(first) * step_bytes + static_cast<int>(threadIdx.x) / 32 * Stage::block_bytes +
+        codes = p.w.data() + static_cast<index_t>(first) * step_bytes + rows / 32 * Stage::block_bytes +
                 static_cast<int>(threadIdx.x) % 32 * static_cast<int>(Panels::chunk_bytes);
     }
 
@@ -111,7 +116,7 @@ struct weight_stream {
         constexpr auto block_bytes = static_cast<int>(Panels::block_bytes);
         if (left > 0) {
             // Rows of W that are not there: their sums are nobody's.
-            bool const is_there = tile * 256 + static_cast<int>(threadIdx.x) / 32 * 32 < static_cast<int>(p.w.rows());
+            bool const is_there = tile * 256 + rows < static_cast<int>(p.w.rows());
             std::uint32_t const to = slot + static_cast<int>(threadIdx.x) % 32 * chunk;
             if (is_there) {
 #pragma unroll
@@ -121,21 +126,27 @@ struct weight_stream {
                         ptx::copy_async<chunk>(to + b * Stage::block_bytes + i, codes + b * block_bytes + i);
                 if constexpr (Stage::groups > 0) load_scales();
             }
-            codes += SB * block_bytes;
-            --left;
-            slot = slot == last_slot ? ring : slot + Stage::warp_bytes;
-            if (++step == p.steps) step = 0, ++tile;
+            advance();
         }
         ptx::commit();
     }
 
 private:
+    __device__ __forceinline__ void advance() {
+        codes += Panels::step_blocks * Panels::block_bytes;
+        --left;
+        slot = slot == last_slot ? ring : slot + Stage::warp_bytes;
+        if (++step == p.steps) step = 0, ++tile;
+    }
+    __device__ __forceinline__ int first_group() const {
+        return Stage::has_whole_groups ? step * Stage::groups : step * static_cast<int>(Stage::positions) / static_cast<int>(maximum(Stage::padded, 1));
+    }
     /// Of every group that the step touches the numbers of the warp's 32 rows, and the sums of x.
     __device__ __forceinline__ void load_scales() const {
         int const lane = static_cast<int>(threadIdx.x) % 32;
-        int const g0 = Stage::has_whole_groups ? step * Stage::groups : step * static_cast<int>(Stage::positions) / static_cast<int>(maximum(Stage::padded, 1));
+        int const g0 = first_group();
         int const there = p.groups - g0;
-        auto const at = static_cast<unsigned>(tile * p.groups + g0) * 256u + threadIdx.x / 32u * 32u;
+        auto const at = static_cast<unsigned>(tile * p.groups + g0) * 256u + static_cast<unsigned>(rows);
         std::uint32_t to = slot + Stage::code_bytes;
         auto const copy = [&](auto const* from) {
             constexpr int pieces = 2 * static_cast<int>(sizeof(*from)); // of 16 bytes, of a group

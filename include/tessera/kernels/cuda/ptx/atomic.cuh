@@ -15,4 +15,11 @@ __device__ __forceinline__ unsigned add_acquire_release(unsigned* counter, unsig
     return old;
 }
 
+/// ld.acquire.gpu: what was written before the additions that made this value is seen.
+__device__ __forceinline__ unsigned load_acquire(unsigned const* counter) {
+    unsigned value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+    return value;
+}
+
 } // namespace tessera::inline TESSERA_ABI::ptx

@@ -25,6 +25,9 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, void const* from) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(Bytes) : "memory");
 }
 
+/// prefetch.global.L2: the line, into the second-level cache.
+__device__ __forceinline__ void prefetch(void const* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 /// cp.async.commit_group.
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

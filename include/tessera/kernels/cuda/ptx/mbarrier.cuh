@@ -50,6 +50,16 @@ __device__ __forceinline__ void sync_cluster() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+/// ld.shared::cluster: the number at this address in block `rank` of the cluster.
+__device__ __forceinline__ float load_from(std::uint32_t address, unsigned rank) {
+    float v;
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.f32 %0, [there];\n}"
+                 : "=f"(v)
+                 : "r"(address), "r"(rank)
+                 : "memory");
+    return v;
+}
+
 /// setmaxnreg: the registers of a thread of this warpgroup from now on.
 template <int Registers>
 __device__ __forceinline__ void take_registers() {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Products of few rows of x in one kernel: a block of threads takes a strip of 32 rows of W, its warps cut k into equal pieces, and so
+/// do the blocks of a cluster where W has few rows. They add their sums in shared memory, in the order of k, so that no parts are left
+/// for a second kernel. The cut depends on the shape of W alone. Blocks beside them multiply what the outputs need besides (a low-rank
+/// term's A); they begin first, so that who waits for them is not waited for.
+
+#include "ptx/atomic.cuh"
+#include "ptx/mbarrier.cuh"
+#include "product.cuh"
+
+namespace tessera::inline TESSERA_ABI::detail {
+
+/// Warps of a block, and blocks of a cluster, that share a strip.
+struct strip_plan {
+    int warps;
+    int blocks;
+};
+template <int Sm>
+strip_plan plan_strips(index_t strips, index_t steps) noexcept {
+    index_t const resident = 8 * product_blocks<Sm>; // warps
+    index_t blocks = 1;
+    if constexpr (Sm >= 90)
+        while (blocks < 8 && 16 * strips * blocks <= resident && 16 * blocks <= steps) blocks *= 2;
+    index_t const warps = maximum(1, minimum(minimum(8, steps / blocks), resident / maximum(strips * blocks, 1)));
+    return {static_cast<int>(warps), static_cast<int>(blocks)};
+}
+
+template <class Panels>
+struct strip_arguments {
+    product_arguments<Panels> of; ///< whose cut is of a tile's steps
+    int warps;
+    int blocks; ///< of a cluster
+    int beside = 0; ///< blocks ahead of them, which make what `Out` adds
+};
+
+/// A second matrix of at most 64 rows, dense, whose product with x the outputs of the first one need: blocks that begin first leave parts
+/// of its sums, and the others, which have waited for their counter at the end, add them up in the order of k.
+template <class Panels>
+struct strip_side {
+    using panels = Panels;
+    product_arguments<Panels> of;
+    float* parts;       ///< (blocks, columns, 32): 8 blocks, or fewer, for a strip
+    unsigned* counters; ///< blocks that have left their parts, blocks that have read them; 0 between calls
+    int blocks;         ///< of a strip; 0: there is no side
+};
+template <class Out>
+inline constexpr bool has_side = requires(Out const& out) { out.side.counters; };
+
+/// Leaves the sums of a warp's 32 rows where its ring was.
+template <int NT>
+__device__ __forceinline__ void leave_sums(lane_sums<NT> const& total, int columns, float* to) {
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    __syncwarp(); // the ring's last stage has been read
+    to += lane / 4;
+#pragma unroll
+    for (int i = 0; i < 8 * NT; ++i) {
+        int const column = i / 4 % NT * 8 + lane % 4 * 2 + i % 2;
+        if (column < columns) to[column * 32 + i / (4 * NT) * 16 + i % 4 / 2 * 8] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
+    }
+}
+
+/// A block of the side.
+template <int Sm, int NT, class Side>
+__device__ __forceinline__ void multiply_side(Side const& side, int warps, std::byte* shared) {
+    using stage_type = product_stage<Sm, typename Side::panels, 1, NT>;
+    auto const& p = side.of;
+    auto const block = static_cast<int>(blockIdx.x);
+    int const slice = block % side.blocks * warps + static_cast<int>(threadIdx.x) / 32;
+    int const of_warp = p.slots * stage_type::warp_bytes / 4;
+    auto* const rings = reinterpret_cast<float*>(shared + stage_type::table_bytes);
+    multiply_units<Sm, typename Side::panels, 1, NT>(
+        p, shared, p.cut.first(slice), p.cut.first(slice + 1), block / side.blocks * 32,
+        [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + static_cast<int>(threadIdx.x) / 32 * of_warp); });
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
+        float sum = 0.0f;
+        for (int w = 0; w < warps; ++w) sum += rings[w * of_warp + i];
+        side.parts[block * 32 * p.m + i] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) ptx::add_acquire_release(side.counters, 1);
+}
+
+/// What the side's blocks made, (columns, rows of the side) in `to`: all threads of a block; `readers` blocks do this.
+template <class Side>
+__device__ __forceinline__ void gather_side(Side const& side, int beside, int readers, float* to) {
+    auto const rows = static_cast<int>(side.of.w.rows());
+    for (int i = static_cast<int>(threadIdx.x); i < rows * side.of.m; i += static_cast<int>(blockDim.x)) {
+        int const row = i % rows;
+        while (ptx::load_acquire(side.counters) < static_cast<unsigned>(beside)) {}
+        float const* const from = side.parts + row / 32 * side.blocks * 32 * side.of.m + i / rows * 32 + row % 32;
+        float sum = 0.0f;
+        for (int b = 0; b < side.blocks; ++b) sum += __ldcg(from + b * 32 * side.of.m);
+        to[i] = sum;
+    }
+    __syncthreads();
+    // What the next call reads, it reads after this kernel.
+    if (threadIdx.x == 32 % blockDim.x && atomicAdd(side.counters + 1, 1u) + 1 == static_cast<unsigned>(readers))
+        side.counters[0] = side.counters[1] = 0;
+}
+
+/// y of a strip: blockIdx.x counts blocks of a cluster, then strips, behind those of the side.
+template <int Sm, class Panels, int NT, class Out>
+__global__ void __launch_bounds__(256, 2) strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant__ Out const out) {
+    using stage_type = product_stage<Sm, Panels, 1, NT>;
+    extern __shared__ __align__(128) std::byte shared[];
+    product_arguments<Panels> const& p = a.of;
+    if constexpr (has_side<Out>)
+        if (static_cast<int>(blockIdx.x) < a.beside) return multiply_side<Sm, NT>(out.side, a.warps, shared);
+    auto const strip = (static_cast<int>(blockIdx.x) - a.beside) / a.blocks;
+    int const rank = (static_cast<int>(blockIdx.x) - a.beside) % a.blocks;
+    int const slice = rank * a.warps + static_cast<int>(threadIdx.x) / 32;
+    int const first = strip / 8 * p.steps;
+    int const of_warp = p.slots * stage_type::warp_bytes / 4;
+    auto* const rings = reinterpret_cast<float*>(shared + stage_type::table_bytes);
+    if constexpr (has_side<Out>)
+        if (a.beside > 0 && threadIdx.x < 32) out.prefetch(32 * static_cast<index_t>(strip) + threadIdx.x);
+    multiply_units<Sm, Panels, 1, NT>(
+        p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), strip % 8 * 32,
+        [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + static_cast<int>(threadIdx.x) / 32 * of_warp); });
+    if constexpr (Sm >= 90)
+        if (p.waits_late) ptx::wait_for_prerequisites();
+    float* const of_block = rings + a.warps * of_warp;
+    auto const finish = [&](int m, index_t n, float sum) {
+        if (n >= p.w.rows()) return;
+        if constexpr (has_side<Out>) {
+            if (a.beside > 0) return finish_sum(p, m, n, sum, out.with(of_block + 256 * NT));
+        }
+        finish_sum(p, m, n, sum, out);
+    };
+    if constexpr (has_side<Out>)
+        if (a.beside > 0 && rank == 0) gather_side(out.side, a.beside, (static_cast<int>(gridDim.x) - a.beside) / a.blocks, of_block + 256 * NT);
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
+        float sum = 0.0f;
+        for (int w = 0; w < a.warps; ++w) sum += rings[w * of_warp + i];
+        if (a.blocks > 1)
+            of_block[i] = sum;
+        else
+            finish(i / 32, 32 * static_cast<index_t>(strip) + i % 32, sum);
+    }
+    if constexpr (Sm >= 90) {
+        if (a.blocks == 1) return;
+        ptx::sync_cluster();
+        if (rank == 0) {
+            std::uint32_t const there = ptx::shared_address(of_block);
+            for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
+                float sum = 0.0f;
+                for (int b = 0; b < a.blocks; ++b) sum += ptx::load_from(there + 4 * i, static_cast<unsigned>(b));
+                finish(i / 32, 32 * static_cast<index_t>(strip) + i % 32, sum);
+            }
+        }
+        ptx::sync_cluster(); // nobody ends while the first one reads
+    }
+}
+
+} // namespace tessera::inline TESSERA_ABI::detail
