@@ -23,7 +23,7 @@ LEAVES = {"dispatch", "interop"}
 # Headers directly in include/tessera see everything; the others see of them only these.
 SMALL = {"fwd.hpp", "version.hpp"}
 # Public, but not in tessera.hpp: what only readers of files and tests of accuracy want.
-APART = {"core/device_view.hpp", "storage/device_panel.hpp", "storage/device_rows.hpp", "storage/mapped_file.hpp", "storage/placed_cache.hpp", "storage/file_to_be.hpp", "storage/placed_table.hpp", "numerics/error_bounds.hpp"}
+APART = {"core/device_view.hpp", "storage/device_panel.hpp", "storage/device_rows.hpp", "storage/device_tile.hpp", "storage/device_nibbles.hpp", "storage/mapped_file.hpp", "storage/placed_cache.hpp", "storage/file_to_be.hpp", "storage/placed_table.hpp", "numerics/error_bounds.hpp"}
 BANNED_BELOW_OPERATORS = {"memory", "functional", "filesystem", "iostream", "regex"}
 
 
