@@ -5,6 +5,7 @@
 /// The door of families of operators, for every backend: members of one shape, and whose rows of x are whose.
 
 #include "../core/error.hpp"
+#include "../core/overlap.hpp"
 #include "../core/view.hpp"
 
 #include <span>
