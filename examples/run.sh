@@ -27,7 +27,7 @@ own_prompt=no
 for argument in "$@"; do
     case $argument in
     --model | --model=* | --synthetic | --help | -h) own_model=yes ;;
-    --prompt | --prompt=* | --chat) own_prompt=yes ;;
+    --prompt | --prompt=* | --bench | --bench=*) own_prompt=yes ;;
     esac
 done
 
