@@ -411,7 +411,8 @@ void store_weight_digits(float const* p, index_t stride, index_t rows, float con
     __mmask16 const finite = _mm512_cmplt_epu32_mask(largest, _mm512_set1_epi32(static_cast<int>(infinity_bits)));
     _mm_storeu_ps(units, _mm512_castps512_ps128(_mm512_mask_blend_ps(finite, _mm512_set1_ps(std::numeric_limits<float>::quiet_NaN()), unit)));
     detail::unrolled_rows([&](auto r) noexcept {
-        __m512 const f = _mm512_maskz_permute_ps(every, factor, 0x55 * r);
+        constexpr int row = 0x55 * static_cast<int>(decltype(r)::value); // without optimisation only this is an immediate
+        __m512 const f = _mm512_maskz_permute_ps(every, factor, row);
         __m512i const digits[4] = {detail::digits_of(w[r][0], f), detail::digits_of(w[r][1], f), detail::digits_of(w[r][2], f),
                                    detail::digits_of(w[r][3], f)};
         detail::store_digit_rows(digits, a + 256 * r);
