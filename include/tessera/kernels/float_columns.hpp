@@ -2,18 +2,20 @@
 #pragma once
 
 /// @file
-/// A form of x for terms that meet single columns of it: the rows of x beside each other, so that one weight multiplies a
-/// register of them. With so few rows that a register would be mostly empty there is no such form (`data` is null), and
-/// terms read rows.
+/// Forms of x with rows beside each other, for terms that meet columns of it. Where they do not pay there is no such form
+/// (`data` is null), and terms read rows; the same goes for some rows of x, or rows in another order (`slice`).
 
 #include "../core/types.hpp"
+#include "../storage/scheme.hpp"
 
 namespace tessera::inline TESSERA_ABI {
 
-/// x (rows, columns) in blocks of `width` rows: element (m, k) at block(m / width)[k * width + m % width]; rows that do not
+/// One weight multiplies a register of rows: x (rows, columns) in blocks of `width` rows: element (m, k) at block(m / width)[k * width + m % width]; rows that do not
 /// exist are 0. R: float lanes.
 template <index_t R>
 struct float_columns {
+    using lies_in_blocks = void;
+
     float const* data = nullptr;
     index_t rows = 0;
     index_t columns = 0;
@@ -28,8 +30,31 @@ struct float_columns {
     bool exists() const noexcept { return data != nullptr; }
     index_t blocks() const noexcept { return ceil_div(rows, width); }
     float const* block(index_t b) const noexcept { return data + b * columns * width; }
-    /// Some rows, or rows in another order, are read as rows.
     float_columns slice(index_t, index_t count) const noexcept { return {nullptr, count, columns, width_of(count)}; }
+};
+
+/// Registers of weights multiply `Width` rows, one number of each after the other: x (rows, columns) in chunks of `Chunk` columns,
+/// within them in blocks of `Width` rows: one stream for all rows, while a chunk's weights stay in the first-level cache.
+/// Preparation: as_is, or as_bf16 for values that bf16 has.
+template <index_t Width, index_t Chunk, class Preparation = as_is>
+struct float_panels {
+    using lies_in_blocks = void;
+    static constexpr index_t width = Width;
+    static constexpr index_t chunk = Chunk;
+    /// Fewest rows: those for which weights are decoded once.
+    static constexpr index_t fewest_rows = 9;
+
+    float const* data = nullptr;
+    index_t rows = 0;
+    index_t columns = 0;
+
+    bool exists() const noexcept { return data != nullptr; }
+    index_t padded_rows() const noexcept { return round_up(rows, Width); }
+    /// Element (m, k) of the chunk that begins at column `first`; that of (m, k + 1) is `Width` further.
+    float const* at(index_t m, index_t first) const noexcept {
+        return data + first * padded_rows() + m / Width * Width * minimum(chunk, columns - first) + m % Width;
+    }
+    float_panels slice(index_t, index_t count) const noexcept { return {nullptr, count, columns}; }
 };
 
 } // namespace tessera::inline TESSERA_ABI

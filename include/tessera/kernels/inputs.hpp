@@ -44,6 +44,15 @@ public:
         (kernel<op::prepare, Exec, Form>::run(exec, x, get<Form>()), ...);
     }
 
+    /// Fills those that lie in blocks of rows (`lies_in_blocks`): slices of one row leave them out.
+    template <class Exec, class X>
+    void run_blocks(Exec const& exec, X const& x) const noexcept {
+        auto const one = [&]<class F>(F const& form) noexcept {
+            if constexpr (requires { typename F::lies_in_blocks; }) kernel<op::prepare, Exec, F>::run(exec, x, form);
+        };
+        (one(get<Form>()), ...);
+    }
+
     /// These forms of a set that has more.
     template <class Set>
     static input_set of(Set const& set) noexcept {

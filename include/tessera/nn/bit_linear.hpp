@@ -36,9 +36,9 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
-/// Forms that read x in place: normalised rows must stay for them.
+/// Forms that read x in place, or several rows together: normalised rows must stay for them.
 template <class Form>
-inline constexpr bool keeps_x = false;
+inline constexpr bool keeps_x = requires { typename Form::lies_in_blocks; };
 template <index_t SumGroup>
 inline constexpr bool keeps_x<float_rows<SumGroup, as_is>> = true;
 template <class List>
@@ -69,6 +69,7 @@ void run_normalized(cpu<Arch, Parallel> const& exec, matrix_view<X const> const&
             inputs.slice(m, 1).run(alone, matrix_view<float const>{row, 1, columns});
         }
     });
+    inputs.run_blocks(exec, matrix_view<float const>{rows});
 }
 
 /// x normalised and in the forms of `Forms`, in the memory of the scope.
@@ -282,7 +283,7 @@ void bit_linear_backward(Exec const& exec, linear<Storage, P> const& w,
         using forms = typename detail::forms_of_preparation<P, Exec>::type;
         matrix_view<float> const seen{scope.carve<float>(m, k), m, k};
         auto const prepared = detail::normalize_into<forms>(exec, scope, from, weight, epsilon);
-        auto const& form = [&]<class Form>(type_list<Form>) -> Form const& { return prepared.inputs.template get<Form>(); }(forms{});
+        auto const& form = [&]<class Form, class... Blocks>(type_list<Form, Blocks...>) -> Form const& { return prepared.inputs.template get<Form>(); }(forms{});
         parallel_for(exec.parallel(), k == 0 ? 0 : m, detail::prepare_grain(k), [&](index_t first, index_t last, index_t) noexcept {
             for (index_t i = first; i < last; ++i) detail::prepared_values(form, i, &seen(i, 0));
         });

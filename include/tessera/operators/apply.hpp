@@ -25,8 +25,12 @@ namespace detail {
 template <class Y, class Epilogue>
 void finish_tile(product_task const& task, matrix_view<Y> const& y, Epilogue const& finish) noexcept {
     bool const contiguous = has_unit_stride(y);
+    constexpr index_t ahead = 8; // rows; the lines of one come from far away, and none says where the next is
     for (index_t m = task.m0; m < task.m1; ++m) {
         float const* const row = task.accumulator + (m - task.m0) * task.stride - task.n0;
+        if (contiguous && m + ahead < task.m1)
+            for (index_t n = task.n0; n < task.n1; n += config::cache_line / static_cast<index_t>(sizeof(Y)))
+                simd::prefetch(y.data_handle() + (m + ahead) * y.stride(0) + n);
         if (contiguous) {
             Y* const out = y.data_handle() + m * y.stride(0);
             if constexpr (std::is_same_v<Epilogue, no_epilogue> && std::is_same_v<Y, float>) {

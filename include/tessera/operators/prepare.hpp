@@ -36,11 +36,13 @@ struct forms_of_preparation {
 };
 template <class Exec>
 struct forms_of_preparation<as_is, Exec> {
-    using type = type_list<float_rows<0>>;
+    using type = type_list<float_rows<0>, panels_of<typename Exec::arch_type, as_is>>;
 };
 template <class Exec>
 struct forms_of_preparation<as_bf16, Exec> {
-    using type = type_list<typename form_of<typename Exec::arch_type, prepacked<panel<Exec::arch_type::lanes, 1>, matrix_view<float const>>, as_bf16>::type>;
+    using arch = typename Exec::arch_type;
+    using form = typename form_of<arch, prepacked<panel<arch::lanes, 1>, matrix_view<float const>>, as_bf16>::type;
+    using type = std::conditional_t<std::is_same_v<form, bf16_rows>, type_list<form>, type_list<form, panels_of<arch, as_bf16>>>;
 };
 
 template <class Forms, class Exec, class X, class Arena>

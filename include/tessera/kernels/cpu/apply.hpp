@@ -13,6 +13,7 @@
 #include "../operand.hpp"
 #include "pack.hpp"
 #include "prepare.hpp"
+#include "prepare_panels.hpp"
 #include "product_amx.hpp"
 #include "product_bf16.hpp"
 #include "product_float.hpp"
@@ -37,6 +38,57 @@ TESSERA_FORCE_INLINE void add_to_task(product_task const& task, index_t m, index
     value.store_aligned(lane);
     index_t const end = minimum(task.n1, first + simd::lanes<Arch>);
     for (index_t n = maximum(task.n0, first); n < end; ++n) row[n - task.n0] += task.factor * lane[n - first];
+}
+
+/// A tile's edge, where some lanes belong to no row of the task.
+template <class Arch, int MR, int NP>
+TESSERA_COLD void add_edge(simd::floats<Arch> const (&value)[MR][NP], product_task const& task, index_t m, index_t first) noexcept {
+    for (int i = 0; i < MR; ++i)
+        for (int q = 0; q < NP; ++q) add_to_task<Arch>(task, m + i, first + q * simd::lanes<Arch>, value[i][q]);
+}
+
+/// acc += factor * MR rows of x, from m, times NP panels of columns, the first of which begins at row `first` of W.
+template <class Arch, class T, int MR, int NP, class Rows>
+void multiply_columns(T const* const (&w)[NP], index_t stride, index_t columns, Rows const& x, product_task const& task, index_t m,
+                      index_t first) noexcept {
+    using floats = simd::floats<Arch>;
+    floats result[MR][NP];
+    index_t const row = task.stride; // not read again after every store
+    float* p = task.accumulator + (m - task.m0) * row + first - task.n0;
+    for (int i = 0; i < MR; ++i)
+        for (int q = 0; q < NP; ++q) simd::prefetch(p + i * row + q * simd::lanes<Arch>); // they lie in the second-level cache
+    product_panels_dense<Arch, T, MR, NP>(w, stride, columns, x, result);
+    if (first >= task.n0 && first + NP * simd::lanes<Arch> <= task.n1) {
+        floats const factor(task.factor);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i, p += row)
+#pragma GCC unroll 4
+            for (int q = 0; q < NP; ++q)
+                simd::store<Arch>(p + q * simd::lanes<Arch>, simd::fma(factor, result[i][q], simd::load<Arch>(p + q * simd::lanes<Arch>)));
+    } else {
+        floats edge[MR][NP]; // a copy, so that what is above stays in registers
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+            for (int q = 0; q < NP; ++q) edge[i][q] = result[i][q];
+        add_edge<Arch, MR, NP>(edge, task, m, first);
+    }
+}
+
+/// The same for all rows of a task and the columns from `k0`; x packed, where it is and a block begins with the task: either
+/// gives the same bits.
+template <class Arch, int NP, class Form, class Panels>
+void multiply_decoded(float const* const (&w)[NP], index_t k0, index_t columns, Form const& x, Panels const& packed,
+                      product_task const& task, index_t first) noexcept {
+    constexpr index_t R = simd::lanes<Arch>;
+    if (packed.exists() && task.m0 % Panels::width == 0)
+        for_row_blocks<decoded_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+            multiply_columns<Arch, float, MR, NP>(w, R, columns, packed_rows<Panels::width>{packed.at(m, k0)}, task, m, first);
+        });
+    else
+        for_row_blocks<decoded_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
+            multiply_columns<Arch, float, MR, NP>(w, R, columns, strided_rows<MR>{x.row(m) + k0, x.stride}, task, m, first);
+        });
 }
 
 /// The panel form of a stored matrix on an architecture.
@@ -81,6 +133,10 @@ struct form_of<Arch, Weights, as_bf16> {
 /// Fewest rows of x for which decoding a panel once beats decoding it for every block.
 inline constexpr index_t decode_once_rows = 9;
 
+/// Rows of x for such products.
+template <class Arch, class Preparation>
+using panels_of = float_panels<decoded_row_block<Arch>, decoded_chunk<Arch>, Preparation>;
+
 } // namespace detail
 
 template <class Arch, class Parallel, class Storage, class Preparation>
@@ -89,16 +145,21 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     using operand = linear<Storage, Preparation>;
     using weights = typename detail::panel_form<Arch, Storage>::type;
     using form = typename detail::form_of<Arch, weights, Preparation>::type;
-    using forms = type_list<form>;
     struct state {};
 
     static constexpr bool is_placed = detail::panel_form<Arch, Storage>::is_placed;
     static constexpr bool is_dense = detail::is_dense_panel<weights>;
     static constexpr bool is_integer_product = detail::activation_group<Preparation> >= 0;
     static constexpr bool is_bf16_product = std::is_same_v<form, bf16_rows>;
-    /// Weights are decoded once for all rows of a tile. Matrix tiles and int8 take so little time that x has to stay in the
-    /// cache.
-    static constexpr index_t tile_rows(operand const&) noexcept { return is_integer_product || is_bf16_product ? 128 : 512; }
+    /// Whether many rows of x meet decoded weights.
+    static constexpr bool decodes = !is_integer_product && !is_bf16_product && !is_dense;
+    using panels = detail::panels_of<Arch, Preparation>;
+    using forms = std::conditional_t<decodes, type_list<form, panels>, type_list<form>>;
+    /// Weights are decoded once for all rows of a tile, about 512, in whole blocks of x. Matrix tiles and int8 take so little time
+    /// that x has to stay in the cache.
+    static constexpr index_t tile_rows(operand const&) noexcept {
+        return is_integer_product || is_bf16_product ? 128 : round_up(512, panels::width);
+    }
     static constexpr index_t R = simd::lanes<Arch>;
 
     template <class Arena>
@@ -108,7 +169,7 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     template <class Inputs>
     static void prepare(exec_type const&, operand const&, Inputs const&, state const&) noexcept {}
 
-    /// A packed pair of panels where the operand is not placed, and a decoded pair where many rows share it.
+    /// Packed panels where the operand is not placed, and columns of decoded ones where many rows share them.
     static index_t scratch_bytes(operand const& w, tile_size tile) noexcept {
         return packed_bytes(w) + decoded_bytes(w, tile.m);
     }
@@ -141,10 +202,17 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
                 bf16_panel(packed, stage(w, packed, p, scratch), x, task, p, scratch + packed_bytes(w));
                 ++p;
             } else {
-                int const together = pairs(packed, task) && p + 1 < last ? 2 : 1;
-                std::byte const* panel[2] = {stage(w, packed, p, scratch), nullptr};
-                if (together == 2) panel[1] = stage(w, packed, p + 1, scratch + packed_bytes(w) / 2);
-                vector_panels(packed, panel, together, x, task, p, scratch + packed_bytes(w));
+                int const together = panels_together(packed, task, last - p);
+                std::byte const* panel[most_panels] = {};
+                for (int q = 0; q < together; ++q) panel[q] = stage(w, packed, p + q, scratch + q * (packed_bytes(w) / most_panels));
+                if constexpr (is_integer_product)
+                    integer_panels(packed, panel, together, x, task, p);
+                else if constexpr (is_dense)
+                    dense_panels<typename weights::element_type>(panel, together, x, task, p);
+                else if (task.m1 - task.m0 < detail::decode_once_rows)
+                    coded_panel(packed, panel[0], x, task, p);
+                else
+                    decoded_panels(packed, panel, together, x, inputs.template get<panels>(), task, p, scratch + packed_bytes(w));
                 p += together;
             }
         }
@@ -178,9 +246,9 @@ private:
             return {nullptr, w.rows(), w.cols()};
     }
     static index_t packed_bytes(operand const& w) noexcept {
-        return is_placed ? 0 : 2 * round_up(shape(w).panel_bytes(), config::cache_line);
+        return is_placed ? 0 : most_panels * round_up(shape(w).panel_bytes(), config::cache_line);
     }
-    static index_t decoded_bytes(operand const& w, index_t m) noexcept {
+    static index_t decoded_bytes([[maybe_unused]] operand const& w, index_t m) noexcept {
         if constexpr (is_bf16_product) { // the last tile may have few rows
             using shape = detail::bf16_shape<Arch, weights>;
             return maximum(shape::dot_bytes(w.cols()), uses_tiles(m) ? shape::tile_bytes(m) : 0);
@@ -188,17 +256,19 @@ private:
             using shape = detail::amx_shape<weights, form>;
             if (uses_tiles(m)) return m <= shape::stream_rows ? shape::stream_bytes : shape::scratch_bytes(m);
         }
-        bool const decodes = !is_integer_product && !is_dense && m >= detail::decode_once_rows;
-        return decodes ? 2 * R * w.cols() * static_cast<index_t>(sizeof(float)) : 0;
+        return decodes && m >= detail::decode_once_rows ? most_panels * R * panels::chunk * static_cast<index_t>(sizeof(float)) : 0;
     }
     /// Rows of x with which integer products take two panels at a time: where registers are few, only while memory is the limit.
     static constexpr index_t integer_pair_rows = R == 16 ? detail::int8_rows_together : 2;
-    /// Two panels at a time: float products where that fills the registers, integer ones for two streams of memory, if the
-    /// panels are so long that prefetching across their ends does not matter.
-    static bool pairs(weights const& packed, product_task const& task) noexcept {
+    /// Panels at a time, of `left`: float products take as many as fill the registers, integer ones two streams of memory, if
+    /// the panels are so long that prefetching across their ends does not matter.
+    static constexpr int most_panels = decodes ? detail::decoded_panel_block<Arch> : 2;
+    static int panels_together(weights const& packed, product_task const& task, index_t left) noexcept {
         index_t const m = task.m1 - task.m0;
-        if (is_integer_product) return m <= integer_pair_rows && packed.panel_bytes() >= 2 * detail::prefetch_distance;
-        return is_dense || m >= detail::decode_once_rows;
+        bool const are_several = is_integer_product ? m <= integer_pair_rows && packed.panel_bytes() >= 2 * detail::prefetch_distance
+                                                    : is_dense || m >= detail::decode_once_rows;
+        if (!are_several) return 1;
+        return left >= most_panels ? most_panels : left >= 2 ? 2 : 1;
     }
     static std::byte const* stage(operand const& w, weights const& packed, index_t p, std::byte* scratch) noexcept {
         if constexpr (is_placed) {
@@ -210,22 +280,25 @@ private:
         }
     }
 
-    /// One or two panels by vectors.
-    static void vector_panels(weights const& packed, std::byte const* const (&panel)[2], int together, form const& x,
-                              product_task const& task, index_t p, [[maybe_unused]] std::byte* scratch) noexcept {
-        if constexpr (is_integer_product) {
-            integer_panels(packed, panel, together, x, task, p);
-        } else if constexpr (is_dense) {
-            dense_panels<typename weights::element_type>(panel, together, x, task, p);
-        } else if (task.m1 - task.m0 < detail::decode_once_rows) {
-            coded_panel(packed, panel[0], x, task, p);
-        } else {
-            float* const decoded = reinterpret_cast<float*>(scratch);
-            std::byte const* columns[2] = {reinterpret_cast<std::byte*>(decoded),
-                                           reinterpret_cast<std::byte*>(decoded + R * packed.cols())};
-            detail::decode_panel<Arch>(packed, panel[0], decoded);
-            if (together == 2) detail::decode_panel<Arch>(packed, panel[1], decoded + R * packed.cols());
-            dense_panels<float>(columns, together, x, task, p);
+    /// Several panels, decoded chunk by chunk.
+    static void decoded_panels(weights const& packed, std::byte const* const (&panel)[most_panels], int together, form const& x,
+                               panels const& x_panels, product_task const& task, index_t p, std::byte* scratch) noexcept {
+        for (index_t k0 = 0; k0 < packed.cols(); k0 += panels::chunk) {
+            index_t const k1 = minimum(k0 + panels::chunk, packed.cols());
+            float* decoded[most_panels];
+            for (int q = 0; q < most_panels; ++q) decoded[q] = reinterpret_cast<float*>(scratch) + q * R * panels::chunk;
+            for (int q = 0; q < together; ++q) detail::decode_panel<Arch>(packed, panel[q], k0, k1, decoded[q]);
+            auto const multiply = [&]<int NP>(std::integral_constant<int, NP>) noexcept {
+                float const* columns[NP];
+                for (int q = 0; q < NP; ++q) columns[q] = decoded[q];
+                detail::multiply_decoded<Arch, NP>(columns, k0, k1 - k0, x, x_panels, task, p * R);
+            };
+            if (together == most_panels)
+                multiply(std::integral_constant<int, most_panels>{});
+            else if (together == 2)
+                multiply(std::integral_constant<int, 2>{});
+            else
+                multiply(std::integral_constant<int, 1>{});
         }
     }
     static void integer_panels(weights const& packed, std::byte const* const (&data)[2], int together, form const& x,
@@ -313,10 +386,7 @@ private:
     template <class T, int NP>
     static void dense_block(T const* const (&panel)[NP], form const& x, product_task const& task, index_t p) noexcept {
         detail::for_row_blocks<detail::dense_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-            simd::floats<Arch> result[MR][NP];
-            detail::product_panels_dense<Arch, T, MR, NP>(panel, R, x.columns, x.row(m), x.stride, result);
-            for (int i = 0; i < MR; ++i)
-                for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[i][q]);
+            detail::multiply_columns<Arch, T, MR, NP>(panel, R, x.columns, detail::strided_rows<MR>{x.row(m), x.stride}, task, m, p * R);
         });
     }
 };

@@ -14,7 +14,7 @@ namespace detail {
 /// A panel as float32 columns; dense ones are widened.
 template <class Arch, index_t R, class Storage>
 void decode_panel_columns(prepacked<panel<R, 4>, Storage> const& w, index_t p, float* out) noexcept {
-    decode_panel<Arch>(w, w.panel_data(p), out);
+    decode_panel<Arch>(w, w.panel_data(p), 0, w.cols(), out);
 }
 template <class Arch, index_t R, class T>
 void decode_panel_columns(prepacked<panel<R, 1>, matrix_view<T const>> const& w, index_t p, float* out) noexcept {
@@ -93,10 +93,9 @@ struct kernel<op::apply, cpu<Arch, Parallel>, transposed_operator<linear<Storage
                 for (index_t n = task.n1 - task.n0; n < stride; ++n) decoded[r * stride + n] = 0.0f;
             for (index_t n = 0; n < stride; n += R)
                 detail::for_row_blocks<detail::row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-                    simd::floats<Arch> result[MR][1];
                     float const* const column[1] = {decoded + n};
-                    detail::product_panels_dense<Arch, float, MR, 1>(column, stride, last - first, x.row(m) + first, x.stride, result);
-                    for (int i = 0; i < MR; ++i) detail::add_to_task<Arch>(task, m + i, task.n0 + n, result[i][0]);
+                    detail::multiply_columns<Arch, float, MR, 1>(column, stride, last - first, detail::strided_rows<MR>{x.row(m) + first, x.stride},
+                                                                 task, m, task.n0 + n);
                 });
         }
     }

@@ -9,8 +9,9 @@
 ///
 ///     acc[m][n] += scale[n][g] * (sum over k of value(code) * x[m][k]) + offset[n][g] * sum over k of x[m][k]
 ///
-/// Many rows: a panel is decoded into float32 columns once (`decode_panel`) and multiplied like a dense one
-/// (`product_panels_dense`), an outer product in registers: MR x NP accumulators, NP loads and MR broadcasts a column.
+/// Many rows: a chunk of columns of a few panels is decoded to float32, which stays in the first-level cache (`decode_panel`), and
+/// multiplied like dense panels (`product_panels_dense`), an outer product in registers: MR x NP accumulators, NP loads and MR
+/// broadcasts a column.
 
 #include "../../simd/decode.hpp"
 #include "../../storage/prepacked.hpp"
@@ -18,6 +19,15 @@
 #include "product_int8.hpp"
 
 namespace tessera::inline TESSERA_ABI::detail {
+
+/// Rows of x, panels of weights and columns that are multiplied together where weights are decoded: the registers hold the sums, the
+/// first-level cache the columns. 6 x 4 sums need 10 loads for 24 multiply-adds, 12 x 2 need 14.
+template <class Arch>
+inline constexpr int decoded_row_block = simd::lanes<Arch> == 16 ? 6 : 4;
+template <class Arch>
+inline constexpr int decoded_panel_block = simd::lanes<Arch> == 16 ? 4 : 2;
+template <class Arch>
+inline constexpr index_t decoded_chunk = simd::lanes<Arch> == 16 ? 128 : 256;
 
 /// Sums that each row of x has in turn, so that few rows do not wait for their multiply-adds.
 template <int MR>
@@ -107,14 +117,16 @@ void product_panel_float(Weights const& w, std::byte const* panel, Form const& x
     }
 }
 
-/// One panel of coded weights as float32: out[k * R + r], all of its columns.
+/// Columns [first, last) of a panel of coded weights as float32: out[(k - first) * R + r]. Where groups of 16 share a record,
+/// `first` and `last` are multiples of 16.
 template <class Arch, class Weights>
-void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept {
+void decode_panel(Weights const& w, std::byte const* panel, index_t first, index_t last, float* out) noexcept {
     using source = typename Weights::source;
     using floats = simd::floats<Arch>;
-    for (index_t g = 0; g < w.groups(); ++g) {
-        index_t const columns = w.group_columns(g);
-        std::byte const* codes = panel + w.codes_offset(g);
+    while (first < last) {
+        index_t const g = first / w.group();
+        index_t const from = first - g * w.group();
+        index_t const to = minimum(w.group_columns(g), last - g * w.group());
         floats const scale = group_scales<Arch>(w, panel, g);
         floats offset(0.0f);
         if constexpr (source::offset == offset_kind::minimum) offset = group_minima<Arch>(w, panel, g);
@@ -127,7 +139,9 @@ void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept
             simd::store<Arch>(out, value);
             out += simd::lanes<Arch>;
         };
-        for (index_t k = 0; k < columns; k += Weights::strip_columns, codes += Weights::strip_bytes) {
+        index_t k = from / Weights::strip_columns * Weights::strip_columns;
+        std::byte const* codes = panel + w.codes_offset(g) + Weights::strip_offset(k);
+        for (; k < to; k += Weights::strip_columns, codes += Weights::strip_bytes) {
 #pragma GCC unroll 8
             for (index_t v = 0; v < Weights::strip_bytes; v += Weights::vector_bytes) simd::prefetch(codes + v + prefetch_distance);
             simd::code_strip<Arch, Weights> const strip{codes};
@@ -139,20 +153,45 @@ void decode_panel(Weights const& w, std::byte const* panel, float* out) noexcept
                 else
 #pragma GCC unroll 16
                     for (int c = half; c < 2 * half; ++c) decode(strip, c);
-            } else if (k + Weights::strip_columns <= columns) {
+            } else if (k >= from && k + Weights::strip_columns <= to) {
 #pragma GCC unroll 32
                 for (int c = 0; c < Weights::strip_columns; ++c) decode(strip, c);
             } else {
-                for (int c = 0; c < columns - k; ++c) decode(strip, c);
+                auto const end = static_cast<int>(minimum(Weights::strip_columns, to - k));
+                for (auto c = static_cast<int>(maximum(from - k, 0)); c < end; ++c) decode(strip, c);
             }
         }
+        first = g * w.group() + to;
     }
 }
 
-/// result[m][p] = sum over k < columns of x[m * x_stride + k] * w[p][k * stride ...], a register of lanes at a time. Where few
+/// MR rows of x as they lie in memory, for `product_panels_dense`. Four rows from a base each: a pointer a row would take more
+/// registers than there are.
+template <int MR>
+struct strided_rows {
+    static constexpr bool is_packed = false;
+    float const* base[(MR + 3) / 4];
+    index_t rows[4];
+
+    TESSERA_FORCE_INLINE strided_rows(float const* x, index_t stride) noexcept : rows{0, stride, 2 * stride, 3 * stride} {
+#pragma GCC unroll 4
+        for (int i = 0; i < (MR + 3) / 4; ++i) base[i] = x + 4 * i * stride;
+    }
+    TESSERA_FORCE_INLINE float operator()(int m, index_t k) const noexcept { return base[m / 4][rows[m % 4] + k]; }
+};
+/// The same of `float_panels<Width, ...>`.
+template <index_t Width>
+struct packed_rows {
+    static constexpr bool is_packed = true;
+    float const* data;
+
+    TESSERA_FORCE_INLINE float operator()(int m, index_t k) const noexcept { return data[k * Width + m]; }
+};
+
+/// result[m][p] = sum over k < columns of x(m, k) * w[p][k * stride ...], a register of lanes at a time. Where few
 /// accumulators leave the multiply-add units waiting, columns are dealt to several sums, added in order at the end.
-template <class Arch, class T, int MR, int NP>
-void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t columns, float const* x, index_t x_stride,
+template <class Arch, class T, int MR, int NP, class Rows>
+TESSERA_FORCE_INLINE void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t columns, Rows const& x,
                           simd::floats<Arch> (&result)[MR][NP]) noexcept {
     using floats = simd::floats<Arch>;
     constexpr int ways = MR * NP >= 8 ? 1 : MR * NP >= 4 ? 2 : 4;
@@ -160,12 +199,6 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
     for (auto& way : sum)
         for (auto& row : way)
             for (auto& s : row) s = floats(0.0f);
-    // Four rows from a base each: a pointer a row would take more registers than there are.
-    constexpr int bases = (MR + 3) / 4;
-    float const* base[bases];
-#pragma GCC unroll 4
-    for (int i = 0; i < bases; ++i) base[i] = x + 4 * i * x_stride;
-    index_t const rows[4] = {0, x_stride, 2 * x_stride, 3 * x_stride};
     index_t k = 0;
     for (; k + ways <= columns; k += ways) {
 #pragma GCC unroll 8
@@ -174,11 +207,12 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
 #pragma GCC unroll 8
             for (int p = 0; p < NP; ++p) {
                 b[p] = simd::load<Arch>(w[p] + (k + u) * stride);
-                if (u % 2 == 0) simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + prefetch_distance);
+                if (!Rows::is_packed && u % 2 == 0) // packed rows meet weights that were just decoded
+                    simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + prefetch_distance);
             }
 #pragma GCC unroll 16
             for (int m = 0; m < MR; ++m) {
-                floats const a(base[m / 4][rows[m % 4] + k + u]);
+                floats const a(x(m, k + u));
 #pragma GCC unroll 8
                 for (int p = 0; p < NP; ++p) sum[u][m][p] = simd::fma(a, b[p], sum[u][m][p]);
             }
@@ -189,7 +223,7 @@ void product_panels_dense(T const* const (&w)[NP], index_t stride, index_t colum
         for (int p = 0; p < NP; ++p) {
             floats const b = simd::load<Arch>(w[p] + k * stride);
 #pragma GCC unroll 16
-            for (int m = 0; m < MR; ++m) sum[0][m][p] = simd::fma(floats(base[m / 4][rows[m % 4] + k]), b, sum[0][m][p]);
+            for (int m = 0; m < MR; ++m) sum[0][m][p] = simd::fma(floats(x(m, k)), b, sum[0][m][p]);
         }
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m)

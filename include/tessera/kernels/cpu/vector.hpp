@@ -212,10 +212,7 @@ private:
             index_t const k1 = minimum(k0 + detail::decoded_columns, w.cols());
             for (int q = 0; q < NP; ++q) panels[q].decode(k0, k1, decoded[q]);
             detail::for_row_blocks<detail::dense_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-                simd::floats<Arch> result[MR][NP];
-                detail::product_panels_dense<Arch, float, MR, NP>(column, R, k1 - k0, x.row(m) + k0, x.stride, result);
-                for (int i = 0; i < MR; ++i)
-                    for (int q = 0; q < NP; ++q) detail::add_to_task<Arch>(task, m + i, (p + q) * R, result[i][q]);
+                detail::multiply_columns<Arch, float, MR, NP>(column, R, k1 - k0, detail::strided_rows<MR>{x.row(m) + k0, x.stride}, task, m, p * R);
             });
         }
     }
