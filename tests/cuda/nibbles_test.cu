@@ -21,6 +21,16 @@ TEST_CASE("nibbles: types of x and y") {
         check_operator<float, float>(w, m);
     }
 }
+TEST_CASE("nibbles: the transpose, of tiles too") {
+    auto const q = random_quantized<ts::int4_g128>(300, 400);
+    auto const f = random_quantized<ts::scheme<ts::e4m3fn, ts::block<128, 128>>>(300, 400);
+    auto const i = random_quantized<ts::int8_per_channel>(300, 400);
+    for (index_t const m : {3, 70}) {
+        check_operator(ts::transposed(ts::linear{q.view(), ts::int8_per_token{}}), m);
+        check_operator(ts::transposed(ts::linear{f.view(), ts::fp8_per_group<128>{}}), m);
+        check_operator(ts::transposed(ts::linear{i.view(), ts::int8_per_token{}}), m);
+    }
+}
 TEST_CASE("nibbles: a row's bits are those it has alone, and in every run") { check_invariance<ts::int4_g128, ts::int8_per_token>(); }
 
 } // namespace

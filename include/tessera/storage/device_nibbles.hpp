@@ -13,7 +13,7 @@
 /// **Scales.** (tiles, groups, 256), as they are stored; groups in whole blocks of columns.
 
 #include "code_source.hpp"
-#include "prepacked.hpp"
+#include "device_panel.hpp"
 
 #include <cstdint>
 #include <type_traits>
@@ -42,6 +42,7 @@ class prepacked<device_nibbles, Storage> {
 public:
     using layout = device_nibbles;
     using storage = Storage;
+    using format = detail::device_format<Storage>;
     static_assert(detail::is_nibbles<Storage>, "tessera: device nibbles hold int4 in groups of 32, 64 or a multiple of 128");
     static constexpr index_t group = code_source<Storage>::group;
     using scale_type = typename code_source<Storage>::scale_type;

@@ -12,7 +12,7 @@
 /// **Scales.** float32: of 8-bit floats one for each of those blocks, of integers one a row (0 for rows that are not there).
 
 #include "code_source.hpp"
-#include "prepacked.hpp"
+#include "device_panel.hpp"
 
 #include <cstdint>
 #include <type_traits>
@@ -51,6 +51,7 @@ class prepacked<device_tile, Storage> {
 public:
     using layout = device_tile;
     using storage = Storage;
+    using format = detail::device_format<Storage>;
     static constexpr bool is_float8 = detail::is_float8_tile<Storage>;
     static_assert(is_float8 || detail::is_int8_tile<Storage>, "tessera: device tiles hold 8-bit floats with a scale for whole tiles, and int8 with one for rows");
 

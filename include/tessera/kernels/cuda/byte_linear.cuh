@@ -42,23 +42,23 @@ using byte_arithmetic = typename select_byte_arithmetic<Sm, Storage, Preparation
 template <class Storage>
 using byte_layout = std::conditional_t<is_nibbles<Storage>, device_nibbles, device_tile>;
 
-/// What a call knows of its tiles: which kernel, and of how many.
+/// What a call knows of its tiles: how many there are, and what they take in relation to the largest ones.
 struct byte_plan {
-    bool is_large; ///< 256 rows of x by twice 128 of W, not 128 by twice 64
     index_t x_tiles;
     index_t w_tiles;
+    double cost;
 };
-/// The faster one: a small tile takes a quarter of the multiplications of a large one, and about half its time.
-inline byte_plan plan_bytes(index_t m, index_t n) noexcept {
-    byte_plan const large{true, ceil_div(m, 256), ceil_div(n, 256)};
-    byte_plan const small{false, ceil_div(m, 128), ceil_div(n, 128)};
-    index_t const of_large = 2 * ceil_div(large.x_tiles * large.w_tiles, byte_clusters);
-    index_t const of_small = ceil_div(small.x_tiles * small.w_tiles, byte_clusters);
-    return of_large <= of_small ? large : small;
+template <int Waves, int N>
+byte_plan plan_bytes(index_t m, index_t n, double cost) noexcept {
+    byte_plan const p{ceil_div(m, 128 * Waves), ceil_div(n, 2 * N), 0};
+    return {p.x_tiles, p.w_tiles, cost * static_cast<double>(ceil_div(p.x_tiles * p.w_tiles, byte_clusters))};
 }
 
 template <class Arithmetic, int Waves, int N, int Sm, class Out>
-void launch_bytes(cuda<Sm> const& exec, byte_arguments const& p, Out const& out) {
+void launch_bytes(cuda<Sm> const& exec, byte_arguments p, byte_plan const& plan, Out const& out) {
+    p.x_tiles = static_cast<int>(plan.x_tiles);
+    p.w_tiles = static_cast<int>(plan.w_tiles);
+    p.tiles = p.x_tiles * p.w_tiles;
     auto const clusters = static_cast<unsigned>(minimum(p.tiles, byte_clusters));
     launch("apply", stream_of(exec), {dim3(2 * clusters), dim3(384), byte_stage<Arithmetic, Waves, N>::shared_bytes, true, 2},
            &byte_kernel<Arithmetic, Waves, N, Out>, p, out);
@@ -85,21 +85,25 @@ byte_arguments describe_bytes(W const& w, index_t m, std::byte const* x, float c
     p.x_tiles = static_cast<int>(x_tiles);
     p.w_tiles = static_cast<int>(w_tiles);
     p.tiles = static_cast<int>(x_tiles * w_tiles);
-    p.is_wide = has_wide_rows(out.y);
+    p.is_wide = has_wide_rows(out.y) && out.base == nullptr;
     return p;
 }
 
 /// y = x Wᵀ for x in bytes.
 template <class Arithmetic, int Sm, class Storage, class Out>
 void run_byte_product(cuda<Sm> const& exec, prepacked<device_tile, Storage> const& w, index_t m, std::byte const* x, float const* scales, Out const& out) {
-    byte_plan const plan = plan_bytes(m, w.rows());
-    byte_arguments p = describe_bytes(w, m, x, scales, plan.x_tiles, plan.w_tiles, out);
+    byte_arguments p = describe_bytes(w, m, x, scales, 0, 0, out);
     p.w = w.data();
     p.w_scales = w.scales();
-    if (plan.is_large)
-        launch_bytes<Arithmetic, 2, 128>(exec, p, out);
+    byte_plan const large = plan_bytes<2, 128>(m, w.rows(), 1.0);
+    byte_plan const middle = plan_bytes<1, 128>(m, w.rows(), 0.59);
+    byte_plan const small = plan_bytes<1, 64>(m, w.rows(), 0.4);
+    if (large.cost <= middle.cost && large.cost <= small.cost)
+        launch_bytes<Arithmetic, 2, 128>(exec, p, large, out);
+    else if (middle.cost <= small.cost)
+        launch_bytes<Arithmetic, 1, 128>(exec, p, middle, out);
     else
-        launch_bytes<Arithmetic, 1, 64>(exec, p, out);
+        launch_bytes<Arithmetic, 1, 64>(exec, p, small, out);
 }
 
 template <int Waves, int N, int Sm, class Nibbles, class Out>
@@ -164,6 +168,52 @@ struct byte_kernels {
     }
 };
 
+/// An element of W, for the transpose.
+template <class Storage>
+__device__ __forceinline__ float panel_element(prepacked<device_tile, Storage> const& w, decode_table<device_format<Storage>> const& table, index_t n, index_t k) {
+    auto const code = static_cast<std::uint8_t>(w.data()[w.locate(n, k)]);
+    float const scale = w.scales()[w.scale_index(n, k)];
+    if constexpr (prepacked<device_tile, Storage>::is_float8)
+        return scale * table.values[code];
+    else
+        return scale * static_cast<float>(static_cast<std::int8_t>(code));
+}
+template <class Storage>
+__device__ __forceinline__ float panel_element(prepacked<device_nibbles, Storage> const& w, decode_table<device_format<Storage>> const&, index_t n, index_t k) {
+    auto const at = w.locate(n, k);
+    auto const code = static_cast<unsigned>(w.data()[at.byte]) >> at.bit << 28;
+    return static_cast<float>(w.scales()[w.scale_index(n, k)]) * static_cast<float>(static_cast<int>(code) >> 28);
+}
+
+/// `kernel<op::apply, ...>` of its transpose: in float32, as device panels' (x is not prepared).
+template <int Sm, class Layout, class Storage, class Preparation>
+struct transposed_byte_kernels {
+    using operand = transposed_operator<linear<prepacked<Layout, Storage>, Preparation>>;
+    static constexpr index_t rows_of_pass = 64;
+
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& t, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        auto const& w = t.inner().storage();
+        using tiles = prepacked<Layout, Storage>;
+        if (w.rows() == 0) {
+            if constexpr (launches<Arena>) finish_nothing(exec, x.extent(0), w.cols(), out);
+            return;
+        }
+        index_t const count = ceil_div(w.rows(), 256);
+        float* const partial = arena.template carve<float>(count, minimum(x.extent(0), rows_of_pass), w.cols());
+        if constexpr (launches<Arena>) {
+            auto const table = make_decode_table<typename tiles::format>();
+            for (index_t m = 0; m < x.extent(0); m += rows_of_pass) {
+                matrix_view<X const> const part = tessera::rows(x, m, minimum(m + rows_of_pass, x.extent(0)));
+                launch("apply", stream_of(exec),
+                       {dim3(static_cast<unsigned>(ceil_div(w.cols(), 128)), static_cast<unsigned>(ceil_div(part.extent(0), 8)), static_cast<unsigned>(count)), dim3(128)},
+                       &transposed_kernel<tiles, X>, w, table, part, partial);
+                launch("apply", stream_of(exec), {grid_of(part.extent(0) * w.cols())}, &add_partials_kernel<Out>, partial, count, part.extent(0), w.cols(), m, out);
+            }
+        }
+    }
+};
+
 } // namespace detail
 
 template <int Sm, class Storage, class Preparation>
@@ -171,6 +221,13 @@ struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_tile, Storage>, Prepa
 template <int Sm, class Storage, class Preparation>
 struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_nibbles, Storage>, Preparation>> : detail::byte_kernels<Sm, device_nibbles, Storage, Preparation> {
 };
+
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, transposed_operator<linear<prepacked<device_tile, Storage>, Preparation>>>
+    : detail::transposed_byte_kernels<Sm, device_tile, Storage, Preparation> {};
+template <int Sm, class Storage, class Preparation>
+struct kernel<op::apply, cuda<Sm>, transposed_operator<linear<prepacked<device_nibbles, Storage>, Preparation>>>
+    : detail::transposed_byte_kernels<Sm, device_nibbles, Storage, Preparation> {};
 
 template <int Sm, class Storage, index_t N, class Format>
 struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_panel, Storage>, fp8_per_group<N, Format>>> {

@@ -4,10 +4,11 @@
 /// @file
 /// Products of bytes, 8-bit floats or int8, by the matrix units of sm_90a: both operands in shared memory as they lie in memory.
 ///
-/// Two blocks of threads, a cluster, take tiles of 128 * Waves rows of x and 2 * N rows of W, N each; a half of x is brought by each
-/// to both. One thread has the copy engine fill a ring of steps of 128 columns, two warpgroups multiply: of each 128 rows of x (a
-/// wave) a warpgroup has 64. Clusters stay and take every so many-th tile, in bands of 8 tiles of x, whose operands stay in the
-/// second-level cache.
+/// Two blocks of threads, a cluster, take tiles of 128 * Waves rows of x and 2 * N rows of W, N each; each brings half of x to both.
+/// One thread has the copy engine fill a ring of steps of 128 columns, two warpgroups multiply: of each 128 rows of x (a wave) a
+/// warpgroup has 64. Clusters stay and take every so many-th tile, in bands of 8 tiles of x, whose operands stay in the second-level
+/// cache. (Of clusters of four blocks only 30 find room, 120 of 132 multiprocessors; tiles of 128 by 256, which sums without parts
+/// allow, are a quarter slower.)
 ///
 /// Of 8-bit floats the unit sums no more than a step's 128 columns (4 instructions; their d keeps 13 bits behind the point of its
 /// largest term): that part, times the scale of x's group and that of W's block, is added in float32. So
@@ -70,7 +71,7 @@ struct byte_arguments {
     int x_tiles;
     int tiles;              ///< of a cluster
     int w_tiles;            ///< of pairs of blocks
-    bool is_wide;           ///< rows of y are of whole 16 bytes
+    bool is_wide;           ///< rows of y are of whole 16 bytes, and nothing is added to what is there
 };
 
 /// Where a block of threads is.
@@ -105,13 +106,14 @@ struct byte_producer {
     unsigned rank;
 
     __device__ __forceinline__ void run() const {
+        constexpr int half = stage::x_bytes / 2;
+        constexpr int piece = 8192; // of a copy
         byte_position at;
         ptx::wait_for_prerequisites();
         for (int tile = static_cast<int>(blockIdx.x) / 2; tile < p.tiles; tile += static_cast<int>(gridDim.x) / 2) {
             byte_tile const t{p, tile};
             index_t const first = (2 * t.w + static_cast<int>(rank)) * N; // row of W
             std::byte const* w = p.w + first / 128 * p.steps * (128 * 128) + first % 128 * 128;
-            constexpr int half = stage::x_bytes / 2;
             std::byte const* x = p.x + index_t{t.x} * stage::x_bytes + rank * half;
             float const* scales = p.x_scales + t.x * 128 * Waves;
             for (int step = 0; step < p.steps; ++step) {
@@ -119,8 +121,10 @@ struct byte_producer {
                 std::uint32_t const barrier = full + 8 * at.slot;
                 ptx::wait_barrier(full + 8 * (stage::stages + at.slot), at.parity ^ 1);
                 ptx::arrive_and_expect(barrier, stage::x_bytes + stage::w_bytes + stage::scale_bytes);
-                ptx::copy_bulk(to + stage::w_at, w, stage::w_bytes, barrier);
-                ptx::copy_bulk_multicast(to + rank * half, x, half, barrier, 3);
+#pragma unroll
+                for (int i = 0; i < stage::w_bytes; i += piece) ptx::copy_bulk(to + stage::w_at + i, w + i, piece, barrier);
+#pragma unroll
+                for (int i = 0; i < half; i += piece) ptx::copy_bulk_multicast(to + rank * half + i, x + i, piece, barrier, 3);
                 if constexpr (Arithmetic::has_step_scales) ptx::copy_bulk(to + stage::scales_at, scales, stage::scale_bytes, barrier);
                 w += 128 * 128;
                 x += index_t{p.rows} * 128;
@@ -131,12 +135,10 @@ struct byte_producer {
     }
 };
 
-/// y's element before it is rounded.
+/// y's element before it is rounded, without a base.
 template <class Y, class Finish>
 __device__ __forceinline__ float finished(product_output<Y, Finish> const& out, index_t m, index_t n, float sum) {
-    float v = out.factor * sum;
-    if (out.base != nullptr) v += out.base[m * out.base_stride + n];
-    return static_cast<float>(out.finish(v, m, n));
+    return static_cast<float>(out.finish(out.factor * sum, m, n));
 }
 
 /// Of words i of lanes 4 g + t, words t of lanes 4 g + i.
@@ -157,7 +159,7 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&w)[4]) {
 }
 
 /// y's elements of row m at columns n + 8 j + 2 t and the next, from the lanes 4 g + t: 16 bytes a lane of elements of 2 bytes, 8 of
-/// others. `is_wide` of the arguments says that they are aligned, and that columns come in eights.
+/// others. `is_wide` of the arguments says that they are aligned, that columns come in eights, and that there is no base.
 template <int Count, class Sums, class Y, class Finish>
 __device__ __forceinline__ void store_row(byte_arguments const& p, product_output<Y, Finish> const& out, index_t m, index_t n, Sums const& sums) {
     auto const t = static_cast<int>(threadIdx.x) % 4;
@@ -206,17 +208,17 @@ struct byte_consumer {
     unsigned rank;
 
     static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+    static __device__ __forceinline__ int warpgroup() { return static_cast<int>(threadIdx.x) / 128 - 1; }
     /// Row of a wave that registers 0 and 1 are of.
     static __device__ __forceinline__ int row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane() / 4; }
 
-    /// d = x Wᵀ of a step, or d +=.
+    /// Starts d = x Wᵀ of a step, or d +=.
     static __device__ __forceinline__ void multiply(std::byte const* at, int wave, bool adds, sum_type (&d)[N / 2]) {
-        int const warpgroup = static_cast<int>(threadIdx.x) / 128 - 1;
-        std::uint64_t const a = ptx::matrix_descriptor(ptx::shared_address(at) + (128 * wave + 64 * warpgroup) * 128);
+        std::uint64_t const a = ptx::matrix_descriptor(ptx::shared_address(at) + (128 * wave + 64 * warpgroup()) * 128);
         std::uint64_t const b = ptx::matrix_descriptor(ptx::shared_address(at) + stage::w_at);
 #pragma unroll
         for (int f = 0; f < 4; ++f)
-            ptx::multiply_bytes<typename Arithmetic::x_format, typename Arithmetic::w_format>(d, a + 2 * f, b + 2 * f, f > 0 || adds);
+            ptx::multiply_bytes(ptx::byte_formats<typename Arithmetic::x_format, typename Arithmetic::w_format>{}, d, a + 2 * f, b + 2 * f, f > 0 || adds);
         ptx::commit_group();
     }
     __device__ __forceinline__ void release(int slot) const {
@@ -224,7 +226,7 @@ struct byte_consumer {
         if (lane() < 2) ptx::arrive_at(full + 8 * (stage::stages + slot), static_cast<unsigned>(lane()));
     }
 
-    /// Sums of a tile: parts of a step meet their scales.
+    /// Sums of a tile: parts of a step meet their scales. (Warpgroups that take turns at the matrix units are no faster.)
     __device__ __forceinline__ void sum_scaled(byte_position& at, float const* w_scales, float (&total)[Waves][N / 2]) const {
         float part[N / 2];
 #pragma unroll
@@ -239,11 +241,11 @@ struct byte_consumer {
             ptx::wait_barrier(full + 8 * at.slot, at.parity);
 #pragma unroll
             for (int wave = 0; wave < Waves; ++wave) {
+                float const s0 = scales[128 * wave + row()] * w_scale;
+                float const s1 = scales[128 * wave + row() + 8] * w_scale;
                 ptx::hold(part);
                 ptx::fence_group();
                 multiply(here, wave, false, part);
-                float const s0 = scales[128 * wave + row()] * w_scale;
-                float const s1 = scales[128 * wave + row() + 8] * w_scale;
                 ptx::wait_group<0>();
                 ptx::hold(part);
                 if (wave == Waves - 1) release(at.slot);
