@@ -235,7 +235,15 @@ TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(sse2, ints<Arch> acc, ints<Arch> 
 #if defined(__AVX2__)
 template <class Arch>
 TESSERA_FORCE_INLINE ints<Arch> multiply_pairs(avx2, ints<Arch> acc, ints<Arch> a, ints<Arch> b) noexcept {
+#if defined(__GNUC__) && !defined(__clang__)
+    // As above: a tree of sums would be spilled.
+    __m256i const sum = acc, products = _mm256_madd_epi16(a, b);
+    __m256i result;
+    asm("vpaddd %2, %1, %0" : "=x"(result) : "%x"(sum), "x"(products));
+    return result;
+#else
     return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+#endif
 }
 #endif
 #if defined(__AVX512BW__)

@@ -160,7 +160,9 @@ struct code_source<blocked<Format>> {
     static constexpr int zero = -Format::min_code;
     static constexpr offset_kind offset = Format::has_minimum ? offset_kind::minimum : offset_kind::none;
     static constexpr index_t group = Format::group_size;
-    /// Two levels: columns that share a super scale, of type fp16; every row has whole super groups. 0: one level.
+    /// Every row has whole blocks.
+    static constexpr bool has_whole_groups = true;
+    /// Two levels: columns that share a super scale, of type fp16. 0: one level.
     static constexpr index_t super_group = two_level_format<Format> ? Format::block_size : 0;
     /// Two levels: whether the groups of a block are placed together (storage/prepacked.hpp): short ones, whose sums are
     /// multiplied by integers of the group (at most 16 bits in either half of 16 columns), if a minimum fits a byte with its scale.
@@ -221,6 +223,15 @@ template <class Source>
 inline constexpr bool joins_groups = [] {
     if constexpr (requires { Source::joins_groups; })
         return Source::joins_groups;
+    else
+        return false;
+}();
+
+/// Whether no row ends inside a group.
+template <class Source>
+inline constexpr bool has_whole_groups = [] {
+    if constexpr (requires { Source::has_whole_groups; })
+        return Source::has_whole_groups;
     else
         return false;
 }();

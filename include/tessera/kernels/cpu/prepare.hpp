@@ -129,29 +129,41 @@ bool encode_int8_groups(float const* x, index_t groups, std::int8_t* codes, floa
     constexpr int vectors = static_cast<int>(32 / lanes);
     constexpr int blocks = static_cast<int>(32 / Block);
     batch not_finite(0.0f); // x - x is 0 for finite x, NaN otherwise
-    for (index_t g = 0; g < groups; ++g, x += 32, codes += 32) {
-        batch v[vectors];
-        batch largest(0.0f);
-        for (int i = 0; i < vectors; ++i) {
-            v[i] = simd::load<Arch>(x + i * lanes);
-            largest = xsimd::max(largest, xsimd::abs(v[i]));
-            not_finite = not_finite + (v[i] - v[i]);
-        }
-        float const a = simd::reduce_max(largest);
-        float const quotient = 127.0f / a;
-        bool const usable = a > 0 && quotient <= std::numeric_limits<float>::max();
-        float const inverse = usable ? quotient : 0.0f;
-        scales[g] = usable ? a / 127.0f : 0.0f;
-        for (int b = 0; b < blocks; ++b) {
-            simd::ints<Arch> sum(0);
-            for (int i = b * (vectors / blocks); i < (b + 1) * (vectors / blocks); ++i) {
-                simd::ints<Arch> const q = xsimd::nearbyint_as_int(v[i] * batch(inverse));
-                sum = sum + q;
-                simd::store_int8<Arch>(codes + i * lanes, q);
+    // As many groups together as a register has lanes: they divide together, and no group waits for the one before.
+    alignas(64) float largest[lanes];
+    alignas(64) float inverse[lanes];
+    for (index_t first = 0; first < groups; first += lanes) {
+        index_t const here = minimum(lanes, groups - first);
+        for (index_t g = 0; g < lanes; ++g) {
+            batch most(0.0f);
+            for (int i = 0; i < vectors && g < here; ++i) {
+                batch const v = simd::load<Arch>(x + g * 32 + i * lanes);
+                most = xsimd::max(most, xsimd::abs(v));
+                not_finite = not_finite + (v - v);
             }
-            sums[blocks * g + b] = simd::reduce_add(sum);
-            scaled_sums[blocks * g + b] = static_cast<float>(sums[blocks * g + b]) * scales[g];
+            largest[g] = simd::reduce_max(most);
         }
+        batch const a = batch::load_aligned(largest);
+        batch const quotient = simd::divide(batch(127.0f), a);
+        auto const usable = (a > batch(0.0f)) & (quotient <= batch(std::numeric_limits<float>::max()));
+        simd::select(usable, quotient, batch(0.0f)).store_aligned(inverse);
+        simd::select(usable, simd::divide(a, batch(127.0f)), batch(0.0f)).store_aligned(largest);
+        for (index_t g = 0; g < here; ++g) {
+            scales[first + g] = largest[g];
+            for (int b = 0; b < blocks; ++b) {
+                simd::ints<Arch> sum(0);
+                for (int i = b * (vectors / blocks); i < (b + 1) * (vectors / blocks); ++i) {
+                    simd::ints<Arch> const q = xsimd::nearbyint_as_int(simd::load<Arch>(x + g * 32 + i * lanes) * batch(inverse[g]));
+                    sum = sum + q;
+                    simd::store_int8<Arch>(codes + g * 32 + i * lanes, q);
+                }
+                index_t const at = blocks * (first + g) + b;
+                sums[at] = simd::reduce_add(sum);
+                scaled_sums[at] = static_cast<float>(sums[at]) * largest[g];
+            }
+        }
+        x += 32 * here;
+        codes += 32 * here;
     }
     return simd::reduce_add(not_finite) == 0.0f;
 }

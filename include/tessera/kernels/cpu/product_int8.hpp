@@ -16,9 +16,6 @@
 /// integers as far as the scale of x reaches; the super scale multiplies them once.
 ///
 /// Without VNNI, products of bytes are added in 16 bits as long as these hold them (simd/dot.hpp), 8-bit codes taken as signed.
-///
-/// Per vector of 4-bit codes and row: 2 dot products; per vector: 1 load, 3 logical operations; per group and row: a
-/// conversion and 1 to 3 multiply-adds.
 
 #include "../../simd/decode.hpp"
 #include "../../simd/dot.hpp"
@@ -222,8 +219,7 @@ public:
 private:
     struct none {};
     using level = std::conditional_t<has_supers, floats, none>;
-    level super_scale_;
-    level super_minimum_;
+    level super_scale_, super_minimum_;
 };
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::ints<Arch> zero_points_at(std::byte const* scales) noexcept {
@@ -231,22 +227,22 @@ TESSERA_FORCE_INLINE simd::ints<Arch> zero_points_at(std::byte const* scales) no
 }
 /// The same of one group.
 template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
+TESSERA_FORCE_INLINE group_factors<Arch, Weights> factors_of(Weights const& w, std::byte const* panel, index_t g) noexcept {
     group_factors<Arch, Weights> factors;
     factors.load(w, panel, g);
-    return factors.scales(panel + w.scales_offset(g));
+    return factors;
+}
+template <class Arch, class Weights>
+TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
+    return factors_of<Arch>(w, panel, g).scales(panel + w.scales_offset(g));
 }
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> integer_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    group_factors<Arch, Weights> factors;
-    factors.load(w, panel, g);
-    return factors.integer_scales(panel + w.scales_offset(g));
+    return factors_of<Arch>(w, panel, g).integer_scales(panel + w.scales_offset(g));
 }
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    group_factors<Arch, Weights> factors;
-    factors.load(w, panel, g);
-    return factors.minima(panel + w.scales_offset(g));
+    return factors_of<Arch>(w, panel, g).minima(panel + w.scales_offset(g));
 }
 template <class Arch, class Weights>
 TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::byte const* panel, index_t g) noexcept {
@@ -287,8 +283,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     constexpr index_t longest = longest_segment<source, Form>;
     constexpr bool is_group = source::group == longest && (source::group % 32 == 0 || source::group == 16); // one segment
     index_t const columns = Whole && source::group != 0 ? source::group : w.group_columns(g);
-    std::byte const* scales[NP];
-    std::byte const* codes[NP];
+    std::byte const *scales[NP], *codes[NP];
     floats total[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
@@ -377,11 +372,11 @@ TESSERA_FORCE_INLINE void add_joined_minima(simd::floats<Arch> const& minimum, F
         sum[m] = simd::fma(minimum, simd::floats<Arch>(x.scaled_sum(m0 + m, g * Group, Group)), sum[m]);
 }
 
-/// Adds group g of NP panels: scale * (code - zero) * x to `sums`, in integers,
-/// and minimum * x to `minima`. First: its column in a strip.
+/// Adds group g of NP panels, whose scales and strips are at hand: scale * (code - zero) * x to `sums`, in integers, and
+/// minimum * x to `minima`. First: its column in a strip.
 template <class Arch, class Weights, class Form, int First, bool WithMinima, int MR, int NP>
-TESSERA_FORCE_INLINE void add_joined_group(Weights const& w, std::byte const* const (&panel)[NP], index_t g, Form const& x, index_t m0,
-                                           std::int8_t const* const (&row)[MR], simd::ints<Arch> (&sums)[NP][MR],
+TESSERA_FORCE_INLINE void add_joined_group(std::byte const* const (&at)[NP], std::byte const* const (&strip)[NP], index_t g,
+                                           Form const& x, index_t m0, std::int8_t const* const (&row)[MR], simd::ints<Arch> (&sums)[NP][MR],
                                            simd::floats<Arch> (&minima)[NP][MR]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
@@ -391,12 +386,10 @@ TESSERA_FORCE_INLINE void add_joined_group(Weights const& w, std::byte const* co
     constexpr bool narrow = depth >= 2;
     constexpr int quads = narrow && depth < 4 ? 2 : 4; // that are multiplied by the scale together
     constexpr bool small = 16 * 127 * maximum(zero, (1 << bits) - 1 - zero) < 32768;
-    std::byte const* strip[NP];
     ints scales[NP];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        strip[p] = panel[p] + w.codes_offset(g);
-        ints const levels = joined_levels<Arch, Weights, narrow>(panel[p] + w.scales_offset(g));
+        ints const levels = joined_levels<Arch, Weights, narrow>(at[p]);
         scales[p] = joined_scales<Arch, Weights>(levels);
         if constexpr (WithMinima)
             add_joined_minima<Arch, source::group>(joined_minima<Arch, narrow>(levels), x, m0, g, minima[p]);
@@ -439,6 +432,18 @@ TESSERA_FORCE_INLINE void add_joined_group(Weights const& w, std::byte const* co
     }
 }
 
+/// The same of all groups of a super group, the first of which is g.
+template <class Arch, class Weights, class Form, int MR, int NP>
+TESSERA_FORCE_INLINE void add_super_minima(Weights const& w, std::byte const* const (&panel)[NP], index_t g, Form const& x, index_t m0,
+                                           simd::floats<Arch> (&minima)[NP][MR]) noexcept {
+    for (index_t i = g; i < g + Weights::super_groups; ++i)
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            auto const levels = joined_levels<Arch, Weights>(panel[p] + w.scales_offset(i));
+            add_joined_minima<Arch, Weights::source::group>(joined_minima<Arch>(levels), x, m0, i, minima[p]);
+        }
+}
+
 /// Moves integer sums, the last of column k, to float32.
 template <class Arch, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void move_joined_sums(Form const& x, index_t m0, index_t k, simd::ints<Arch> (&sums)[NP][MR],
@@ -473,9 +478,12 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
     floats total[NP][MR];
     floats minima[NP][MR];
     ints sums[NP][MR];
+    std::byte const *scales[NP], *strip[NP];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
         prefetch_head(w, panel[p], g);
+        scales[p] = panel[p] + w.scales_offset(g);
+        strip[p] = panel[p] + w.codes_offset(g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
             total[p][m] = floats(0.0f);
@@ -484,24 +492,26 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
         }
     }
     constexpr index_t pair_bytes = Weights::codes_bytes(source::group, 2);
+    auto const step = [&](index_t strip_bytes) noexcept {
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            scales[p] += Weights::header_bytes;
+            strip[p] += strip_bytes;
+        }
+    };
     for (index_t i = g; i < g + groups; i += 2) {
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
-            for (index_t line = 0; line < pair_bytes; line += config::cache_line)
-                simd::prefetch(panel[p] + w.codes_offset(i) + line + prefetch_distance);
-        add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(w, panel, i, x, m0, row, sums, minima);
+            for (index_t line = 0; line < pair_bytes; line += config::cache_line) simd::prefetch(strip[p] + line + prefetch_distance);
+        add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(scales, strip, i, x, m0, row, sums, minima);
         if constexpr (run == 1) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
-        add_joined_group<Arch, Weights, Form, second, with_minima, MR, NP>(w, panel, i + 1, x, m0, row, sums, minima);
+        step(second == 0 ? pair_bytes / 2 : 0);
+        add_joined_group<Arch, Weights, Form, second, with_minima, MR, NP>(scales, strip, i + 1, x, m0, row, sums, minima);
         if (run <= 2 || (i + 2 - g) % run == 0) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
+        step(second == 0 ? pair_bytes / 2 : pair_bytes);
     }
-    if constexpr (Weights::packs_minima && !with_minima)
-        for (index_t i = 0; i < groups; ++i)
-#pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) {
-                auto const levels = joined_levels<Arch, Weights>(panel[p] + w.scales_offset(g + i));
-                add_joined_minima<Arch, source::group>(joined_minima<Arch>(levels), x, m0, g + i, minima[p]);
-            }
+    if constexpr (Weights::packs_minima && !with_minima) add_super_minima<Arch>(w, panel, g, x, m0, minima);
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
         floats const scale = super_scales<Arch, Weights>(panel[p] + w.super_offset(g));
@@ -555,9 +565,11 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) result[i][p] = local[i][p];
-    if (g == last) return;
-    load_factors(g);
-    add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, result);
+    if constexpr (!has_whole_groups<typename Weights::source>) {
+        if (g == last) return;
+        load_factors(g);
+        add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, result);
+    }
 }
 
 /// Rows m0 .. m0 + rows of x, at most `int8_rows_together`, by NP panels: result[m][p] has one lane per row of panel p. Two
