@@ -138,6 +138,22 @@ encode_magnitude(xsimd::batch<std::int32_t, A> const& magnitude) noexcept {
         return simd::select(code > integers(largest), integers(beyond), code);
 }
 
+/// A magnitude's code with its sign in place; of NaN, the code that stands for it, or of a format without one the other zero's.
+template <class F, class A>
+TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> with_sign(xsimd::batch<std::int32_t, A> const& code,
+                                                             xsimd::batch<std::int32_t, A> const& magnitude,
+                                                             xsimd::batch<std::int32_t, A> const& sign) noexcept {
+    using integers = xsimd::batch<std::int32_t, A>;
+    auto const is_nan = magnitude > integers(0x7f800000);
+    if constexpr (!F::card.has_nan)
+        return simd::select(is_nan, sign ^ integers(sign_bit<F>), sign | code);
+    else if constexpr (F::card.has_negative_zero)
+        return sign | simd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)), code);
+    else
+        return simd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)),
+                            simd::select(code == integers(0), code, sign | code));
+}
+
 template <class F, overflow Beyond, class A>
 TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_float(xsimd::batch<float, A> const& x) noexcept {
     using integers = xsimd::batch<std::int32_t, A>;
@@ -145,20 +161,14 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_float(xsimd::batch<flo
     integers const magnitude = u & integers(0x7fffffff);
     integers const sign = shift_right<32 - F::bits>(u) & integers(sign_bit<F>);
     integers const code = encode_magnitude<F, Beyond>(magnitude);
-    auto const is_nan = magnitude > integers(0x7f800000);
     constexpr bool nan_is_beyond = !std::same_as<F, fp16> && F::card.has_nan && F::card.bias <= 120 &&
                                    overflow_code<F, Beyond>() == static_cast<std::int32_t>(F::card.nan_code);
     if constexpr (nan_is_beyond) // a NaN's bits are above all numbers', and the code above all codes is NaN's
         return F::card.has_negative_zero ? sign | code : simd::select(code == integers(0), code, sign | code);
     else if constexpr (std::same_as<F, fp16>) // keeps the payload's high bits
-        return sign | simd::select(is_nan, (shift_right<13>(magnitude) & integers(0x1ff)) | integers(0x7e00), code);
-    else if constexpr (!F::card.has_nan)
-        return simd::select(is_nan, sign ^ integers(sign_bit<F>), sign | code);
-    else if constexpr (F::card.has_negative_zero)
-        return sign | simd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)), code);
+        return sign | simd::select(magnitude > integers(0x7f800000), (shift_right<13>(magnitude) & integers(0x1ff)) | integers(0x7e00), code);
     else
-        return simd::select(is_nan, integers(static_cast<std::int32_t>(F::card.nan_code)),
-                             simd::select(code == integers(0), code, sign | code));
+        return with_sign<F>(code, magnitude, sign);
 }
 
 template <class F, class A>

@@ -206,7 +206,7 @@ inline constexpr bool rounds_at_random = [] {
         return F::is_integer && requires { F::integer(0u); };
 }();
 
-/// F::encode(x, rounding::stochastic, overflow::saturate, random) of every lane. Numbers; for integers those within the format.
+/// F::encode(x, rounding::stochastic, overflow::saturate, random) of every lane. For integers: within the format, or NaN, which is 0.
 template <class F, class A>
 TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_at_random(xsimd::batch<float, A> const& x,
                                                                     xsimd::batch<std::int32_t, A> const& random) noexcept {
@@ -214,9 +214,9 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_at_random(xsimd::batch
     using reals = xsimd::batch<float, A>;
     integers const bits = reinterpret<std::int32_t>(x);
     integers const magnitude = bits & integers(0x7fffffff);
-    reals const a = reinterpret<float>(magnitude);
     if constexpr (!detail::carded<F>) {
-        integers const code = detail::rounded_at_random(a, random);
+        reals const number = simd::select(x == x, x, reals(0.0f));
+        integers const code = detail::rounded_at_random(xsimd::abs(number), random);
         integers const negative = detail::shift_right<31>(bits); // all ones or none
         return ((code ^ negative) - negative) & integers((std::int32_t{1} << F::bits) - 1);
     } else {
@@ -231,10 +231,7 @@ TESSERA_FORCE_INLINE xsimd::batch<std::int32_t, A> encode_at_random(xsimd::batch
         code = simd::select(is_below, detail::rounded_at_random(steps, random), code);
         code = detail::smaller(code, integers(static_cast<std::int32_t>(c.max_code)));
         integers const sign = detail::shift_left<F::bits - 1>(detail::shift_right<31>(bits) & integers(1));
-        if constexpr (c.has_negative_zero)
-            return code | sign;
-        else
-            return simd::select(code == integers(0), code, code | sign);
+        return detail::with_sign<F>(code, magnitude, sign);
     }
 }
 
