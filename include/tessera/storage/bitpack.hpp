@@ -41,7 +41,7 @@ TESSERA_HOST_DEVICE constexpr void set(std::uint8_t* row, index_t i, std::uint32
     if (mask > 0xffu) row[bit / 8 + 1] = static_cast<std::uint8_t>((row[bit / 8 + 1] & ~(mask >> 8)) | value >> 8);
 }
 
-/// Bits [first, first + count), count at most 32. Only bytes that hold one of them are read.
+/// Bits [first, first + count), count from 1 to 32. Only bytes that hold one of them are read.
 constexpr std::uint32_t read(std::uint8_t const* row, index_t first, int count) noexcept {
     std::uint64_t word = 0;
     index_t const begin = first / 8;
@@ -69,7 +69,8 @@ constexpr Wide read_wide(std::uint8_t const* row, index_t first, int count) noex
     for (int i = 0; i < count; i += 64) {
         int const low = count - i < 32 ? count - i : 32;
         int const high = count - i < 32 ? 0 : count - i < 64 ? count - i - 32 : 32;
-        value.set_word(i / 64, read(row, first + i, low) | std::uint64_t{read(row, first + i + 32, high)} << 32);
+        std::uint64_t const upper = high == 0 ? 0 : read(row, first + i + 32, high); // else a byte behind the row
+        value.set_word(i / 64, read(row, first + i, low) | upper << 32);
     }
     return value;
 }

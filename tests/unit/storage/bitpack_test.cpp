@@ -77,6 +77,21 @@ TEST_CASE("bits above a code's width are ignored") {
     CHECK(bitpack::get<3>(row, 2) == 0);
 }
 
+TEST_CASE("no byte behind a field is read") {
+    // A constant expression has no byte behind its array.
+    constexpr auto field_at_the_end = [] {
+        std::uint8_t const row[] = {0xff, 0xff, 0x7f};
+        return bitpack::read_wide<tessera::wide_uint<1>>(row, 3, 20).word(0);
+    };
+    static_assert(field_at_the_end() == 0xfffff);
+    constexpr auto two_words = [] {
+        std::uint8_t const row[] = {0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0x07};
+        return bitpack::read_wide<tessera::wide_uint<2>>(row, 5, 70).word(1);
+    };
+    static_assert(two_words() == 0x3f);
+    CHECK(field_at_the_end() == 0xfffff);
+}
+
 TEST_CASE("fields of every width at every bit, and their neighbours") {
     using wide = tessera::wide_uint<3>;
     tessera::philox const random{3};
