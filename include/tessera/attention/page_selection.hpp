@@ -19,7 +19,9 @@
 ///     ts::block_top_k policy{kv_heads, key_dim, 16, {4, 64, 64}};
 ///     policy.attend(exec, q, kv, out, ts::causal);
 ///
-/// Calls with more queries than one (prompts), and short contexts, see all. The method leaves a model's first layer dense.
+/// Calls with more queries than one (prompts), and short contexts, see all. Every call notes the pages that have become whole: a cache
+/// of which tokens were forgotten is shown to the policy before others take their places, or gets a new one. The method leaves a
+/// model's first layer dense.
 
 #include "../core/error.hpp"
 #include "../nn/arguments.hpp"
@@ -113,7 +115,7 @@ void select_pages(array3_argument auto const& q, // (1, heads, key_dim)
     check::at_least(name, "sinks", budget.sinks, 0);
     check::at_least(name, "window", budget.window, 0);
     check::at_least(name, "count", budget.count, 0);
-    index_t const first = minimum(ceil_div(budget.sinks, page), pages);
+    index_t const first = ceil_div(minimum(budget.sinks, v.tokens), page);
     index_t const last = maximum(maximum(v.tokens - budget.window, 0) / page, first);
     index_t const group = means.kv_heads() == 0 ? 1 : queries.extent(1) / means.kv_heads();
     std::vector<index_t> order(static_cast<std::size_t>(last - first));
@@ -128,7 +130,10 @@ void select_pages(array3_argument auto const& q, // (1, heads, key_dim)
                     score[i] += static_cast<double>(static_cast<float>(queries(0, h, d))) * double{means.mean(p, g)[d]};
         }
         auto const chosen = order.begin() + minimum(budget.count, last - first);
-        auto const score_of = [&](index_t p) { return score[static_cast<std::size_t>(p - first)]; };
+        auto const score_of = [&](index_t p) { // a NaN is the least: it would have no place in an order
+            double const x = score[static_cast<std::size_t>(p - first)];
+            return x == x ? x : double{minus_infinity};
+        };
         std::partial_sort(order.begin(), chosen, order.end(), [&](index_t a, index_t b) {
             return score_of(a) > score_of(b) || (score_of(a) == score_of(b) && a < b);
         });

@@ -153,6 +153,16 @@ TEST_CASE("select_pages: sinks, a window and the best of the rest; enough pages 
                              std::as_const(lse).view(), std::as_const(expected_lse).view(), rule) <= 1);
     ts::select_pages(q, kv, means, {4, 10, 8}, seen);
     CHECK(equal_bits(run(ts::causal | ts::block_mask{seen, kv.end_position(), 8}), run(ts::causal)));
+    ts::select_pages(q, kv, means, {std::numeric_limits<index_t>::max(), 0, 0}, seen);
+    CHECK(std::count(bytes.begin(), bytes.end(), std::uint8_t{1}) == heads * 11);
+    // Pages of NaN are the last to be seen.
+    for (index_t t = 32; t < n; ++t) k(t, 0, 5) = std::numeric_limits<float>::quiet_NaN();
+    ts::kv_cache<ts::key<float>, ts::value<ts::fp16>> poisoned{100, 2, 16};
+    ts::append(native{}, poisoned, k, v);
+    ts::page_means of_poisoned{2, 16, 8};
+    of_poisoned.update(poisoned);
+    ts::select_pages(q, poisoned, of_poisoned, {0, 3, 4}, seen);
+    for (index_t p = 0; p < 11; ++p) CHECK(seen(0, 0, p) == (p < 4 || p == 10 ? 1 : 0));
     CHECK_THROWS_AS(ts::select_pages(k, kv, means, {4, 10, 8}, seen), ts::shape_error);
     ts::page_means const others{1, 16, 8};
     CHECK_THROWS_WITH_AS(ts::select_pages(q, kv, others, {4, 10, 8}, seen),
