@@ -119,7 +119,8 @@ void stage_without_low_rank(kv_rows<gear_code<Bits, T> const> const& rows, index
     for_each_gear_run(rows, slot, n, [&](gear_block<T> const& block, index_t first, index_t last) noexcept {
         gear_row<T> row = rows.compressed_row(head, slot + first, dim);
         if (block.row_groups == 0) decode_gear_keys<Arch, Bits>(row, dim, last - first, to + first * dim);
-        std::uint32_t const* const starts = block.starts.data() + head * block.tokens + slot - block.first;
+        std::uint32_t const* const starts = block.starts.data();
+        index_t const before = head * block.tokens + slot - block.first; // row of token `slot`, which an earlier block may have
         for (index_t i = first; i < last; ++i) {
             if (block.row_groups > 0) {
                 decode_gear_row<Arch, Bits>(row, dim, to + i * dim);
@@ -127,7 +128,7 @@ void stage_without_low_rank(kv_rows<gear_code<Bits, T> const> const& rows, index
                 row.scales += block.row_groups;
                 row.lows += block.row_groups;
             }
-            for (std::uint32_t o = starts[i]; o < starts[i + 1]; ++o) to[i * dim + block.dims[o]] = static_cast<float>(block.exact[o]);
+            for (std::uint32_t o = starts[before + i]; o < starts[before + i + 1]; ++o) to[i * dim + block.dims[o]] = static_cast<float>(block.exact[o]);
         }
     });
     for (index_t i = maximum(rows.compressed - slot, 0); i < n; ++i)
