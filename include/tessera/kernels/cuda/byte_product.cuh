@@ -158,18 +158,18 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&w)[4]) {
         }
 }
 
+/// Whether an output takes every element of y, so that it need not be asked for each.
+template <class Out>
+inline constexpr bool takes_every_element = false;
+template <class Y, class Finish>
+inline constexpr bool takes_every_element<product_output<Y, Finish>> = true;
+
 /// y's elements of row m at columns n + 8 j + 2 t and the next, from the lanes 4 g + t: 16 bytes a lane of elements of 2 bytes, 8 of
 /// others. `is_wide` of the arguments says that they are aligned, that columns come in eights, and that there is no base.
 template <int Count, class Sums, class Y, class Finish>
-__device__ __forceinline__ void store_row(byte_arguments const& p, product_output<Y, Finish> const& out, index_t m, index_t n, Sums const& sums) {
+__device__ __forceinline__ void store_wide_row(byte_arguments const& p, product_output<Y, Finish> const& out, index_t m, index_t n, Sums const& sums) {
     auto const t = static_cast<int>(threadIdx.x) % 4;
-    if (!p.is_wide) {
-#pragma unroll
-        for (int j = 0; j < Count; ++j)
-#pragma unroll
-            for (int i = 0; i < 2; ++i)
-                if (m < p.m && n + 8 * j + 2 * t + i < p.n) out(m, n + 8 * j + 2 * t + i, sums(j, i));
-    } else if constexpr (sizeof(Y) == 2) {
+    if constexpr (sizeof(Y) == 2) {
 #pragma unroll
         for (int q = 0; q < Count; q += 4) {
             std::uint32_t word[4];
@@ -196,6 +196,17 @@ __device__ __forceinline__ void store_row(byte_arguments const& p, product_outpu
         }
     }
 }
+template <int Count, class Sums, class Out>
+__device__ __forceinline__ void store_row(byte_arguments const& p, Out const& out, index_t m, index_t n, Sums const& sums) {
+    auto const t = static_cast<int>(threadIdx.x) % 4;
+    if constexpr (takes_every_element<Out>)
+        if (p.is_wide) return store_wide_row<Count>(p, out, m, n, sums);
+#pragma unroll
+    for (int j = 0; j < Count; ++j)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+            if (m < p.m && n + 8 * j + 2 * t + i < p.n) out(m, n + 8 * j + 2 * t + i, sums(j, i));
+}
 
 /// A warpgroup's products: 64 rows of x of each wave.
 template <class Arithmetic, int Waves, int N>
@@ -221,9 +232,12 @@ struct byte_consumer {
             ptx::multiply_bytes(ptx::byte_formats<typename Arithmetic::x_format, typename Arithmetic::w_format>{}, d, a + 2 * f, b + 2 * f, f > 0 || adds);
         ptx::commit_group();
     }
+    /// To both blocks a warp says that it has multiplied; to its own, where threads read scales, each of them that it has read.
     __device__ __forceinline__ void release(int slot) const {
+        std::uint32_t const barrier = full + 8 * (stage::stages + slot);
         __syncwarp();
-        if (lane() < 2) ptx::arrive_at(full + 8 * (stage::stages + slot), static_cast<unsigned>(lane()));
+        if (Arithmetic::has_step_scales || lane() == 0) ptx::arrive(barrier);
+        if (lane() == 0) ptx::arrive_at(barrier, rank ^ 1);
     }
 
     /// Sums of a tile: parts of a step meet their scales. (Warpgroups that take turns at the matrix units are no faster.)
@@ -313,7 +327,7 @@ __global__ void __launch_bounds__(384, 1) byte_kernel(__grid_constant__ byte_arg
     if (threadIdx.x == 0) {
         for (int s = 0; s < stage::stages; ++s) {
             ptx::init_barrier(full + 8 * s, 1);
-            ptx::init_barrier(full + 8 * (stage::stages + s), 16); // warps of both blocks that multiply
+            ptx::init_barrier(full + 8 * (stage::stages + s), Arithmetic::has_step_scales ? 264 : 16); // see byte_consumer::release
         }
         ptx::fence_barrier_init();
     }
