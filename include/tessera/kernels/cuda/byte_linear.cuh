@@ -242,7 +242,7 @@ struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_panel, Storage>, fp8_
         float* const values = arena.template carve<float>(x.extent(0), x.extent(1));
         if constexpr (detail::launches<Arena>)
             detail::launch("apply", detail::stream_of(exec),
-                           {dim3(static_cast<unsigned>(ceil_div(x.extent(1), N)), static_cast<unsigned>(x.extent(0))), dim3(32)},
+                           {detail::grid_of(x.extent(0) * ceil_div(x.extent(1), N), 1), dim3(32)},
                            &detail::fp8_values_kernel<Format, X>, x, N, values);
         detail::run_panels<Sm, as_is>(exec, w.storage(), matrix_view<float const>{values, x.extent(0), x.extent(1)}, out, arena);
     }

@@ -123,11 +123,12 @@ __global__ void __launch_bounds__(256) int8_tile_kernel(__grid_constant__ matrix
     if (threadIdx.x == 0) scales[m] = is_there ? s.scale : 0.0f;
 }
 
-/// What fp8_per_group<N> makes of x, as float32: 32 threads for each group. For storage that is no device tiles.
+/// What fp8_per_group<N> makes of x, as float32: 32 threads for each group, row after row. For storage that is no device tiles.
 template <class Format, class X>
 __global__ void fp8_values_kernel(__grid_constant__ matrix_view<X const> const x, index_t group, float* out) {
-    index_t const m = blockIdx.y;
-    index_t const first = static_cast<index_t>(blockIdx.x) * group;
+    auto const groups = static_cast<unsigned>(ceil_div(x.extent(1), group));
+    index_t const m = blockIdx.x / groups;
+    index_t const first = blockIdx.x % groups * group;
     index_t const last = minimum(first + group, x.extent(1));
     float a = 0.0f;
     for (index_t k = first + threadIdx.x; k < last; k += 32) a = larger_magnitude(a, static_cast<float>(x(m, k)));

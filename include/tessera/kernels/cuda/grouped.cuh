@@ -341,6 +341,7 @@ struct grouped_product_of {
 
 /// Stored matrices.
 template <int Sm, class Storage, class Preparation>
+    requires is_panel_preparation<Preparation>
 struct grouped_product_of<Sm, linear<prepacked<device_panel, Storage>, Preparation>> {
     using panels = prepacked<device_panel, Storage>;
     using operand = linear<panels, Preparation>;
@@ -374,19 +375,14 @@ private:
             index_t const most = minimum(w[0].members, g.slots);
             index_t* const used = arena.template carve<index_t>(most);
             if constexpr (launches<Arena>)
-                launch("apply_grouped", stream_of(exec), {dim3(1), dim3(1024)}, &used_kernel<index_t>, g.offsets, w[0].members, used, most);
+                launch("apply_grouped", stream_of(exec), {dim3(1), dim3(1024)}, &used_kernel<index_t>, g.offsets, w[0].members, g.slots, used, most);
             g.used = used;
         }
         if constexpr (group < 0) {
             run_prepared<Preparation>(exec, w, count, x, g, outs, arena);
         } else {
             float* const values = arena.template carve<float>(x.extent(0), x.extent(1));
-            if constexpr (launches<Arena>) {
-                index_t const length = group == 0 ? x.extent(1) : group;
-                launch("apply_grouped", stream_of(exec),
-                       {dim3(static_cast<unsigned>(ceil_div(x.extent(1), length)), static_cast<unsigned>(x.extent(0))), dim3(group == 0 ? 256 : 32)},
-                       &int8_kernel<X>, x, length, values);
-            }
+            if constexpr (launches<Arena>) run_int8<group>("apply_grouped", exec, x, values);
             run_prepared<as_is>(exec, w, count, matrix_view<float const>{values, x.extent(0), x.extent(1)}, g, outs, arena);
         }
     }

@@ -43,6 +43,21 @@ void finish_nothing(cuda<Sm> const& exec, index_t m, index_t n, Out const& out) 
     launch("apply", stream_of(exec), {grid_of(m * n)}, &finish_nothing_kernel<Out>, out, m, n);
 }
 
+/// Preparations that panels take; kernels of others are their own.
+template <class Preparation>
+inline constexpr bool is_panel_preparation =
+    std::is_same_v<Preparation, as_is> || std::is_same_v<Preparation, as_bf16> || std::is_same_v<Preparation, int8_per_token>;
+template <index_t N>
+inline constexpr bool is_panel_preparation<int8_per_group<N>> = true;
+
+/// x as an int8 preparation makes it, in float32; Group 0: of whole rows.
+template <index_t Group, int Sm, class X>
+void run_int8(char const* operation, cuda<Sm> const& exec, matrix_view<X const> const& x, float* values) {
+    index_t const length = Group == 0 ? x.extent(1) : Group;
+    launch(operation, stream_of(exec), {grid_of(x.extent(0) * ceil_div(x.extent(1), length), 1), dim3(Group == 0 ? 256 : 32)}, &int8_kernel<X>, x, length,
+           values);
+}
+
 /// One pass over W for at most 64 columns.
 template <int Sm, class Panels, int Pieces, int NT, class Out>
 void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> p, Out const& out) {
@@ -352,6 +367,8 @@ __global__ void add_partials_kernel(float const* partial, index_t parts, index_t
 template <int Sm, class Storage, class Preparation>
 struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_panel, Storage>, Preparation>> {
     using operand = linear<prepacked<device_panel, Storage>, Preparation>;
+    static_assert(detail::is_panel_preparation<Preparation>,
+                  "tessera: apply: cuda<Sm> takes x as_is, as_bf16, in int8_per_token, int8_per_group and fp8_per_group, no other preparation");
 
     template <class X, class Out, class Arena>
     static void run(cuda<Sm> const& exec, operand const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
@@ -362,13 +379,7 @@ struct kernel<op::apply, cuda<Sm>, linear<prepacked<device_panel, Storage>, Prep
             detail::run_panels<Sm, Preparation>(exec, w.storage(), x, out, arena);
         } else {
             float* const values = arena.template carve<float>(x.extent(0), x.extent(1));
-            if constexpr (detail::launches<Arena>) {
-                index_t const length = group == 0 ? x.extent(1) : group;
-                detail::launch("apply", detail::stream_of(exec),
-                               {dim3(static_cast<unsigned>(ceil_div(x.extent(1), length)), static_cast<unsigned>(x.extent(0))),
-                                dim3(group == 0 ? 256 : 32)},
-                               &detail::int8_kernel<X>, x, length, values);
-            }
+            if constexpr (detail::launches<Arena>) detail::run_int8<group>("apply", exec, x, values);
             detail::run_panels<Sm, as_is>(exec, w.storage(), matrix_view<float const>{values, x.extent(0), x.extent(1)}, out, arena);
         }
     }

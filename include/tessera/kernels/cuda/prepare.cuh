@@ -133,11 +133,12 @@ __global__ void sum_kernel(__grid_constant__ matrix_view<X const> const x, int c
     if (threadIdx.x % 32 == 0) sums[i] = sum;
 }
 
-/// What an int8 preparation makes of x (kernels/ref/prepare.hpp), as float32: a block of threads for each row, or group.
+/// What an int8 preparation makes of x (kernels/ref/prepare.hpp), as float32: a block of threads for each row, or group, row after row.
 template <class X>
 __global__ void int8_kernel(__grid_constant__ matrix_view<X const> const x, index_t group, float* out) {
-    index_t const m = blockIdx.y;
-    index_t const first = static_cast<index_t>(blockIdx.x) * group;
+    auto const groups = static_cast<unsigned>(ceil_div(x.extent(1), group));
+    index_t const m = blockIdx.x / groups;
+    index_t const first = blockIdx.x % groups * group;
     index_t const last = minimum(first + group, x.extent(1));
     float a = 0.0f;
     bool is_finite = true;

@@ -240,7 +240,7 @@ __device__ __forceinline__ index_t list_used(index_t members, Count const& count
         index_t all = 0;
         index_t const before = base + block_scan(packed, all) - packed;
         if (e < members) f(e, before & ((index_t{1} << shift) - 1));
-        if (here > 0) used[before >> shift] = e;
+        if (here > 0 && before >> shift < most_used) used[before >> shift] = e;
         base += all;
     }
     for (index_t i = (base >> shift) + threadIdx.x; i < most_used; i += 1024) used[i] = -1;
@@ -266,10 +266,11 @@ __device__ inline void scan_pairs(device_plan const& p) {
     if (threadIdx.x == 0) p.offsets[p.experts] = all;
 }
 
-/// The members that have rows, from offsets.
+/// The members that have rows, from offsets, which may be anything.
 template <class Index>
-__global__ void __launch_bounds__(1024) used_kernel(Index const* offsets, index_t members, Index* used, index_t most_used) {
-    list_used(members, [&](index_t e) { return offsets[e + 1] - offsets[e]; }, [](index_t, index_t) {}, used, most_used);
+__global__ void __launch_bounds__(1024) used_kernel(Index const* offsets, index_t members, index_t slots, Index* used, index_t most_used) {
+    auto const has_rows = [&](index_t e) { return index_t{maximum(offsets[e], 0) < minimum(offsets[e + 1], slots)}; };
+    list_used(members, has_rows, [](index_t, index_t) {}, used, most_used);
 }
 
 /// A plan of few chunks by one block; of many, step by step: 0 counts, 1 scans, 2 places.
