@@ -11,7 +11,6 @@
 #include "nn/embedding.cuh"
 #include "nn/nn.cuh"
 #include "operators/apply.cuh"
-#include "operators/apply_bytes.cuh"
 #include "quant/convert.cuh"
 #include "quant/quantize.cuh"
 #include "sparse/sparse.cuh"

@@ -8,7 +8,7 @@
 ///     auto const layer = place(exec, linear{q} + adapter);   // packs on the host, uploads; owns device memory
 ///     apply(exec, layer, x, y);                              // device views; asynchronous in the stream
 ///
-/// A call launches one kernel for the leaves of the operator, and one before it for x where x is not rows of bf16 or the format
+/// A call launches one or two kernels for each leaf of the operator, and one before them for x where x is not rows of bf16 or the format
 /// has offsets. Sums, products and slices keep float32 matrices in the workspace between their terms. Results do not
 /// depend on what else runs, nor, but for `as_bf16`, on the number of rows of x: every row of y has the bits it has alone.
 ///
@@ -19,6 +19,7 @@
 #include "../kernels/cuda/linear.cuh"
 #include "../kernels/cuda/low_rank.cuh"
 #include "../storage/device_memory.cuh"
+#include "apply_bytes.cuh"
 #include "apply_reference.hpp"
 #include "placed.hpp"
 

@@ -2,7 +2,8 @@
 #pragma once
 
 /// @file
-/// `place` of matrices whose products with a preparation are products of bytes (kernels/cuda/byte_linear.cuh):
+/// `place` of matrices whose products with a preparation are products of bytes (kernels/cuda/byte_linear.cuh). Part of apply.cuh, so that
+/// no program places one matrix in two layouts:
 ///
 ///     cuda<90> const exec{stream};
 ///     quantized_tensor<scheme<e4m3fn, block<128, 128>>> const q = ...;
@@ -12,7 +13,8 @@
 /// The same with `int8_per_channel` or int4 in groups, and `int8_per_token`. Results do not depend on the number of rows of x.
 
 #include "../kernels/cuda/byte_linear.cuh"
-#include "apply.cuh"
+#include "../storage/device_memory.cuh"
+#include "placed.hpp"
 
 namespace tessera::inline TESSERA_ABI {
 
