@@ -208,7 +208,7 @@ TEST_CASE("grouped products") {
     std::vector<ts::matrix<float>> w, b, a;
     std::vector<ts::quantized_tensor<ts::int4_g32>> q;
     std::vector<ts::quantized_tensor<ts::uint4_g32>> affine;
-    std::vector<ts::quantized_tensor<ts::int8_per_channel>> rows;
+    std::vector<ts::quantized_tensor<ts::int8_per_channel>> rows, even;
     for (std::uint64_t g = 0; g < 3; ++g) {
         w.push_back(random_weights(51, 70, g));
         b.push_back(random_weights(51, 4, 10 + g));
@@ -216,12 +216,15 @@ TEST_CASE("grouped products") {
         q.push_back(random_quantized<ts::int4_g32>(51, 70, g));
         affine.push_back(random_quantized<ts::uint4_g32>(51, 70, g));
         rows.push_back(random_quantized<ts::int8_per_channel>(51, 700, g));
+        even.push_back(random_quantized<ts::int8_per_channel>(64, 300, g));
     }
     check_family([&](std::size_t g) { return dense{w[g].view()}; });
     check_family([&](std::size_t g) { return ts::linear{q[g].view()}; });
     check_family([&](std::size_t g) { return ts::linear{q[g].view(), ts::int8_per_token{}}; });
     check_family([&](std::size_t g) { return ts::linear{affine[g].view()}; });
     check_family([&](std::size_t g) { return ts::linear{rows[g].view()}; });
+    check_family([&](std::size_t g) { return ts::linear{rows[g].view(), ts::int8_per_token{}}; });
+    check_family([&](std::size_t g) { return ts::linear{even[g].view(), ts::int8_per_token{}}; });
     check_family([&](std::size_t g) { return ts::transposed(ts::linear{q[g].view()}); });
     check_family([&](std::size_t g) { return dense{w[g].view()} + ts::low_rank{dense{b[g].view()}, dense{a[g].view()}, 0.5f}; });
 }

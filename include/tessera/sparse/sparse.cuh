@@ -36,7 +36,7 @@ public:
         check_device<Sm>("place");
         panels const shape = device_rows_of(w.storage(), nullptr);
         check::within("place", "rows of W", shape.rows(), 0, index_t{1} << 30);
-        check::within("place", "entries of W", shape.chunks(), 0, index_t{1} << 31);
+        check::within("place", "chunks of 8 entries of W", shape.chunks(), 0, index_t{1} << 31);
         check::within("place", "columns of W", shape.cols(), 0, std::numeric_limits<std::int32_t>::max());
         memory_ = device_buffer<std::byte>{shape.bytes()};
         buffer<std::byte> host{shape.bytes()};
