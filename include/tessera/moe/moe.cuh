@@ -17,8 +17,9 @@
 ///     combine(exec, plan, weight, y, out);
 ///
 /// Experts are chosen as they are everywhere, given the same logits; a sigmoid gate's choice may differ where two experts tie but for
-/// the rounding of expf. Rows have the same bits in every run and whatever else is in the batch. Experts that are stored matrices, or
-/// sums that begin with one, run in a launch for all; others one after another (kernels/cuda/grouped.cuh).
+/// the rounding of expf. Rows have the same bits in every run and whatever else is in the batch, as far as `apply` has that: of routed
+/// experts that are stored matrices even `as_bf16`. These, or sums that begin with one, run in a launch for all; others, products of
+/// bytes too, one after another (kernels/cuda/grouped.cuh).
 ///
 /// Errors: those of moe/moe.hpp, of every product of the device, and cuda_error. What only the device knows is not checked: a pair whose
 /// index is no expert gets no slot, and its token NaN; offsets outside the rows are cut.
@@ -180,7 +181,7 @@ void run_mixture(cuda<Sm> const& exec, Moe const& w, device_family<typename Moe:
         if (counts.extent(0) != 0) launch("apply", stream_of(exec), {grid_of(experts)}, &count_kernel<index_t>, plan, counts);
     }
     auto const rows = carve_matrix(arena, plan.slots(), w.rows());
-    device_experts<Sm, typename Moe::expert_type>::run(exec, family, x, {plan.offsets, plan.token, plan.slots(), tokens, plan.used}, rows, arena);
+    device_experts<Sm, typename Moe::expert_type>::run(exec, family, x, {plan.offsets, plan.token, plan.slots(), tokens, plan.used, true}, rows, arena);
     combine_arguments to{k, plan.slot, weight, rows, {}, nullptr, false};
     if constexpr (requires { w.shared().expert(); }) {
         auto const shared = carve_matrix(arena, tokens, w.rows());

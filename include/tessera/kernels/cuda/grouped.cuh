@@ -37,10 +37,11 @@ struct device_family {
 /// Whose rows are where.
 struct device_groups {
     index_t const* offsets; ///< (members + 1), on the device
-    index_t const* row_of;  ///< (slots), on the device: the row of x of a slot; null: the slot
+    index_t const* row_of;  ///< (slots), on the device: the row of x of a slot, where `gathers`; null: the slot
     index_t slots;          ///< on the host: as many as there may be
     index_t most;           ///< rows of a member at most
     index_t const* used;    ///< (minimum(members, slots)), on the device: members with rows, and -1; null: to be found
+    bool gathers = false;   ///< there is a row_of, which has no address yet when scratch is counted
 };
 
 template <class Panels>
@@ -316,7 +317,7 @@ struct grouped_product_of {
                     product_output<Y, Finish> const& out, Arena& arena) {
         if (w.members == 0 || g.slots == 0 || w[0].rows() == 0) return;
         matrix_view<X const> rows = x;
-        if (g.row_of != nullptr) {
+        if (g.gathers) {
             matrix_view<X> const gathered{arena.template carve<X>(g.slots, x.extent(1)), g.slots, x.extent(1)};
             if constexpr (launches<Arena>)
                 if (!gathered.empty())
