@@ -57,4 +57,5 @@ fi
     if [ -x "$folder/cuda_sparse_bench" ]; then "$folder/cuda_sparse_bench"; fi
     echo '```'
 } | tee "$report/cuda.md"
+if grep -q WRONG "$report/cuda.md"; then code=1; fi
 exit $code

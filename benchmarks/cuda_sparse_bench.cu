@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// Products with sparse operands, and mixtures of experts, on a CUDA device: microseconds by events with a cold second-level cache (medians), a layer's time in a
-/// graph, and the bytes of the operands as they are stored over the rate of reading 2 GiB in the same run. Rows of W are sampled and
-/// compared with sums in double first.
+/// graph, and the bytes of the operands as they are stored over the rate of reading 2 GiB in the same run. Rows of sparse W
+/// are sampled and compared with sums in double first, x Wᵀ alone; mixtures and sums are checked by tests/cuda.
 
 #include <tessera/core/philox.hpp>
 #include <tessera/moe/moe.cuh>
