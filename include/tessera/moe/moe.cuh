@@ -43,6 +43,7 @@ public:
         check::at_least("device_expert_plan", "tokens", tokens, 0);
         check::at_least("device_expert_plan", "choices", choices, 0);
         check::within("device_expert_plan", "number of experts", experts, 0, std::numeric_limits<std::int32_t>::max());
+        check::within("device_expert_plan", "slots", detail::saturated_product(tokens, choices), 0, (index_t{1} << 40) - 1);
         workspace_sizer sizer;
         static_cast<void>(detail::device_plan::carve(tokens, choices, experts, sizer));
         workspace_ = std::make_unique<device_workspace>(sizer.bytes());

@@ -161,7 +161,8 @@ struct byte_kernels {
         if constexpr (launches<Arena>) {
             check::within("apply", "rows of W", w.rows(), 0, index_t{1} << 30);
             check::within("apply", "rows of x", x.extent(0), 0, index_t{1} << 24);
-            check::within("apply", "columns of W", w.cols(), 0, arithmetic::has_step_scales ? index_t{1} << 24 : index_t{1} << 17); // int32 sums
+            constexpr bool sums_rows = !arithmetic::has_step_scales && std::is_same_v<Layout, device_tile>; // in int32
+            check::within("apply", "columns of W", w.cols(), 0, sums_rows ? index_t{1} << 17 : index_t{1} << 24);
             prepare_bytes<arithmetic>(exec, x, bytes, scales);
             run_byte_product<arithmetic>(exec, w.storage(), x.extent(0), bytes, scales, out);
         }
