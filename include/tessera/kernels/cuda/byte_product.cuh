@@ -141,23 +141,6 @@ __device__ __forceinline__ float finished(product_output<Y, Finish> const& out, 
     return static_cast<float>(out.finish(out.factor * sum, m, n));
 }
 
-/// Of words i of lanes 4 g + t, words t of lanes 4 g + i.
-__device__ __forceinline__ void transpose_quad(std::uint32_t (&w)[4]) {
-    auto const t = static_cast<int>(threadIdx.x) % 4;
-#pragma unroll
-    for (int d = 1; d <= 2; d *= 2)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            if ((i & d) != 0) continue;
-            bool const is_upper = (t & d) != 0;
-            std::uint32_t const got = __shfl_xor_sync(~0u, is_upper ? w[i] : w[i | d], d);
-            if (is_upper)
-                w[i] = got;
-            else
-                w[i | d] = got;
-        }
-}
-
 /// Whether an output takes every element of y, so that it need not be asked for each.
 template <class Out>
 inline constexpr bool takes_every_element = false;
@@ -181,7 +164,7 @@ __device__ __forceinline__ void store_wide_row(byte_arguments const& p, product_
                     word[j] = Y{finished(out, m, column, sums(q + j, 0))}.to_bits() |
                               std::uint32_t{Y{finished(out, m, column + 1, sums(q + j, 1))}.to_bits()} << 16;
             }
-            transpose_quad(word);
+            turn_quad(word);
             index_t const column = n + 8 * (q + t);
             if (m < p.m && column < p.n)
                 *reinterpret_cast<::uint4*>(out.y.data_handle() + m * out.y.stride(0) + column) = make_uint4(word[0], word[1], word[2], word[3]);

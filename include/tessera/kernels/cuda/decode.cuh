@@ -17,6 +17,32 @@
 
 namespace tessera::inline TESSERA_ABI::detail {
 
+/// A scale or a weight as it is stored.
+template <class T>
+__device__ __forceinline__ float stored_to_float(T v) {
+    if constexpr (std::is_same_v<T, fp16>)
+        return __half2float(__ushort_as_half(v.to_bits()));
+    else
+        return static_cast<float>(v);
+}
+
+/// A square of 4 x 4 words in 4 neighbouring lanes, turned: lane q then has word q of each.
+__device__ __forceinline__ void turn_quad(std::uint32_t (&w)[4]) {
+#pragma unroll
+    for (int d = 1; d < 4; d *= 2) {
+        bool const is_upper = (threadIdx.x & static_cast<unsigned>(d)) != 0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if ((i & d) == 0) {
+                std::uint32_t const got = __shfl_xor_sync(~0u, is_upper ? w[i] : w[i + d], d);
+                if (is_upper)
+                    w[i] = got;
+                else
+                    w[i + d] = got;
+            }
+    }
+}
+
 /// Two floats that bf16 has, or their roundings, in one register.
 __device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
     __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);

@@ -62,14 +62,6 @@ struct grouped_arguments {
     decode_table<typename Panels::format> table;
 };
 
-template <class T>
-__device__ __forceinline__ float scale_to_float(T v) {
-    if constexpr (std::is_same_v<T, fp16>)
-        return __half2float(__ushort_as_half(v.to_bits()));
-    else
-        return static_cast<float>(v);
-}
-
 /// A lane's 16 bytes of the columns of a half block.
 template <int NT>
 struct grouped_columns {
@@ -143,7 +135,7 @@ __device__ __forceinline__ void scale_sub_block(grouped_arguments<Panels> const&
     if (group >= w.groups()) return; // positions that are there for whole blocks: no columns of W
 #pragma unroll
     for (int i = 0; i < 4; ++i) { // panel i / 2, rows g and g + 8
-        float const s = scale_to_float(from.scales[sub][i]);
+        float const s = stored_to_float(from.scales[sub][i]);
 #pragma unroll
         for (int t = 0; t < NT; ++t)
 #pragma unroll

@@ -88,11 +88,7 @@ struct nibble_consumer {
     static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / 32 - 4; } ///< of both warpgroups
 
     static __device__ __forceinline__ float scale_of(std::byte const* at, int row) {
-        auto const s = reinterpret_cast<typename stage::scale_type const*>(at)[row];
-        if constexpr (std::is_same_v<decltype(s), fp16 const>)
-            return __half2float(__ushort_as_half(s.to_bits()));
-        else
-            return static_cast<float>(s);
+        return stored_to_float(reinterpret_cast<typename stage::scale_type const*>(at)[row]);
     }
     /// Registers of 32 columns: 16 times the integers.
     static __device__ __forceinline__ void decode(std::uint32_t first, std::uint32_t second, std::uint32_t (&a)[4]) {

@@ -50,16 +50,10 @@ __device__ __forceinline__ void scale_group(std::byte const* stage, int group, b
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const row = lane / 4;
     auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(stage + Stage::code_bytes) + group * 32;
-    auto const to_float = [](auto v) {
-        if constexpr (std::is_same_v<decltype(v), fp16>)
-            return __half2float(__ushort_as_half(v.to_bits()));
-        else
-            return static_cast<float>(v);
-    };
 #pragma unroll
     for (int i = 0; i < 4; ++i) { // panel i / 2, rows g and g + 8
         int const r = row + i / 2 * 16 + i % 2 * 8;
-        float const s = to_float(scales[r]);
+        float const s = stored_to_float(scales[r]);
 #pragma unroll
         for (int t = 0; t < NT; ++t)
 #pragma unroll

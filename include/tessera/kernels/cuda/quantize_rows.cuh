@@ -68,20 +68,6 @@ __device__ __forceinline__ void store_two(Y* to, float low, float high) {
     }
 }
 
-/// A square of 4 x 4 words in 4 neighbouring lanes, turned: lane q then has word q of each.
-__device__ __forceinline__ void turn_quad(std::uint32_t (&w)[4]) {
-#pragma unroll
-    for (int d = 1; d < 4; d *= 2) {
-        bool const is_upper = (threadIdx.x & static_cast<unsigned>(d)) != 0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if ((i & d) == 0) {
-                std::uint32_t const got = __shfl_xor_sync(~0u, is_upper ? w[i] : w[i + d], d);
-                (is_upper ? w[i] : w[i + d]) = got;
-            }
-    }
-}
-
 /// Whole groups in adjacent rows without gaps, so a row of groups: Lanes threads have one, Packs times 8 numbers each, and a thread
 /// has Several of them.
 template <int Lanes, int Packs, int Several, class Scheme, class X>

@@ -29,14 +29,6 @@ struct entry_chunk {
     float value[8];
 };
 
-template <class Stored>
-__device__ __forceinline__ float sparse_to_float(Stored v) {
-    if constexpr (std::is_same_v<Stored, fp16>)
-        return __half2float(__ushort_as_half(v.to_bits()));
-    else
-        return static_cast<float>(v);
-}
-
 /// 8 adjacent elements, in as few loads as there are, which nothing else reads.
 template <class T>
 struct alignas(sizeof(T) * 8 < 16 ? sizeof(T) * 8 : 16) adjacent_8 {
@@ -84,12 +76,12 @@ struct sparse_row<prepacked<device_rows, csr<T, G>>, Column> {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             to.column[i] = 8 * c + i < entries ? static_cast<int>(k.v[i]) : -1;
-            to.value[i] = sparse_to_float(v.v[i]);
+            to.value[i] = stored_to_float(v.v[i]);
         }
         return to;
     }
     __device__ __forceinline__ int column(int i) const { return static_cast<int>(columns[i]); }
-    __device__ __forceinline__ float value(int i) const { return sparse_to_float(values[i]); }
+    __device__ __forceinline__ float value(int i) const { return stored_to_float(values[i]); }
 };
 
 template <index_t N, index_t M, class T, class G, class Column>
@@ -136,12 +128,12 @@ struct sparse_row<prepacked<device_rows, n_of_m<N, M, T, G>>, Column> {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             to.column[i] = column_of(8 * c + i, word >> (bits * i) & ((1u << bits) - 1u));
-            to.value[i] = sparse_to_float(v.v[i]);
+            to.value[i] = stored_to_float(v.v[i]);
         }
         return to;
     }
     __device__ __forceinline__ int column(int i) const { return column_of(i, bitpack::get<bits>(positions, i)); }
-    __device__ __forceinline__ float value(int i) const { return sparse_to_float(values[i]); }
+    __device__ __forceinline__ float value(int i) const { return stored_to_float(values[i]); }
 };
 
 /// x as it lies: a row of it at a time.
@@ -151,7 +143,7 @@ struct sparse_x_row {
     matrix_view<X const> x;
     X const* at = nullptr;
     __device__ __forceinline__ void seek(index_t m) { at = x.data_handle() + m * x.stride(0); }
-    __device__ __forceinline__ void get(int k, float (&to)[1]) const { to[0] = sparse_to_float(at[k * x.stride(1)]); }
+    __device__ __forceinline__ void get(int k, float (&to)[1]) const { to[0] = stored_to_float(at[k * x.stride(1)]); }
 };
 /// Rows of x side by side, as `interleave_kernel` writes them: (tiles, k, R) of 32 bytes, or 16, a column.
 template <int R, class X>
@@ -172,7 +164,7 @@ struct sparse_x_tile {
                 if constexpr (std::is_same_v<X, float>)
                     to[of_load * i + j] = __uint_as_float(word[j]);
                 else
-                    to[of_load * i + j] = sparse_to_float(X::from_bits(static_cast<std::uint16_t>(word[j / 2] >> (16 * (j % 2)))));
+                    to[of_load * i + j] = stored_to_float(X::from_bits(static_cast<std::uint16_t>(word[j / 2] >> (16 * (j % 2)))));
             }
         }
     }
@@ -244,7 +236,7 @@ __global__ void stripe_kernel(__grid_constant__ matrix_view<X const> const x, in
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
     if (i >= count) return;
     index_t const k = (i / 128 * 32 + i % 32) * 16 + i % 128 / 32 * 4;
-    auto const get = [&](index_t c) { return c < x.extent(1) ? sparse_to_float(x(0, c)) : 0.0f; };
+    auto const get = [&](index_t c) { return c < x.extent(1) ? stored_to_float(x(0, c)) : 0.0f; };
     to[i] = make_float4(get(k), get(k + 1), get(k + 2), get(k + 3));
 }
 
@@ -283,7 +275,7 @@ __global__ void __launch_bounds__(256) striped_kernel(__grid_constant__ Panels c
             std::uint32_t const position = word >> (Panels::position_bits * i);
             float const x_of = pick<M>(v + i / N * M, position);
             if (is_whole || row.column_of(8 * c + i, position & ((1u << Panels::position_bits) - 1u)) >= 0)
-                sum = fmaf(x_of, sparse_to_float(values.v[i]), sum);
+                sum = fmaf(x_of, stored_to_float(values.v[i]), sum);
         }
     }
 #pragma unroll
@@ -372,7 +364,7 @@ inline index_t sparse_parts(index_t n, index_t k, index_t most, index_t rows_tog
 template <int R, class X>
 __device__ __forceinline__ void load_sparse_x(matrix_view<X const> const& x, index_t n0, index_t last, float (&to)[64][R]) {
     for (int i = static_cast<int>(threadIdx.x); i < 64 * R; i += static_cast<int>(blockDim.x))
-        to[i / R][i % R] = n0 + i / R < last && i % R < x.extent(0) ? sparse_to_float(x(i % R, n0 + i / R)) : 0.0f;
+        to[i / R][i % R] = n0 + i / R < last && i % R < x.extent(0) ? stored_to_float(x(i % R, n0 + i / R)) : 0.0f;
 }
 
 /// partial(part, k, r) = sum over the part's rows n of x(r, n) W(n, k), of compressed rows: row after row.

@@ -193,8 +193,8 @@ struct tile_consumer {
     __device__ __forceinline__ void scale(std::byte const* at, int group, bool is_end, float (&total)[N / 2], float const (&part)[N / 2]) const {
         int const row = panel() * 16 + lane() / 4;
         auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(at + stage::scales_at + group * stage::scale_bytes);
-        float const s0 = scale_value(scales[row]);
-        float const s1 = scale_value(scales[row + 8]);
+        float const s0 = stored_to_float(scales[row]);
+        float const s1 = stored_to_float(scales[row + 8]);
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) total[i] = fmaf(i % 4 < 2 ? s0 : s1, part[i], total[i]);
         if constexpr (stage::offset_bytes > 0) {
@@ -212,13 +212,6 @@ struct tile_consumer {
                 total[4 * j + 3] = fmaf(o1, sum.y, total[4 * j + 3]);
             }
         }
-    }
-    template <class T>
-    static __device__ __forceinline__ float scale_value(T v) {
-        if constexpr (std::is_same_v<T, fp16>)
-            return __half2float(__ushort_as_half(v.to_bits()));
-        else
-            return static_cast<float>(v);
     }
 
     /// Starts the products of block Block of a step; of groups within a block, all of them. `adds`: without groups, to sums of steps before.
