@@ -345,6 +345,7 @@ void apply_grouped(cuda<Sm> const& exec, placed<cuda<Sm>, std::span<Op const>> c
     check::elements("apply_grouped", "y", out);
     check::distinct_elements("apply_grouped", "y", out);
     check::no_overlap("apply_grouped", "x", footprint_of(values), "y", footprint_of(out));
+    check::no_overlap("apply_grouped", "the offsets", footprint_of(o), "y", footprint_of(out));
     for (index_t g = 0; g < family.members; ++g) detail::check_operator_apart("apply_grouped", family[g], "y", footprint_of(out));
     if (out.empty()) return;
     detail::check_rows_there<Sm>("apply_grouped", "x\0the offsets\0y", values, o, out);
@@ -382,7 +383,7 @@ void combine(cuda<Sm> const& exec, device_expert_plan const& plan, device_matrix
 
 namespace detail {
 
-/// f(arena) for a mixture whose arguments fit.
+/// Bytes of scratch of a mixture whose arguments fit.
 template <int Sm, class R, class E, class S, class X>
 index_t mixture_bytes(cuda<Sm> const& exec, placed<cuda<Sm>, moe<R, E, S>> const& block, matrix_view<X const> const& x) {
     auto const w = block.view();
