@@ -4,13 +4,15 @@
 /// @file
 /// What a bounded KV cache keeps, or reads: policies of equal members over one paged cache (storage/kv_pages.hpp).
 ///
-///     ts::sink_window policy{4, 1024};                              // first tokens and last ones (StreamingLLM, arXiv:2309.17453)
-///     ts::heavy_hitters policy{kv_heads, capacity, 64, 192};        // what attention used, every KV head its own (H2O)
-///     ts::block_top_k policy{kv_heads, key_dim, 16, {4, 64, 64}};   // a step reads the best pages of each KV head (Kinetics)
+///     ts::kv_page_pool<ts::key<ts::int8_per_token>, ts::value<ts::fp16>> pool{1000, 16, kv_heads, head_dim};
+///     ts::paged_sequence sequence{pool};
+///     ts::sink_window policy{4, 1024}; // first tokens and last ones (StreamingLLM, arXiv:2309.17453), or
+///     // ts::heavy_hitters policy{kv_heads, capacity, 64, 192};      what attention used, every KV head its own (H2O), or
+///     // ts::block_top_k policy{kv_heads, key_dim, 16, {4, 64, 64}}; a step reads the best pages of each KV head (Kinetics)
 ///
-///     ts::append(exec, kv, k, v);
-///     policy.attend(exec, q, kv, out, ts::causal);                  // attention, and what the policy learns from it
-///     policy.evict(exec, kv);                                       // forgets what it does not keep
+///     ts::append(exec, sequence, k, v);
+///     policy.attend(exec, q, sequence, out, ts::causal); // attention, and what the policy learns from it
+///     policy.evict(exec, sequence);                      // forgets what it does not keep
 ///
 /// A program's own policy is a type with these two members. What was forgotten is out of the cache's positions: see heavy_hitters.hpp.
 
