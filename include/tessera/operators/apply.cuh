@@ -211,14 +211,8 @@ public:
     placed(cuda<Sm> const& exec, linear<Storage, Preparation> const& w, memory_arena* = nullptr) : rows_{w.rows()}, cols_{w.cols()} {
         detail::check_device<Sm>("place");
         panels const to{nullptr, rows_, cols_};
-        memory_ = device_buffer<std::byte>{to.bytes()};
-        buffer<std::byte> host{to.bytes()};
-        for (std::byte& b : host) b = std::byte{0};
-        parallel_for(default_parallel{}, to.tiles(), 1, [&](index_t first, index_t last, index_t) noexcept {
-            for (index_t t = first; t < last; ++t) detail::pack_device_tile(w.storage(), to, t, host.data());
-        });
-        detail::copy_bytes(detail::stream_of(exec), memory_.data(), host.data(), to.bytes(), cudaMemcpyHostToDevice);
-        detail::check_cuda("place", "cudaStreamSynchronize", cudaStreamSynchronize(detail::stream_of(exec)));
+        memory_ = detail::packed_memory(exec, to.bytes(), to.tiles(),
+                                        [&](index_t t, std::byte* host) noexcept { detail::pack_device_tile(w.storage(), to, t, host); });
     }
 
     operator_type view() const& { return operator_type{panels{memory_.data(), rows_, cols_}}; }

@@ -18,6 +18,24 @@
 
 namespace tessera::inline TESSERA_ABI {
 
+namespace detail {
+
+/// Device memory of so many bytes that `pack(part, host)` fills for each part, in parallel, on the host; the rest is 0. Waits for the copy.
+template <int Sm, class Pack>
+device_buffer<std::byte> packed_memory(cuda<Sm> const& exec, index_t bytes, index_t parts, Pack const& pack) {
+    device_buffer<std::byte> memory{bytes};
+    buffer<std::byte> host{bytes};
+    for (std::byte& b : host) b = std::byte{0};
+    parallel_for(default_parallel{}, parts, 1, [&](index_t first, index_t last, index_t) noexcept {
+        for (index_t i = first; i < last; ++i) pack(i, host.data());
+    });
+    copy_bytes(stream_of(exec), memory.data(), host.data(), bytes, cudaMemcpyHostToDevice);
+    check_cuda("place", "cudaStreamSynchronize", cudaStreamSynchronize(stream_of(exec)));
+    return memory;
+}
+
+} // namespace detail
+
 /// A matrix in device tiles, or nibbles: packed on the host, uploaded.
 template <int Sm, class Storage, class Preparation>
     requires(!std::is_void_v<detail::byte_arithmetic<Sm, Storage, Preparation>>)
@@ -30,14 +48,8 @@ public:
     placed(cuda<Sm> const& exec, linear<Storage, Preparation> const& w, memory_arena* = nullptr) : rows_{w.rows()}, cols_{w.cols()} {
         detail::check_device<Sm>("place");
         tiles const to{nullptr, rows_, cols_};
-        memory_ = device_buffer<std::byte>{to.bytes()};
-        buffer<std::byte> host{to.bytes()};
-        for (std::byte& b : host) b = std::byte{0};
-        parallel_for(default_parallel{}, to.row_blocks(), 1, [&](index_t first, index_t last, index_t) noexcept {
-            for (index_t b = first; b < last; ++b) detail::pack_device_block(w.storage(), to, b, host.data());
-        });
-        detail::copy_bytes(detail::stream_of(exec), memory_.data(), host.data(), to.bytes(), cudaMemcpyHostToDevice);
-        detail::check_cuda("place", "cudaStreamSynchronize", cudaStreamSynchronize(detail::stream_of(exec)));
+        memory_ = detail::packed_memory(exec, to.bytes(), to.row_blocks(),
+                                        [&](index_t b, std::byte* host) noexcept { detail::pack_device_block(w.storage(), to, b, host); });
     }
 
     operator_type view() const& { return operator_type{tiles{memory_.data(), rows_, cols_}}; }
