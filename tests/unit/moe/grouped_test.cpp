@@ -2,6 +2,7 @@
 // Grouped products have the bits of the operators applied one after another; combine is its formula.
 
 #include "moe_support.hpp"
+#include "support/counted_backend.hpp"
 
 using namespace moe_test;
 
@@ -106,5 +107,40 @@ TEST_CASE("combine adds in the order of choices") {
         };
         check(ts::reference{});
         for_each_cpu(check);
+    }
+}
+
+TEST_CASE("combine: the order of choices, whatever the plan and the chunks") {
+    // Sums whose value is the order: huge - huge + 1 is 1, huge + 1 - huge is 0. Experts are numbered so that the slots of a
+    // token's choices ascend for even tokens and descend for odd ones.
+    index_t const tokens = 40, k = 3, experts = 6;
+    float const huge = 0x1p100f;
+    ts::matrix<std::int32_t> index(tokens, k);
+    ts::matrix<float> weight(tokens, k);
+    for (index_t t = 0; t < tokens; ++t)
+        for (index_t j = 0; j < k; ++j) {
+            index(t, j) = static_cast<std::int32_t>(t % 2 == 0 ? j : experts - 1 - j);
+            weight(t, j) = 1.0f;
+        }
+    for (index_t const n : {1, 33, 2049}) {
+        auto const check = [&](auto const& exec) {
+            ts::workspace memory;
+            ts::workspace_scope scope{memory};
+            auto const plan = ts::plan_experts(exec, scope, index.view(), experts);
+            ts::matrix<float> rows(tokens * k, n), y(tokens, n);
+            float const terms[2][3] = {{huge, -huge, 1.0f}, {huge, 1.0f, -huge}};
+            for (index_t t = 0; t < tokens; ++t)
+                for (index_t j = 0; j < k; ++j)
+                    for (index_t c = 0; c < n; ++c) rows(plan.slot(t, j), c) = terms[c % 2][j];
+            ts::combine(exec, plan, weight, rows, y);
+            bool same = true;
+            for (index_t t = 0; t < tokens; ++t)
+                for (index_t c = 0; c < n; ++c) same = same && y(t, c) == (c % 2 == 0 ? 1.0f : 0.0f);
+            CHECK(same);
+        };
+        check(ts::reference{});
+        for_each_cpu(check);
+        tessera_test::counted_backend::totals seen;
+        check(ts::cpu<ts::native_arch, tessera_test::counted_backend>{tessera_test::counted_backend{&seen}});
     }
 }

@@ -3,6 +3,7 @@
 // stable sort.
 
 #include "moe_support.hpp"
+#include "support/counted_backend.hpp"
 
 #include <numeric>
 
@@ -201,4 +202,31 @@ TEST_CASE("plans are a stable sort, for any number of threads") {
     ts::workspace_scope scope{memory};
     auto const plan = ts::plan_experts(ts::cpu<>{}, scope, index.view(), 3);
     for (index_t s = 0; s < 6; ++s) CHECK(plan.token(s) == tokens[s]);
+}
+
+TEST_CASE("a plan takes O(tokens k + experts) memory and time, and does not feel the order of chunks") {
+    using policy = ts::cpu<ts::native_arch, tessera_test::counted_backend>;
+    auto const bytes = [](index_t tokens, index_t k, index_t experts) {
+        ts::workspace_sizer sizer;
+        static_cast<void>(ts::expert_plan::carve(ts::cpu<>{}, tokens, k, experts, sizer));
+        return sizer.bytes();
+    };
+    // Every loop of `fill` runs over one of its arrays: offsets, tokens, slots, and histograms of chunks, which together are no
+    // larger than the pairs and the experts.
+    for (index_t const experts : {0, 1, 8, 256, 16384, 16385, 1000000})
+        for (index_t const tokens : {0, 1, 7, 16384, 3000000})
+            for (index_t const k : {1, 2, 8}) {
+                CAPTURE(experts);
+                CAPTURE(tokens);
+                index_t const pairs = tokens * k;
+                CHECK(bytes(tokens, k, experts) <= (3 * pairs + 2 * experts + 1) * index_t{sizeof(index_t)} + 4 * ts::config::cache_line);
+            }
+    // Steps in tokens k experts would be 10^11.
+    index_t const tokens = 500000, k = 2, experts = 100000;
+    ts::matrix<std::int32_t> index(tokens, k);
+    for (index_t i = 0; i < index.size(); ++i) index.data()[i] = static_cast<std::int32_t>((i * 7919 + i / 3) % experts);
+    tessera_test::counted_backend::totals seen;
+    check_plan(policy{tessera_test::counted_backend{&seen}}, index, experts);
+    CHECK(seen.loops == 2);
+    CHECK(seen.chunks == 2 * ts::ceil_div(tokens * k, experts));
 }

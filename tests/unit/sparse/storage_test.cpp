@@ -2,6 +2,7 @@
 // What is kept and where it is; every bad argument has its sentence; owners, views and descriptions.
 
 #include "sparse_support.hpp"
+#include "support/counted_backend.hpp"
 
 #include <tessera/core/thread_pool.hpp>
 #include <tessera/operators/describe.hpp>
@@ -230,6 +231,57 @@ TEST_CASE("base and outliers in one pass") {
         apply_case<std::remove_const_t<decltype(cut)>> const part{cut, x2.view()};
         archs_by_width::visit([&]<class Arch>(Arch) { check_on<Arch>(cut, x2, part, {m, 58, 85}, y2); });
     }
+}
+
+TEST_CASE("one pass: a sum takes one loop over y, and stores it once") {
+    index_t const n = 1500, k = 96;
+    auto const w = random_sparse(n, k, 1.0);
+    auto const base = ts::quantize<ts::int4_g32>(w);
+    auto const outliers = ts::sparsify<ts::csr<ts::fp16>>(w, ts::keep_fraction{0.02});
+    auto const pruned = ts::sparsify<ts::n_of_m<2, 4, ts::int8>>(w);
+    counted_backend::totals seen;
+    ts::cpu<ts::native_arch, counted_backend> const counted{counted_backend{&seen}};
+    auto const loops = [&](auto const& op, index_t m) {
+        auto const placed = ts::place(exec, op);
+        auto const counted_place = ts::place(counted, op);
+        guarded<float> x{m, op.cols()}, expected{m, op.rows()}, y{m, op.rows()};
+        guarded<ts::bf16> half{m, op.rows()};
+        x.fill(3);
+        ts::apply(exec, placed.view(), x.view(), expected.view());
+        seen = {};
+        ts::apply(counted, counted_place.view(), x.view(), y.view());
+        index_t const count = seen.loops;
+        CHECK(same_bits(expected, y));
+        // Rounded once, from the sum of all terms.
+        ts::apply(exec, placed.view(), x.view(), half.view());
+        bool same = true;
+        for (index_t i = 0; i < m; ++i)
+            for (index_t j = 0; j < op.rows(); ++j) same = same && half.view()(i, j) == static_cast<ts::bf16>(y.view()(i, j));
+        CHECK(same);
+        return count;
+    };
+    auto const a = ts::linear{base, ts::int8_per_group<32>{}};
+    auto const b = ts::linear{outliers};
+    CHECK(loops(a, 1) == 1);
+    CHECK(loops(a + b, 1) == 1);
+    CHECK(loops(a + b + 0.5f * ts::linear{pruned}, 1) == 1);
+    // With more rows x is prepared in loops of its own, once for each form that a term wants; y still takes one.
+    for (index_t const m : {5, 40}) CHECK(loops(a + b, m) == loops(a, m) + loops(b, m) - 1);
+}
+
+TEST_CASE("what one row of x reads of placed weights is what is kept") {
+    auto const w = random_sparse(1024, 512, 1.0);
+    auto const placed_bytes = [](auto const& storage) { return ts::place(exec, ts::linear{storage}).bytes(); };
+    auto const rows = w.extent(0);
+    // A value and 16 bits of column each; of a row its length, its place and 8 / R bytes; of 16 rows and more a table's entry.
+    auto const compressed = ts::sparsify<ts::csr<ts::fp16>>(w, ts::keep_fraction{0.05});
+    CHECK(placed_bytes(compressed) <= 4 * compressed.nonzeros() + rows * (4 + 1 + 8 + 1) + 512);
+    CHECK(placed_bytes(compressed) < compressed.bytes());
+    // Positions and values as they are stored; rows come in panels.
+    auto const half = ts::sparsify<ts::n_of_m<2, 4, ts::fp16>>(w);
+    CHECK(placed_bytes(half) == half.bytes());
+    auto const bytes = ts::sparsify<ts::n_of_m<2, 4, ts::int8>>(w);
+    CHECK(placed_bytes(bytes) == bytes.bytes());
 }
 
 TEST_CASE("any number of threads") {
