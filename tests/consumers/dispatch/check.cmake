@@ -23,6 +23,7 @@ function(check_objects folder)
         endforeach()
         list(APPEND all ${symbols})
         check_instructions(${object} ${arch})
+        check_kernels(${object} ${arch})
     endforeach()
     # 5 of kernels, 3 of each format
     list(TRANSFORM all REPLACE " .*" "")
@@ -49,6 +50,26 @@ function(check_instructions object arch)
             message(FATAL_ERROR "${object} has ${what}")
         elseif(missing AND arch MATCHES "^(${owners})$" AND NOT what MATCHES "shlx|masks") # a compiler may do without
             message(FATAL_ERROR "${object} has no ${what}")
+        endif()
+    endforeach()
+endfunction()
+
+# The instruction that `describe` names (main.cpp compares) is in the kernel that runs, on registers of the set's width.
+function(check_kernels object arch)
+    foreach(row IN ITEMS "sse2@product_panels_int8|dot_strips@pmaddwd .*%xmm" "avx2@product_panels_int8|dot_strips@vpmaddubsw .*%ymm"
+                         "avx512@product_panels_int8|dot_strips@vpmaddubsw .*%zmm"
+                         "avx512_vnni|avx512_amx@product_panels_int8|dot_strips@vpdpbusd .*%zmm"
+                         "avx512_amx@product_panels_amx|stream_panel_amx@tdpbssd .*%tmm")
+        string(REPLACE "@" ";" row "${row}")
+        list(GET row 0 owners)
+        list(GET row 1 kernels)
+        list(GET row 2 expression)
+        if(arch MATCHES "^(${owners})$")
+            execute_process(COMMAND awk "/^[0-9a-f]+ </ { inside = /(${kernels})/ && /[0-9]${arch}E/ } inside" ${object}.disassembly
+                            COMMAND grep -cE -- ${expression} OUTPUT_VARIABLE lines RESULTS_VARIABLE codes)
+            if(NOT codes STREQUAL "0;0")
+                message(FATAL_ERROR "${object}: no ${expression} in ${kernels}")
+            endif()
         endif()
     endforeach()
 endfunction()
