@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Runs a real language model through tessera: installs what is missing, builds for this machine, gets the model, answers a
-# prompt, shows what a few other formats of its weights would cost and bring, and what every format loses at its size. With arguments only the prompt's program
-# runs, and they go to it:
+# prompt, shows what every format loses at its size, and what a few other formats of the KV cache and of the weights would cost
+# and bring. With arguments only the prompt's program runs, and they go to it:
 #     sh examples/run.sh --prompt 'Why is the sky blue?' --length 200
 # TESSERA_NO_INSTALL=1 installs nothing and names what is missing. The model is kept in ${XDG_CACHE_HOME:-~/.cache}/tessera.
 set -eu
@@ -67,16 +67,16 @@ programs=$root/build/release/examples
 "$programs/generate" "$@"
 
 printf '\n'
-say "the same weights in a few other formats (examples/compress --quick); the whole table takes minutes:"
-say "    build/release/examples/compress --output build/report"
-if [ -z "$why" ]; then set -- --model "$model"; else set -- --synthetic; fi
-"$programs/compress" "$@" --quick --output "$root/build/report"
+say "bits a weight against error for every format, on normal numbers and on weights (examples/rate_distortion)"
+"$programs/rate_distortion" --quick --output "$root/build/report"
 
 printf '\n'
 say "the same model with its KV cache in a few formats (examples/kv_formats --quick); all of them:"
 say "    build/release/examples/kv_formats --output build/report"
+if [ -z "$why" ]; then set -- --model "$model"; else set -- --synthetic; fi
 "$programs/kv_formats" "$@" --quick --output "$root/build/report"
 
 printf '\n'
-say "bits a weight against error for every format, on normal numbers and on weights (examples/rate_distortion)"
-exec "$programs/rate_distortion" --quick --output "$root/build/report"
+say "its weights in a few other formats (examples/compress --quick); the whole table takes minutes:"
+say "    build/release/examples/compress --output build/report"
+exec "$programs/compress" "$@" --quick --output "$root/build/report"
