@@ -132,3 +132,8 @@ case("tree", 2, 1, 10, 30, 16, 16, mask=seen)
 case("na1d", 2, 2, 40, 40, 16, 16, mask=neighborhood([(40, 5, 3, 1, False)]))
 case("na2d", 2, 2, 99, 99, 8, 8, mask=neighborhood([(9, 4, 2, 1, False), (11, 5, 1, 2, True)]))
 case("na3d", 1, 1, 120, 120, 8, 8, mask=neighborhood([(4, 2, 1, 1, False), (5, 3, 1, 3, False), (6, 2, 3, 1, False)]))
+# Blocks of 20 queries by 24 keys that are hidden, seen or mixed; query 5 sees nothing.
+h, i, j = torch.arange(4)[:, None, None], torch.arange(70)[None, :, None], torch.arange(150)[None, None, :]
+kind = (h + i // 20 + 2 * (j // 24)) % 3
+dense = ((kind == 1) | ((kind == 2) & ((7 * i + 13 * j + 5 * h) % 11 < 4))) & (i != 5)
+case("dense", 4, 2, 70, 150, 8, 8, mask=dense, flex=lambda s, b, hi, qi, ki: torch.where(dense[hi, qi, ki], s, -INF))

@@ -163,18 +163,23 @@ TEST_CASE("attention: hard rows of 1 to 130 tokens, by FlashAttention's rule") {
     by_sixteen([&](index_t tokens, errors* e) {
         for (index_t i = 0; i < 4; ++i) measure<ts::fp16>(e[i], tokens, tokens, dims[(tokens + 3 * i + 1) % 8], kinds[i]);
     });
+    by_sixteen([&](index_t tokens, errors* e) {
+        for (index_t i = 0; i < 4; ++i)
+            measure<ts::bf16>(e[i], tokens, (tokens + i) % 4 == 0 ? 1 : tokens, dims[(tokens + 5 * i) % 8], kinds[i]);
+    });
 }
 
 TEST_CASE("attention: every length by every dimension, by FlashAttention's rule" * doctest::skip()) {
-    for (index_t const dim : {1, 3, 7, 8, 16, 32, 40, 59, 64, 72, 111, 128, 256}) {
+    for (index_t const dim : {1, 3, 7, 8, 16, 32, 40, 59, 64, 72, 111, 128, 256, 576}) {
         CAPTURE(dim);
-        by_sixteen([&](index_t tokens, errors* e) {
-            for (int i = 0; i < 4; ++i)
-                for (index_t const queries : {index_t{1}, tokens}) measure<float>(e[i], tokens, queries, dim, kinds[i]);
-        });
-        by_sixteen([&](index_t tokens, errors* e) {
-            for (int i = 0; i < 4; ++i)
-                for (index_t const queries : {index_t{1}, tokens}) measure<ts::fp16>(e[i], tokens, queries, dim, kinds[i]);
-        });
+        auto const sweep = [dim]<class T>(T) {
+            by_sixteen([dim](index_t tokens, errors* e) {
+                for (int i = 0; i < 4; ++i)
+                    for (index_t const queries : {index_t{1}, tokens}) measure<T>(e[i], tokens, queries, dim, kinds[i]);
+            });
+        };
+        sweep(float{});
+        sweep(ts::fp16{});
+        sweep(ts::bf16{});
     }
 }
