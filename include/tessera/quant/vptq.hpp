@@ -105,7 +105,7 @@ public:
             }
             for (std::size_t j = 0; j < centroids.size(); ++j)
                 if (double const w = total[j / static_cast<std::size_t>(length_)]; w > 0) centroids[j] = static_cast<float>(sum[j] / w);
-            if (!(before - error > 1e-5 * before)) break;
+            if (step > 0 && !(before - error > 1e-5 * before)) break; // infinity less anything is not above itself
             before = error;
         }
         for (float& c : centroids) c = static_cast<float>(saturated<fp16>(c));
