@@ -128,6 +128,12 @@ merged<matrix<T>> merge_stored(matrix_view<T const> const& base, merged_rows<mat
 }
 
 template <class Base>
+merged<Base> merge_stored(Base const& base, merged_rows<Base>&) {
+    static_assert(always_false<Base>, "tessera: merge: the base is a view or an owner of dense, quantised or blocked weights");
+    return {base, {}};
+}
+
+template <class Base>
 matrix<float> merged_floats(Base const& base, merged_rows<Base>& rows) {
     matrix<float> out{base.rows(), base.cols()};
     for (index_t n = 0; n < base.rows(); ++n) {

@@ -201,6 +201,14 @@ private:
     detail::emptied_by_move<index_t> bytes_;
 };
 
+/// What is erased goes one way, so that a program compiles the kernels of the other only where it asks for them:
+/// `erase(exec, transposed(w))` is an operator of its own.
+template <class Exec>
+constexpr any_view<Exec> transposed(any_view<Exec> const& w) {
+    static_assert(detail::always_false<Exec>, "tessera: transposed: the type of an erased operator is not known; erase transposed(w) beside w");
+    return w;
+}
+
 namespace detail {
 
 template <class Exec, class Arch, class W>
