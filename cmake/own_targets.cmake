@@ -50,7 +50,8 @@ endfunction()
 # tessera_link_generate_model(<target>): the model of examples/generate, compiled once for its program and for the tests of it.
 function(tessera_link_generate_model target)
     if(NOT TARGET tessera_generate_model)
-        add_library(tessera_generate_model OBJECT ${PROJECT_SOURCE_DIR}/examples/generate/model.cpp)
+        add_library(tessera_generate_model OBJECT ${PROJECT_SOURCE_DIR}/examples/generate/model.cpp
+                    ${PROJECT_SOURCE_DIR}/examples/generate/formats.cpp)
         target_link_libraries(tessera_generate_model PRIVATE tessera_own)
         set_target_properties(tessera_generate_model PROPERTIES CXX_EXTENSIONS OFF)
     endif()

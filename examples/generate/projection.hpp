@@ -2,11 +2,13 @@
 #pragma once
 
 /// @file
-/// A weight matrix whose format the file decides at run time: a variant of the operators that the library can multiply.
+/// A weight matrix whose format the file decides at run time: a variant of the operators that the library can multiply. The most
+/// frequent formats have kernels of their own, all others one operator (`any_coded`): no block format is refused.
 /// Weights stay as they are stored; `place` only puts their codes in the order in which this machine reads them.
 
 #include "adapter.hpp"
 
+#include <tessera/dispatch/any_coded.hpp>
 #include <tessera/interop/gguf.hpp>
 #include <tessera/nn/embedding.hpp>
 #include <tessera/operators/apply.hpp>
@@ -43,8 +45,7 @@ constexpr char const* name_of(activations a) noexcept {
 
 namespace detail {
 
-/// What most files of language models hold. Another one of `ts::gguf::block_formats` needs its name here, and costs its kernels'
-/// compile time, once for each kind of activations.
+/// What most files of language models hold: with kernels of their own, which each kind of activations makes compile for longer.
 using formats = ts::format_list<ts::q4_0, ts::q4_1, ts::q5_0, ts::q8_0, ts::q4_k, ts::q6_k, ts::iq4_nl, ts::iq4_xs>;
 
 /// Storage that takes x in int8 with one scale a row too. That with tables takes one for 32 values instead: it saves a third of
@@ -52,16 +53,26 @@ using formats = ts::format_list<ts::q4_0, ts::q4_1, ts::q5_0, ts::q8_0, ts::q4_k
 template <class Storage>
 inline constexpr bool takes_int8_per_token = ts::code_source<Storage>::is_integer;
 
+/// The blocks of every other format: decoded by it, and multiplied as float32 or bf16.
+using other_blocks = ts::any_coded<ts::native_arch>;
+/// In formats.cpp, which programs link; nothing where the tensor is of another type, or of one of `formats`.
+std::optional<other_blocks> as_other_blocks(ts::gguf::tensor_entry const& t);
+
 /// Calls f(storage) with the tensor as what it is stored as.
 template <class F>
 decltype(auto) with_storage(ts::gguf::tensor_entry const& t, F&& f) {
+    if (auto const w = as_other_blocks(t)) return f(*w);
     return ts::gguf::with_storage(t, f, formats{});
 }
 
+/// Whether many tokens at once may go through bf16 tiles.
 template <class Op>
-inline constexpr bool is_int8_per_group = false;
+inline constexpr bool may_take_bf16 = false;
 template <class Storage>
-inline constexpr bool is_int8_per_group<ts::linear<Storage, ts::int8_per_group<32>>> = true;
+inline constexpr bool may_take_bf16<ts::linear<Storage, ts::int8_per_group<32>>> = true;
+template <class Storage>
+    requires std::is_constructible_v<Storage, std::byte const*, other_blocks>
+inline constexpr bool may_take_bf16<ts::linear<Storage, ts::as_is>> = true;
 
 /// How a policy holds a leaf: placed on a CPU, as it is in the file for `reference`.
 template <class Op>
@@ -98,9 +109,10 @@ template <class Exec, class... Format>
 struct weights_of<Exec, ts::format_list<Format...>> {
     using type = typename joined<
         held_as<Exec, ts::matrix_view<float const>, ts::as_is>, held_as<Exec, ts::matrix_view<ts::fp16 const>, ts::as_is>,
-        held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>, held_blocks<Exec, Format>...>::type;
+        held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>, held_as<Exec, other_blocks, ts::as_is>,
+        held_blocks<Exec, Format>...>::type;
     using table = std::variant<ts::matrix_view<float const>, ts::matrix_view<ts::fp16 const>, ts::matrix_view<ts::bf16 const>,
-                               ts::blocked<Format>...>;
+                               other_blocks, ts::blocked<Format>...>;
 };
 template <class Exec>
 using weights = typename weights_of<Exec, formats>::type;
@@ -245,7 +257,7 @@ private:
         std::visit(
             [&](auto const& owner) {
                 auto const w = owner.view();
-                if constexpr (detail::is_int8_per_group<std::remove_const_t<decltype(w)>>)
+                if constexpr (detail::may_take_bf16<std::remove_const_t<decltype(w)>>)
                     if (many_in_bf16_ && m >= fewest_in_bf16) return f(ts::linear{w.storage(), ts::as_bf16{}});
                 f(w);
             },

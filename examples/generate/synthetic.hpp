@@ -37,6 +37,8 @@ struct synthetic_model {
     ts::gguf::tensor_type feed = ts::gguf::tensor_type::q4_1;
     bool untied = false;
     std::uint64_t seed = 20240214;
+    /// How matrices of a type that is not known here are encoded; null: as float32, which must be their type.
+    void (*encode)(std::vector<float> const& w, std::vector<std::byte>& blocks) = nullptr;
 };
 
 /// The bytes of the file.
@@ -160,7 +162,11 @@ private:
         case tensor_type::q6_k: encoded(ts::q6_k{}); break;
         case tensor_type::iq4_nl: encoded(ts::iq4_nl{}); break;
         case tensor_type::iq4_xs: encoded(ts::iq4_xs{}); break;
-        default: narrowed(0.0f); break;
+        default:
+            if (type != tensor_type::f32 && m_.encode != nullptr)
+                m_.encode(w, bytes);
+            else
+                narrowed(0.0f);
         }
         out_.add_tensor(name, type, dims, bytes);
     }

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Codes whose format is known at run time. `any_coded<Arch>` is a view of any coded storage, a block format of a file or a scheme, in
+/// one type: what is compiled for a format is its packing and its decoder, about half a second; the product is compiled once for all.
+///
+///     ts::any_coded<> const w{blocks};                                // a view of blocks, which must outlive it
+///     auto const layer = ts::place(exec, ts::linear{w});              // owns: the panels of the format, codes moved as they are
+///     ts::apply(exec, layer, x, y);
+///
+/// Bytes in memory are those that `place(exec, linear{blocks})` has. A panel's columns are decoded to float32, 256 at a time, by a
+/// call to the format's decoder, and multiplied like those of every storage that is read by tiles (kernels/cpu/vector.hpp): x is
+/// float32 (`as_is`) or bf16. An `any_operator` of the format's own type multiplies its codes in registers, by int8 too: faster, for the
+/// compile time of all its kernels.
+///
+/// The view belongs to the architecture whose decoders it was made with; `reference` reads one of any.
+
+#include "../operators/describe.hpp"
+#include "../quant/vector_place.hpp"
+
+#include <cstddef>
+#include <new>
+#include <string>
+#include <type_traits>
+
+namespace tessera::inline TESSERA_ABI {
+
+namespace detail {
+
+/// Bytes of the view of a coded storage.
+inline constexpr std::size_t coded_view_bytes = 128;
+
+/// f(pointer, bytes) for each array of a coded storage; of blocks whose rows lie apart what is between them, too.
+template <coded_storage Storage, class F>
+void for_each_coded_array(Storage const& w, F const& f) {
+    if constexpr (requires { w.for_each_array(f); }) {
+        w.for_each_array(f);
+    } else {
+        index_t const blocks = w.rows() == 0 ? 0 : (w.rows() - 1) * w.row_stride() + w.blocks_per_row();
+        f(w.data(), blocks * static_cast<index_t>(sizeof(typename Storage::block)));
+    }
+}
+
+/// What can be done with a storage of unknown type, a view at `w`, and with its panels.
+template <class Arch>
+struct coded_actions {
+    std::string (*name)();
+    index_t (*bytes)(void const* w) noexcept;
+    void (*tile)(void const* w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) noexcept; ///< the definition
+    void (*arrays)(void const* w, void* context, void (*f)(void* context, void const* data, index_t bytes));
+    index_t (*panel_bytes)(index_t cols) noexcept;
+    void (*pack)(void const* w, index_t p, std::byte* out) noexcept;
+    /// Columns [k0, k1) of a panel, k0 % 256 == 0: out[(k - k0) R + r]; may go on to column round_up(k1, 16).
+    void (*decode)(std::byte const* panel, index_t cols, index_t k0, index_t k1, float* out) noexcept;
+};
+
+template <class Arch, coded_storage Storage>
+struct coded_actions_of {
+    static constexpr index_t R = simd::lanes<Arch>;
+    using weights = prepacked<panel<R, 4>, Storage>;
+
+    static Storage const& at(void const* w) noexcept { return *static_cast<Storage const*>(w); }
+    static std::string name() { return storage_name<Storage>(); }
+    static index_t bytes(void const* w) noexcept { return at(w).bytes(); }
+    static void tile(void const* w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) noexcept {
+        for (index_t n = n0; n < n1; ++n)
+            for (index_t k = k0; k < k1; ++k) out[(n - n0) * stride + k - k0] = static_cast<float>(at(w)(n, k));
+    }
+    static void arrays(void const* w, void* context, void (*f)(void*, void const*, index_t)) {
+        for_each_coded_array(at(w), [&](void const* data, index_t bytes) { f(context, data, bytes); });
+    }
+    static index_t panel_bytes(index_t cols) noexcept { return weights{nullptr, R, cols}.panel_bytes(); }
+    static void pack(void const* w, index_t p, std::byte* out) noexcept {
+        pack_panel(at(w), weights{nullptr, at(w).rows(), at(w).cols()}, p, out);
+    }
+    static void decode(std::byte const* panel, index_t cols, index_t k0, index_t k1, float* out) noexcept {
+        decode_panel<Arch>(weights{nullptr, R, cols}, panel, k0, minimum(round_up(k1, 16), cols), out);
+    }
+    static constexpr coded_actions<Arch> actions{&name, &bytes, &tile, &arrays, &panel_bytes, &pack, &decode};
+};
+
+} // namespace detail
+
+/// See the file comment. A view (n, k).
+template <class Arch = native_arch>
+class any_coded {
+public:
+    using is_tile_storage = void;
+    using actions_type = detail::coded_actions<Arch>;
+
+    any_coded() noexcept = default;
+    template <coded_storage Storage>
+        requires(!requires { typename Storage::layout; })
+    explicit any_coded(Storage const& w) noexcept
+        : actions_{&detail::coded_actions_of<Arch, Storage>::actions}, rows_{w.rows()}, cols_{w.cols()} {
+        static_assert(std::is_trivially_copyable_v<Storage> && sizeof(Storage) <= detail::coded_view_bytes);
+        ::new (static_cast<void*>(view_)) Storage{w};
+    }
+
+    index_t rows() const noexcept { return rows_; }
+    index_t cols() const noexcept { return cols_; }
+    /// Stored bytes.
+    index_t bytes() const noexcept { return actions_ == nullptr ? 0 : actions_->bytes(view_); }
+    /// Of the format.
+    std::string name() const { return actions_ == nullptr ? "nothing" : actions_->name(); }
+
+    void decode_tile(index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) const noexcept {
+        if (actions_ != nullptr) actions_->tile(view_, n0, n1, k0, k1, out, stride);
+    }
+    /// One decoded weight.
+    float operator()(index_t n, index_t k) const noexcept {
+        float value = 0;
+        decode_tile(n, n + 1, k, k + 1, &value, 1);
+        return value;
+    }
+
+    /// For kernels; null where there is no storage.
+    actions_type const* actions() const noexcept { return actions_; }
+    void const* typed_view() const noexcept { return view_; }
+
+    /// f(pointer, bytes) for each array.
+    template <class F>
+    void for_each_array(F const& f) const {
+        if (actions_ != nullptr)
+            actions_->arrays(view_, const_cast<F*>(&f), [](void* function, void const* data, index_t bytes) { (*static_cast<F const*>(function))(data, bytes); });
+    }
+
+private:
+    actions_type const* actions_ = nullptr;
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+    alignas(8) std::byte view_[detail::coded_view_bytes] = {};
+};
+
+/// The panels of a format that is known at run time: the bytes of `prepacked<panel<R, 4>, Storage>`. A view.
+template <index_t R, class Arch>
+class prepacked<panel<R, 4>, any_coded<Arch>> {
+    static_assert(R == simd::lanes<Arch>);
+
+public:
+    using is_tile_storage = void;
+    using layout = panel<R, 4>;
+    using storage = any_coded<Arch>;
+    using actions_type = typename storage::actions_type;
+    static constexpr index_t panel_rows = R;
+
+    prepacked() noexcept = default;
+    prepacked(std::byte const* data, storage const& shape) noexcept
+        : data_{data}, actions_{shape.actions()}, rows_{shape.rows()}, cols_{shape.cols()},
+          panel_bytes_{cols_ == 0 ? 0 : actions_->panel_bytes(cols_)} {}
+    prepacked(std::byte const* data, prepacked const& shape) noexcept : prepacked{shape} { data_ = data; }
+
+    index_t rows() const noexcept { return rows_; }
+    index_t cols() const noexcept { return cols_; }
+    std::byte const* data() const noexcept { return data_; }
+    index_t panels() const noexcept { return cols_ == 0 ? 0 : ceil_div(rows_, R); }
+    index_t panel_bytes() const noexcept { return panel_bytes_; }
+    static constexpr index_t shared_bytes() noexcept { return 0; }
+    index_t bytes() const noexcept { return panels() * panel_bytes_; }
+    std::byte const* panel_data(index_t p) const noexcept { return data_ + p * panel_bytes_; }
+    std::string name() const { return actions_ == nullptr ? "nothing" : actions_->name(); }
+    actions_type const* actions() const noexcept { return actions_; }
+
+    void decode_tile(index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) const noexcept {
+        alignas(64) float columns[detail::decoded_columns * R];
+        for (index_t p = n0 / R; p * R < n1 && k0 < k1; ++p)
+            for (index_t first = k0 / detail::decoded_columns * detail::decoded_columns; first < k1; first += detail::decoded_columns) {
+                index_t const last = minimum(first + detail::decoded_columns, k1);
+                actions_->decode(panel_data(p), cols_, first, last, columns);
+                for (index_t n = maximum(n0, p * R); n < minimum(n1, (p + 1) * R); ++n)
+                    for (index_t k = maximum(k0, first); k < last; ++k) out[(n - n0) * stride + k - k0] = columns[(k - first) * R + n % R];
+            }
+    }
+    template <class F>
+    void for_each_array(F const& f) const {
+        f(data_, bytes());
+    }
+
+private:
+    std::byte const* data_ = nullptr;
+    actions_type const* actions_ = nullptr;
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+    index_t panel_bytes_ = 0;
+};
+
+/// Panels share nothing.
+template <index_t R, class Arch>
+void pack_shared(any_coded<Arch> const&, prepacked<panel<R, 4>, any_coded<Arch>> const&, std::byte*) noexcept {}
+
+/// Writes panel p at `out`.
+template <index_t R, class Arch>
+void pack_panel(any_coded<Arch> const& w, prepacked<panel<R, 4>, any_coded<Arch>> const&, index_t p, std::byte* out) noexcept {
+    w.actions()->pack(w.typed_view(), p, out);
+}
+
+namespace detail {
+
+template <class Arch, index_t R>
+struct panel_decoder<Arch, prepacked<panel<R, 4>, any_coded<Arch>>> {
+    using weights = prepacked<panel<R, 4>, any_coded<Arch>>;
+    static constexpr bool is_placed = true;
+
+    static weights shape(weights const& w, std::byte const* data) noexcept { return weights{data, w}; }
+    static index_t scratch_bytes(weights const&) noexcept { return 0; }
+    panel_decoder(weights const& w, std::byte*) noexcept : w_{w} {}
+    void start(index_t p) noexcept { start_at(w_.panel_data(p), p); }
+    void start_at(std::byte const* panel, index_t) noexcept { panel_ = panel; }
+    void decode(index_t k0, index_t k1, float* out) const noexcept { w_.actions()->decode(panel_, w_.cols(), k0, k1, out); }
+    static std::string name(weights const& w) { return w.name() + " codes, panel<" + std::to_string(R) + ", 4>"; }
+
+private:
+    weights w_;
+    std::byte const* panel_ = nullptr;
+};
+
+template <class Arch>
+struct panel_decoder<Arch, any_coded<Arch>> : packing_decoder<Arch, any_coded<Arch>, prepacked<panel<simd::lanes<Arch>, 4>, any_coded<Arch>>> {
+    using packing_decoder<Arch, any_coded<Arch>, prepacked<panel<simd::lanes<Arch>, 4>, any_coded<Arch>>>::packing_decoder;
+};
+
+} // namespace detail
+
+/// Few elements of what is not placed, as a row of an embedding, are decoded by the definition: packing panels would take longer.
+template <class Arch, class Parallel>
+struct kernel<op::decode, cpu<Arch, Parallel>, any_coded<Arch>> {
+    static index_t scratch_bytes(any_coded<Arch> const&) noexcept { return 0; }
+    static void tile(any_coded<Arch> const& w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride, std::byte*) noexcept {
+        w.decode_tile(n0, n1, k0, k1, out, stride);
+    }
+};
+
+} // namespace tessera::inline TESSERA_ABI
