@@ -3,13 +3,13 @@
 
 /// @file
 /// Codes whose format is known at run time. `any_coded<Arch>` is a view of any coded storage, a block format of a file or a scheme, in
-/// one type: what is compiled for a format is its packing and its decoder, about half a second; the product is compiled once for all.
+/// one type: what is compiled for a format is its packing and its decoder, a third of a second; the product is compiled once for all.
 ///
-///     ts::any_coded<> const w{blocks};                                // a view of blocks, which must outlive it
+///     ts::any_coded<> const w{q.view()};                              // of blocks or a scheme, which must outlive it
 ///     auto const layer = ts::place(exec, ts::linear{w});              // owns: the panels of the format, codes moved as they are
 ///     ts::apply(exec, layer, x, y);
 ///
-/// Bytes in memory are those that `place(exec, linear{blocks})` has. A panel's columns are decoded to float32, 256 at a time, by a
+/// Bytes in memory are those that the format's own type has when it is placed. A panel's columns are decoded to float32, 256 at a time, by a
 /// call to the format's decoder, and multiplied like those of every storage that is read by tiles (kernels/cpu/vector.hpp): x is
 /// float32 (`as_is`) or bf16. An `any_operator` of the format's own type multiplies its codes in registers, by int8 too: faster, for the
 /// compile time of all its kernels.

@@ -13,7 +13,7 @@ namespace tessera::inline TESSERA_ABI::gguf {
 
 /// The tensor as codes of one of the formats; nothing where it holds another type. The file's bytes must outlive it.
 ///
-///     auto const w = ts::gguf::as_any_coded(tensor, ts::gguf::block_formats{});      // every format that the library reads
+///     auto const w = ts::gguf::as_any_coded(file.tensor("output.weight"), ts::gguf::block_formats{}); // every format that the library reads
 ///
 /// @throws format_error where the tensor's address is not aligned as its blocks are
 template <class Arch = native_arch, block_format... Format>
