@@ -5,6 +5,7 @@
 /// A row of the table: a name and a function that encodes weights, decodes them and adds up the errors.
 
 #include "../compress/encodings.hpp"
+#include "searches.hpp"
 #include "theory.hpp"
 
 #include <tessera/quant/dequantize.hpp>
@@ -68,21 +69,32 @@ struct format {
     std::function<distortion(weight_view const&)> measure;
     /// The error on N(0, 1) where theory or a publication has it; of theory for the numbers given, where a scale is of all of them.
     std::function<double(weight_view const&)> expected;
-    double tolerance = 0;                                       ///< of that number, relative
+    double below = 0;                                           ///< relative to that number, what may be less
+    double above = 0;                                           ///< and more
+    bool is_of_these_numbers = false; ///< the numbers given were encoded another way: nothing is left to chance
     index_t multiple = 1;                                       ///< of the columns
     bool is_quick = true;
     bool is_ideal = false; ///< levels that know the distribution, and no scales: for N(0, 1) only
 
     format expect(double error, double relative = 0) && {
-        expected = [error](weight_view const&) { return error; };
-        tolerance = relative;
-        return std::move(*this);
+        return std::move(*this).expect([error](weight_view const&) { return error; }, relative);
     }
     /// What quadrature gives: to a thousandth, unless the caller knows better.
     format expect(std::function<double(weight_view const&)> error, double relative = 1e-3) && {
         expected = std::move(error);
-        tolerance = relative;
+        below = above = relative;
         return std::move(*this);
+    }
+    /// What a definition in double gives for the numbers themselves (searches.hpp): codes at the edge of float32's rounding differ.
+    format define(std::function<double(weight_view const&)> error, double relative = 1e-3) && {
+        is_of_these_numbers = true;
+        return std::move(*this).expect(std::move(error), relative);
+    }
+    /// The least there is for the numbers themselves, which a format that looks for it among fewer choices exceeds by little.
+    format at_least(std::function<double(weight_view const&)> error, double excess) && {
+        format f = std::move(*this).define(std::move(error), 1e-5);
+        f.above = excess;
+        return f;
     }
     format in_whole(index_t columns) && {
         multiple = columns;
@@ -157,9 +169,9 @@ double rounded(double x) {
     return static_cast<double>(Format::decode(Format::encode(static_cast<float>(x), ts::rounding::nearest_even, ts::overflow::saturate)));
 }
 
-/// What weights of a format over their scale become.
+/// The values that weights of a format over their scale become.
 template <class Format>
-cells cells_of() {
+std::vector<double> values_of() {
     auto const limit = static_cast<double>(ts::detail::symmetric_limit<Format>);
     std::vector<double> values;
     for (std::uint32_t code = 0; code < 1u << Format::bits; ++code) { // k-hot formats do not give all of their codes
@@ -167,7 +179,11 @@ cells cells_of() {
         bool const is_given = std::fabs(static_cast<double>(v)) <= limit && Format::decode(Format::encode(v)) == v;
         if (is_given) values.push_back(static_cast<double>(v));
     }
-    return nearest(std::move(values));
+    return values;
+}
+template <class Format>
+cells cells_of() {
+    return nearest(values_of<Format>());
 }
 
 inline double largest_of(weight_view const& w) {
@@ -184,7 +200,7 @@ double error_in_theory(weight_view const& w) {
     using levels = ts::detail::scale_levels<typename Scheme::scale_type>;
     using scale = typename levels::lower;
     constexpr index_t columns = Scheme::granularity_type::columns;
-    auto const n = static_cast<double>(columns == 0 ? w.extent(1) : columns);
+    auto const n = static_cast<double>(Scheme::granularity_type::rows * (columns == 0 ? w.extent(1) : columns));
     if constexpr (Scheme::is_affine) {
         double const steps = (1 << format::bits) - 1;
         return affine_error(n, [=](double a, double b) {
@@ -217,19 +233,27 @@ double error_in_theory(weight_view const& w) {
     }
 }
 
-/// Scales that are chosen by trying have no formula.
+/// Powers of two under another scale are chosen by trying: no formula.
 template <class Scheme>
-inline constexpr bool has_theory = Scheme::granularity_type::rows == 1 &&
-    !(ts::detail::scale_levels<typename Scheme::scale_type>::are_two &&
+inline constexpr bool has_theory = !(ts::detail::scale_levels<typename Scheme::scale_type>::are_two &&
       std::is_same_v<typename ts::detail::scale_levels<typename Scheme::scale_type>::lower, ts::e8m0>);
 
 } // namespace detail
 
-/// A scheme of the library, its scales covering what a range policy chooses.
+/// A scheme of the library, its scales covering what a range policy chooses. The best of 64 shares of the extremes is next to the best
+/// scale there is (symmetric formats), and by definition the best of 64 (affine ones); other ranges say themselves what is expected.
 template <class Scheme, class Range = ts::min_max_range>
 format scheme(std::string name, family kind, Range const& range = {}) {
+    using element = typename Scheme::format;
     format f = row(std::move(name), kind, [range](weight_view const& w) { return ts::quantize<Scheme>(exec_type{}, w, range); });
-    if constexpr (std::is_same_v<Range, ts::min_max_range> && detail::has_theory<Scheme>)
+    using granularity = typename Scheme::granularity_type;
+    if constexpr (std::is_same_v<Range, ts::least_error_range> && Scheme::is_affine)
+        return std::move(f).define([](weight_view const& w) {
+            return chosen_affine_error(w, granularity::columns, (1 << element::bits) - 1, detail::rounded<typename Scheme::scale_type>);
+        });
+    else if constexpr (std::is_same_v<Range, ts::least_error_range>)
+        return std::move(f).at_least([](weight_view const& w) { return least_error_of_scales(w, granularity::columns, detail::values_of<element>()); }, 0.01);
+    else if constexpr (std::is_same_v<Range, ts::min_max_range> && detail::has_theory<Scheme>)
         return std::move(f).expect(detail::error_in_theory<Scheme>);
     else
         return f;

@@ -43,7 +43,8 @@ void add_floats(std::vector<format>& out) {
     out.push_back(scheme<ts::mx_e2m1>("MXFP4", small));
     out.push_back(scheme<ts::mx_int8>("MXINT8", small));
     out.push_back(scheme<ts::nv_e2m1>("NVFP4", small));
-    out.push_back(scheme<ts::scheme<ts::e2m1, ts::group<128>, ts::two_level<ts::e8m0, ts::per_channel>>>("e2m1 g128, powers of two a row", small));
+    out.push_back(scheme<ts::scheme<ts::e2m1, ts::group<128>, ts::two_level<ts::e8m0, ts::per_channel>>>("e2m1 g128, powers of two a row", small)
+                      .define([](weight_view const& w) { return powers_under_a_row_error(w, 128, detail::values_of<ts::e2m1>()); }));
     out.push_back(scheme<grouped<ts::e2m1, 32>>("e2m1 g32", small));
     out.push_back(scheme<grouped<ts::e2m1, 32>>("e2m1 g32, least error", small, ts::least_error_range{}));
     out.push_back(scheme<grouped<ts::minifloat<3, 1, ts::specials::finite>, 64>>("e3m1 g64", small));

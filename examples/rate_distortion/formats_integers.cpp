@@ -28,8 +28,15 @@ void add_integers(std::vector<format>& out) {
     out.push_back(scheme<grouped<ts::int5, 32>>("int5 g32", integer));
     out.push_back(scheme<grouped<ts::int4, 32>>("int4 g32", integer));
     out.push_back(scheme<ts::int4_g128>("int4 g128", integer));
-    out.push_back(scheme<ts::int4_g128>("int4 g128, percentile", integer, ts::percentile_range{0.98}));
-    out.push_back(scheme<ts::int4_g128>("int4 g128, Lloyd-Max range", integer, ts::lloyd_max_range{}));
+    out.push_back(scheme<ts::int4_g128>("int4 g128, percentile", integer, ts::percentile_range{0.98}).expect([](weight_view const&) {
+        return order_statistic_error(integers(-7, 7), 128, 126, [](double m) { // the 126th, 0.98 * 128 rounded up
+            double const s = detail::rounded<ts::fp16>(m / 7);
+            return scales{s, s};
+        });
+    }));
+    out.push_back(scheme<ts::int4_g128>("int4 g128, Lloyd-Max range", integer, ts::lloyd_max_range{}).define([](weight_view const& w) {
+        return lloyd_scale_error(w, 128, 7, detail::rounded<ts::fp16>);
+    }));
     out.push_back(scheme<ts::int4_g128>("int4 g128, least error", integer, ts::least_error_range{}));
     out.push_back(scheme<ts::scheme<ts::int4, ts::group<32>, ts::two_level<ts::int6, ts::group<256>, ts::fp16>>>("int4 g32, int6 scales", integer));
     out.push_back(row("int4 of int8 g32, rounded twice", integer, [](weight_view const& w) {

@@ -8,6 +8,9 @@
 #include <tessera/quant/power.hpp>
 #include <tessera/quant/table_quantize.hpp>
 
+#include <cmath>
+#include <cstdlib>
+
 namespace rate_distortion {
 
 namespace {
@@ -47,14 +50,25 @@ void add_tables(std::vector<format>& out) {
     out.push_back(scheme<ts::scheme<ts::nf4, ts::group<64>, ts::fp16>>("nf4 g64, least error", table, ts::least_error_range{}));
     out.push_back(row("4-bit table a row", table, [](weight_view const& w) {
         return ts::quantize_tables<ts::table_quantized<4, ts::per_channel>>(w);
-    }));
+    }).at_least([](weight_view const& w) { return least_error_of_tables(w, 16); }, 0.06));
     out.push_back(row("3-bit table a row", table, [](weight_view const& w) {
         return ts::quantize_tables<ts::table_quantized<3, ts::per_channel>>(w);
-    }));
-    out.push_back(encoding<nested<3>>("3 of 8 nested bits, table a row", table));
-    out.push_back(encoding<nested<4>>("4 of 8 nested bits, table a row", table));
+    }).at_least([](weight_view const& w) { return least_error_of_tables(w, 8); }, 0.02));
+    out.push_back(encoding<nested<3>>("3 of 8 nested bits, table a row", table)
+                      .at_least([](weight_view const& w) { return least_error_of_tables(w, 8); }, 0.02));
+    out.push_back(encoding<nested<4>>("4 of 8 nested bits, table a row", table)
+                      .define([](weight_view const& w) { return least_error_of_cut_tables(w, 8); }, 0.03));
     out.push_back(row("4-bit power exponent a row", table, [](weight_view const& w) {
         return ts::quantize_power<4>(w, ts::find_power_exponent(exec_type{}, w, 4));
+    }).expect([](weight_view const& w) { // one exponent for all rows: the best in theory
+        double least = 1;
+        for (double a = 0.5; a <= 0.9; a += 0.01) {
+            cells c;
+            for (int q = -7; q <= 7; ++q) c.values.push_back(std::copysign(std::pow(std::abs(q) / 7.0, 1 / a), q));
+            for (int q = -7; q < 7; ++q) c.edges.push_back(std::copysign(std::pow(std::fabs(q + 0.5) / 7, 1 / a), q + 0.5));
+            least = std::fmin(least, block_error(c, static_cast<double>(w.extent(1)), [](double m) { return scales{m, m}; }));
+        }
+        return least;
     }));
     out.push_back(ideal<1>("Lloyd-Max 1", lloyd_max(2)));
     out.push_back(ideal<2>("Lloyd-Max 2", lloyd_max(4)));

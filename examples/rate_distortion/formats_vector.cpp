@@ -55,10 +55,14 @@ format higgs(std::string name) {
                 (Dims == 1 ? 0 : 2e-3) + 1e-6 / error);
 }
 
+/// Greedy placing from none on instead of from the projection.
 template <class Format, int GainBits>
 format pyramid(std::string name) {
-    return row(std::move(name), family::vectors,
-               [](weight_view const& w) { return ts::quantize_pvq<Format, ts::gain_code<GainBits>>(w); });
+    return row(std::move(name), family::vectors, [](weight_view const& w) {
+               return ts::quantize_pvq<Format, ts::gain_code<GainBits>>(w);
+           }).define([](weight_view const& w) {
+        return pyramid_error(w, Format::group, static_cast<int>(Format::pulses), static_cast<int>(Format::largest), std::size_t{1} << GainBits);
+    }, 5e-3);
 }
 
 /// Pyramids with free gains: errors of a million numbers, published to 0.0009 (standard error).
@@ -69,8 +73,12 @@ format free_pyramid(std::string name, double error) {
            }).expect(error, 4 * 0.0009 / error);
 }
 
-format vptq(std::string name, ts::vptq_options const& options) {
-    return row(std::move(name), family::vectors, [options](weight_view const& w) { return ts::quantize_vptq(w, options); }).slow();
+/// Against Lloyd's iteration in numpy on as many numbers, from another start (tests/data/quant/vptq_gauss.py): three seeds differ by
+/// 0.4 %, local optima by 1 or 2.
+format vptq(std::string name, double error, ts::vptq_options const& options) {
+    return row(std::move(name), family::vectors, [options](weight_view const& w) { return ts::quantize_vptq(w, options); })
+        .expect(error, 0.02)
+        .slow();
 }
 
 } // namespace
@@ -90,10 +98,10 @@ void add_vectors(std::vector<format>& out) {
     out.push_back(free_pyramid<16, 16>("PVQ 16, 16 pulses, free gains", .0505));
     out.push_back(free_pyramid<32, 32>("PVQ 32, 32 pulses, free gains", .0488));
     // Codebooks belong to the matrix: what they take is for a matrix of this size.
-    out.push_back(vptq("VPTQ 8, 8 bits", {.vector = 8, .index_bits = 8, .iterations = 20}));
-    out.push_back(vptq("VPTQ 4, 8 bits", {.vector = 4, .index_bits = 8, .iterations = 20}));
-    out.push_back(vptq("VPTQ 8, 8 + 8 bits", {.vector = 8, .index_bits = 8, .residual_bits = 8, .iterations = 20}));
-    out.push_back(vptq("VPTQ 8, 8 bits, 8 outliers", {.vector = 8, .index_bits = 8, .outliers = 8, .iterations = 20}));
+    out.push_back(vptq("VPTQ 8, 8 bits", .3317, {.vector = 8, .index_bits = 8, .iterations = 20}));
+    out.push_back(vptq("VPTQ 4, 8 bits", .1010, {.vector = 4, .index_bits = 8, .iterations = 20}));
+    out.push_back(vptq("VPTQ 8, 8 + 8 bits", .1053, {.vector = 8, .index_bits = 8, .residual_bits = 8, .iterations = 20}));
+    out.push_back(vptq("VPTQ 8, 8 bits, 8 outliers", .3292, {.vector = 8, .index_bits = 8, .outliers = 8, .iterations = 20}));
 }
 
 } // namespace rate_distortion

@@ -103,9 +103,12 @@ std::string disagreement(result const& r) {
     double const mean = r.normal.mean();
     if (mean + room < bound(r.normal.bits()))
         return "below the bound " + number("%.3e", bound(r.normal.bits())) + " of " + number("%.3f", r.normal.bits()) + " bits";
-    double const expected = r.expected;
-    if (expected == expected && std::fabs(mean - expected) > room + r.of->tolerance * expected)
-        return number("%.4e", mean) + ", expected " + number("%.4e", expected) + " to " + number("%.1e", room + r.of->tolerance * expected);
+    if (r.expected != r.expected) return {};
+    double const chance = r.of->is_of_these_numbers ? 0 : room;
+    double const low = r.expected * (1 - r.of->below) - chance;
+    double const high = r.expected * (1 + r.of->above) + chance;
+    if (!(mean >= low && mean <= high))
+        return number("%.4e", mean) + ", expected " + number("%.4e", r.expected) + ", that is " + number("%.4e", low) + " to " + number("%.4e", high);
     return {};
 }
 

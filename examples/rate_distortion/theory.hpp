@@ -187,6 +187,25 @@ inline double block_error(cells const& c, double n, scale_rule const& scale_of, 
     return sum / (n * steps);
 }
 
+/// The same where the `rank`-th smallest of n magnitudes sets the scale, m: rank - 1 numbers lie below it, n - rank beyond.
+inline double order_statistic_error(cells const& c, int n, int rank, scale_rule const& scale_of) {
+    constexpr double step = 1e-3;
+    double const choices = std::lgamma(n + 1.0) - std::lgamma(static_cast<double>(rank)) - std::lgamma(n - rank + 1.0);
+    double sum = 0;
+    for (double m = step / 2; m < 9; m += step) {
+        double const inside = detail::within(m);
+        double const outside = 2 * detail::above(m);
+        double const p = 2 * detail::density(m) * step *
+                         std::exp(choices + (rank - 1) * std::log(inside) + (n - rank) * std::log(outside));
+        if (p < 1e-16) continue;
+        scales const s = scale_of(m);
+        double const beyond = detail::error_between(c, s, -9, -m) + detail::error_between(c, s, m, 9);
+        sum += p * ((rank - 1) * detail::error_between(c, s, -m, m) / inside + (n - rank) * beyond / outside +
+                    0.5 * (detail::error_at(c, s, -m) + detail::error_at(c, s, m)));
+    }
+    return sum / n;
+}
+
 /// The same where scales of blocks of n stand under a super scale of N numbers: `scale_of(M)` is the rule under the largest of N.
 inline double two_level_error(cells const& c, double n, double N, std::function<scale_rule(double)> const& scale_of) {
     constexpr int steps = 60;

@@ -108,6 +108,11 @@ TEST_CASE("blocks under their largest magnitude, in theory") {
         return scales{s, s};
     });
     CHECK(std::fabs(mx / .0132 - 1) <= .01);
+    // The 31st or 32nd of 32 magnitudes as the scale: the last is the largest.
+    cells const c = integers(-7, 7);
+    scale_rule const rule = [](double m) { return scales{m / 7, m / 7}; };
+    CHECK(order_statistic_error(c, 32, 32, rule) == doctest::Approx(block_error(c, 32, rule)).epsilon(1e-3));
+    CHECK(order_statistic_error(c, 128, 127, rule) < block_error(c, 128, rule)); // clipping one is worth it
     // One number is its own scale; two between their ends are codes 0 and 1.
     CHECK(block_error(integers(-7, 7), 1, [](double m) { return scales{m / 7, m / 7}; }) == doctest::Approx(0));
     CHECK(affine_error(2, [](double a, double b) { return nearest({a, b}); }) == doctest::Approx(0));
