@@ -55,6 +55,7 @@ struct dense_bias {
     }
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "heads of dense_bias", bias.extent(0), heads, "heads of q");
+        check::within(operation, "first query of dense_bias", first_query, -(index_t{1} << 60), index_t{1} << 60);
         check::not_null(operation, "dense_bias", bias.data_handle(), bias.size());
         if (gradient.data_handle() == nullptr) return;
         for (std::size_t r = 0; r < 3; ++r)

@@ -33,10 +33,8 @@ namespace tessera::inline TESSERA_ABI {
 class heavy_hitters {
 public:
     heavy_hitters(index_t kv_heads, index_t capacity, index_t heavy, index_t recent)
-        : heavy_{heavy}, recent_{recent}, mass_{kv_heads, capacity}, order_(static_cast<std::size_t>(maximum(capacity, 0))) {
-        check::at_least("heavy_hitters", "heavy", heavy, 0);
-        check::at_least("heavy_hitters", "recent", recent, 0);
-    }
+        : heavy_{checked("heavy", heavy)}, recent_{checked("recent", recent)},
+          mass_{checked("kv_heads", kv_heads), checked("capacity", capacity)}, order_(static_cast<std::size_t>(capacity)) {}
 
     /// Tokens that have a score; later ones have none yet.
     index_t tokens() const noexcept { return tokens_; }
@@ -83,6 +81,11 @@ public:
     }
 
 private:
+    static index_t checked(char const* argument, index_t n) {
+        check::at_least("heavy_hitters", argument, n, 0);
+        return n;
+    }
+
     /// Scores of the tokens in the cache, 0 for those that have none; they count once `tokens_` says so.
     template <class Cache>
     matrix_view<float> prepare(Cache const& kv) {
@@ -141,7 +144,7 @@ private:
 
     index_t heavy_;
     index_t recent_;
-    index_t tokens_ = 0;
+    detail::emptied_by_move<index_t> tokens_;
     matrix<float> mass_; // (kv_heads, capacity)
     std::vector<index_t> order_;
 };

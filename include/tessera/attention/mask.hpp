@@ -38,6 +38,7 @@ struct shifted_causal {
         return causal.visibility(t);
     }
     TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query + offset}; }
+    void check(char const* operation, index_t) const { check::within(operation, "offset of shifted_causal", offset, -(index_t{1} << 60), index_t{1} << 60); }
 };
 
 /// Query i of `queries` sees keys 0 to i of `keys`, as if both began at the same position.
@@ -223,6 +224,7 @@ struct dense_mask {
     }
     void check(char const* operation, index_t heads) const {
         if (seen.extent(0) != 1) check::equal(operation, "heads of dense_mask", seen.extent(0), heads, "heads of q");
+        check::within(operation, "first query of dense_mask", first_query, -(index_t{1} << 60), index_t{1} << 60);
         check::not_null(operation, "dense_mask", seen.data_handle(), seen.size());
     }
 

@@ -157,7 +157,7 @@ struct neighborhood {
         index_t tokens = 1;
         for (neighborhood_axis const& a : axes) {
             check::at_least(operation, "length of neighborhood", a.length, 1);
-            check::at_least(operation, "window of neighborhood", a.window, 1);
+            check::within(operation, "window of neighborhood", a.window, 1, a.length);
             check::at_least(operation, "dilation of neighborhood", a.dilation, 1);
             check::within(operation, "stride of neighborhood", a.stride, 1, a.window);
             check::within(operation, "dilation of neighborhood", a.dilation, 1, a.length / a.window);

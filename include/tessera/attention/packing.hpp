@@ -143,7 +143,7 @@ inline std::vector<sequence_packs> pack_histogram(std::span<index_t const> count
 /// The numbers of the sequences in each pack: every sequence once, those of a pack together at most `length` long.
 inline std::vector<std::vector<index_t>> pack_sequences(std::span<index_t const> lengths, index_t length, index_t most,
                                                         packing method = packing::shortest_first) {
-    check::at_least("pack_sequences", "length of a pack", length, 1);
+    check::within("pack_sequences", "length of a pack", length, 1, index_t{1} << 30);
     std::vector<std::vector<index_t>> waiting(static_cast<std::size_t>(length) + 1);
     std::vector<index_t> counts(static_cast<std::size_t>(length));
     for (std::size_t i = lengths.size(); i-- > 0;) {

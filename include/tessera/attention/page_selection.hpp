@@ -47,14 +47,14 @@ public:
     page_means(index_t kv_heads, index_t key_dim, index_t page) : kv_heads_{kv_heads}, key_dim_{key_dim}, page_{page} {
         check::at_least("page_means", "kv_heads", kv_heads, 0);
         check::at_least("page_means", "key_dim", key_dim, 0);
-        check::at_least("page_means", "page", page, 1);
+        check::within("page_means", "page", page, 1, index_t{1} << 30);
     }
 
     index_t page() const noexcept { return page_; }
     index_t kv_heads() const noexcept { return kv_heads_; }
     index_t key_dim() const noexcept { return key_dim_; }
-    /// Whole pages.
-    index_t pages() const noexcept { return pages_; }
+    /// Whole pages; after a move, none.
+    index_t pages() const noexcept { return static_cast<index_t>(means_.size()) == pages_ * kv_heads_ * key_dim_ ? pages_ : 0; }
     /// (key_dim) numbers.
     float const* mean(index_t page, index_t kv_head) const noexcept {
         return means_.data() + (page * kv_heads_ + kv_head) * key_dim_;
@@ -68,7 +68,7 @@ public:
         check::equal("page_means", "KV heads of the cache", v.kv_heads, kv_heads_, "those at construction");
         check::equal("page_means", "key_dim of the cache", v.key_dim, key_dim_, "that at construction");
         check::equal("page_means", "first position of the cache", v.first_position, 0, "where pages are counted from");
-        pages_ = minimum(pages_, v.tokens / page_); // after a truncation
+        pages_ = minimum(pages(), v.tokens / page_); // after a truncation
         means_.resize(static_cast<std::size_t>(v.tokens / page_ * kv_heads_ * key_dim_));
         for (; pages_ < v.tokens / page_; ++pages_)
             for (index_t h = 0; h < kv_heads_; ++h)

@@ -201,6 +201,8 @@ public:
     }
     /// Keeps the first tokens ("attention sinks") and the last ones, in whole pages: at least `sinks` and `window` of them.
     void keep(index_t sinks, index_t window) {
+        check::at_least("keep", "sinks", sinks, 0);
+        check::at_least("keep", "window", window, 0);
         index_t const size = pool_->page_size();
         index_t const first = round_up(minimum(sinks, tokens_), size); // more than there are: all
         index_t const last = maximum(tokens_ - window, 0) / size * size;
@@ -217,6 +219,7 @@ public:
     }
     /// Pages for n tokens more, which may be written; throws where the pool has none left.
     void reserve(index_t n) {
+        check::within("append", "tokens", n, 0, index_t{1} << 60);
         index_t const size = pool_->page_size();
         // An `append` that failed after it had reserved left pages behind.
         forget(ceil_div(tokens_, size), static_cast<index_t>(pages_.size()));
@@ -231,7 +234,9 @@ public:
     }
     /// Makes the pages of tokens [first, last) this sequence's alone; throws where the pool has none left for copies.
     void unshare(index_t first, index_t last) {
-        if (first >= last) return;
+        check::within("unshare", "last token", last, 0, tokens_);
+        check::within("unshare", "first token", first, 0, last);
+        if (first == last) return;
         index_t const begin = first / pool_->page_size();
         index_t const end = ceil_div(last, pool_->page_size());
         index_t copies = 0;

@@ -137,6 +137,12 @@ TEST_CASE("bad calls: append, pages, policies, rerotate") {
     CHECK(message_of([] { ts::kv_page_pool<ts::key<float>, ts::value<float>>{-1, 4, 2, 8}; }).find("pages is -1") != std::string::npos);
     CHECK(message_of([] { ts::kv_page_pool<ts::key<float>, ts::value<float>>{3, 0, 2, 8}; }).find("page_size is 0") != std::string::npos);
     CHECK(message_of([&] { kv.truncate(7); }) == sentence("truncate", "tokens is 7, expected 0 to 6"));
+    constexpr index_t most = std::numeric_limits<index_t>::max();
+    CHECK(message_of([&] { kv.keep(0, -most); }).find("keep: window is -") != std::string::npos);
+    CHECK(message_of([&] { kv.unshare(0, 7); }) == sentence("unshare", "last token is 7, expected 0 to 6"));
+    CHECK(message_of([&] { kv.reserve(most); }).find("append: tokens is ") != std::string::npos);
+    CHECK(message_of([] { ts::heavy_hitters{2, -1, 1, 1}; }) == sentence("heavy_hitters", "capacity is -1, expected at least 0"));
+    CHECK(message_of([] { ts::page_means{2, 8, most}; }).find("page_means: page is ") != std::string::npos);
     CHECK(message_of([&] { kv.drop(0, 3); }) == sentence("drop", "last token is 3, expected a multiple of 4"));
 
     ts::rope_table const table{4, 8}, wide{4, 10};
@@ -160,6 +166,10 @@ TEST_CASE("bad calls: append, pages, policies, rerotate") {
     };
     CHECK(select(q, {0, 0, 1}, seen) == sentence("select_pages", "whole pages is 0, expected 1 (those of the cache)"));
     means.update(kv);
+    ts::page_means moved{2, 8, 4};
+    moved.update(kv);
+    auto const taken = std::move(moved);
+    CHECK((taken.pages() == 1 && moved.pages() == 0)); // NOLINT: what a move leaves
     CHECK(select(two, {0, 0, 1}, seen) == sentence("select_pages", "tokens of q is 2, expected 1 (one step of decoding)"));
     CHECK(select(q, {0, 0, 1}, few) == sentence("select_pages", "rows of seen is 2, expected 4 (heads of q)"));
     CHECK(select(q, {0, -1, 1}, seen) == sentence("select_pages", "window is -1, expected at least 0"));

@@ -10,6 +10,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -69,6 +72,18 @@ TEST_CASE("attention_batch gives every request its own result, to the bit") {
     CHECK_THROWS_WITH_AS(ts::attention_batch(native{}, q, ts::vector_view<std::int32_t const>{wrong.data(), begins.extent(0)},
                                              caches, out, ts::causal),
                          "tessera: attention_batch: an offset is 39, expected 40 to 80", ts::shape_error);
+}
+
+TEST_CASE("a chunk of a prompt: 3 queries behind 5 tokens see 6, 7 and 8 keys, and get what the whole prompt gives them") {
+    auto const q = random_tensor(8, 4, 8, 1), k = random_tensor(8, 2, 8, 2), v = random_tensor(8, 2, 8, 3);
+    ts::range const chunk{5, 8};
+    ts::tensor<float, 3> whole(8, 4, 8), part(3, 4, 8);
+    ts::attention(ts::reference{}, q, k, v, whole, ts::causal);
+    ts::attention(ts::reference{}, ts::slice(q.view(), chunk, ts::all, ts::all), k, v, part, ts::causal);
+    CHECK(std::equal(part.data(), part.data() + part.size(), &whole(5, 0, 0)));
+    ts::matrix<float> lse(4, 3);
+    ts::attention(native{}, ts::tensor<float, 3>(3, 4, 8), k, v, part, ts::causal, lse); // scores of 0
+    for (index_t i = 0; i < 3; ++i) CHECK(std::nearbyint(1000 * std::exp(lse(2, i))) == static_cast<float>(1000 * (6 + i)));
 }
 
 TEST_CASE("merge_attention: parts of the keys give the whole, in any order") {
@@ -172,5 +187,20 @@ TEST_CASE("unified maximum: the same results whatever the preset, out of range o
             ts::attention(native{}, one, scores, values, out, ts::scaled{1.0f} | ts::unified_maximum{preset, -range, range});
             CHECK(std::fabs(double{out(0, 0, 0)} - 1.068944) <= 0.5e-6 + ts::gamma(40, ts::unit_roundoff<float>)); // six digits
         }
+    // The paper's example: within (-3, 3) of 6 nothing is computed again; 9 - 6 is no longer within, and neither is 3 - 6.
+    int calls = 0;
+    auto const counting = [&calls](auto s, auto) noexcept { return ++calls, s; };
+    auto const calls_of = [&](std::array<float, 4> const& four) {
+        ts::tensor<float, 3> keys(4, 1, 1);
+        std::copy(four.begin(), four.end(), keys.data());
+        calls = 0;
+        ts::attention(native{}, one, keys, keys, out, ts::scaled{1.0f} | counting | ts::unified_maximum{6.0f, -3.0f, 3.0f});
+        return calls;
+    };
+    int const once = calls_of({4, 5, 6, 7});
+    CHECK(calls_of({6, 6, 8.9f, 3.1f}) == once);
+    CHECK(calls_of({3, 6, 9, 6}) > once);
+    CHECK(calls_of({4, 6, 9, 6}) > once);
+    CHECK(calls_of({3, 6, 8, 6}) > once);
     CHECK_THROWS_AS(ts::detail::check_score("attention", ts::unified_maximum{0.0f, -90.0f, 10.0f}, 1), ts::shape_error);
 }

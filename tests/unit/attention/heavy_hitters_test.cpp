@@ -111,6 +111,16 @@ TEST_CASE("heavy_hitters: every head keeps its own, the newest always, the older
     }
 }
 
+TEST_CASE("page_means: a page's score is the mean of its keys' scores") {
+    ts::kv_cache<ts::key<float>, ts::value<float>> kv{2, 1, 2};
+    ts::tensor<float, 3> k(2, 1, 2);
+    k(0, 0, 0) = k(1, 0, 1) = 1;
+    ts::append(ts::reference{}, kv, k, k);
+    ts::page_means means{1, 2, 2};
+    means.update(kv);
+    CHECK(2 * means.mean(0, 0)[0] + 1 * means.mean(0, 0)[1] == 1.5f); // q = (2, 1): scores 2 and 1
+}
+
 TEST_CASE("select_pages: sinks, a window and the best of the rest; enough pages are dense attention") {
     index_t const n = 83, heads = 6;
     ts::kv_cache<ts::key<float>, ts::value<ts::fp16>> kv{100, 2, 16};

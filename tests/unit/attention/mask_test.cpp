@@ -99,14 +99,13 @@ TEST_CASE("masks equal torch's; lanes equal scalars; tiles equal elements") {
     check_mask("na3d", ts::neighborhood<3>{{axis{4, 2}, axis{5, 3, 1, 3}, axis{6, 2, 3}}}, 0.3);
 }
 
-TEST_CASE("masks on the CPU: chunks, segments and neighborhoods, forward and backward") {
+TEST_CASE("chunks, segments and neighborhoods, forward and backward") { // other masks natively: dense_mask_test.cpp
     tally ratios;
     std::int32_t const offsets[] = {0, 7, 7, 20, 21, 40};
     ts::segments const packed{ts::vector_view<std::int32_t const>{offsets, 6}};
     using axis = ts::neighborhood_axis;
     CHECK(ratios(judge(ts::reference{}, vectors{"chunked"}, ts::causal | ts::chunked{9})));
     CHECK(ratios(judge(ts::reference{}, vectors{"segments"}, ts::causal | packed)));
-    CHECK(ratios(judge(native{}, vectors{"segments"}, ts::causal | packed)));
     CHECK(ratios(judge(native{}, vectors{"na2d"}, ts::neighborhood<2>{{axis{9, 4, 2}, axis{11, 5, 1, 2, true}}})));
     CHECK(ratios.is_tight());
 }
@@ -130,6 +129,7 @@ TEST_CASE("neighborhoods: NATTEN's windows") {
     CHECK(windows({8, 4, 1, 2}) == "[0123][0123][1234][1234][3456][3456][4567][4567]");
     CHECK(windows({8, 4, 1, 4}) == "[0123][0123][0123][0123][4567][4567][4567][4567]");
     CHECK(windows({8, 4, 1, 2, true}) == "[0][01][012][0123][234][2345][456][4567]");
+    CHECK(windows({8, 1}) == "[0][1][2][3][4][5][6][7]");
     CHECK(windows({8, 8}) == "[01234567][01234567][01234567][01234567][01234567][01234567][01234567][01234567]");
 }
 
@@ -197,6 +197,14 @@ TEST_CASE("masks refuse what does not fit") {
     check(ts::token_tree{ts::vector_view<std::int32_t const>{cycle, 2}, 4},
           "tessera: attention: a parent of token_tree is 1, expected -1 to 0");
     check(ts::neighborhood_1d(10, 4, 3), "tessera: attention: dilation of neighborhood is 3, expected 1 to 2");
+    check(ts::neighborhood_1d(10, 11), "tessera: attention: window of neighborhood is 11, expected 1 to 10");
+    index_t const most = std::numeric_limits<index_t>::max(), least = std::numeric_limits<index_t>::min();
+    std::uint8_t const byte = 1;
+    float const number = 1;
+    ts::tensor_view<std::uint8_t const, 3> const bytes{&byte, 1, 1, 1};
+    CHECK_THROWS_AS(ts::detail::check_score("attention", ts::shifted_causal{most}, 2), ts::shape_error);
+    CHECK_THROWS_AS(ts::detail::check_score("attention", ts::dense_mask{bytes, least}, 2), ts::shape_error);
+    CHECK_THROWS_AS(ts::detail::check_score("attention", ts::dense_bias{ts::tensor_view<float const, 3>{&number, 1, 1, 1}, least}, 1), ts::shape_error);
     check(ts::chunked{0}, "tessera: attention: size of chunked is 0, expected at least 1");
     check(ts::band{-1, 2}, "tessera: attention: before of band is -1, expected at least 0");
 }

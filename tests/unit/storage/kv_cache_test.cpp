@@ -10,6 +10,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -115,6 +116,14 @@ TEST_CASE("kv_cache: int8 is off by at most half a step; zero, NaN and infinity 
             }
         }
     CHECK(v.keys(0, 3, 0) == 0.0f);
+    ts::tensor<float, 3> golden(1, 1, 4);
+    float const numbers[] = {.5f, -1.27f, 1, 0};
+    std::copy_n(numbers, 4, golden.data());
+    ts::kv_cache<ts::key<ts::int8_per_token>, ts::value<ts::int8_per_token>> by_hand{1, 1, 4};
+    ts::append(ts::reference{}, by_hand, golden, golden);
+    int const codes[] = {50, -127, 100, 0};
+    for (index_t d = 0; d < 4; ++d) CHECK(by_hand.view().keys.row(0, 0)[d] == codes[d]);
+    CHECK(*by_hand.view().keys.scale_row(0, 0) == 1.27f / 127);
 }
 
 TEST_CASE("kv_cache: bad calls are refused") {
