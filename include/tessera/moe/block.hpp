@@ -102,27 +102,48 @@ void check_expert_apart(char const* operation, Expert const& e, footprint const&
     }
 }
 
+/// What is wanted has its shape and is apart from x, y and each other.
+inline void check_details(routing_details const& to, index_t tokens, index_t k, index_t experts, footprint const& x, footprint const& y) {
+    struct part {
+        char const* name;
+        footprint memory;
+    };
+    part const parts[] = {{"the counts", footprint_of(to.counts)}, {"the indices", footprint_of(to.index)}, {"the weights", footprint_of(to.weight)}};
+    if (to.counts.extent(0) != 0) {
+        check::equal("apply", "size of the counts", to.counts.extent(0), experts, "experts of the mixture");
+        check::not_null("apply", "the counts", to.counts.data_handle(), to.counts.extent(0));
+    }
+    auto const of_choices = [&](char const* name, char const* rows, char const* columns, auto const& v) {
+        if (v.size() == 0) return;
+        check::equal("apply", rows, v.extent(0), tokens, "rows of x");
+        check::equal("apply", columns, v.extent(1), k, "experts of a token");
+        check_output_rows("apply", name, v);
+    };
+    of_choices("the indices", "rows of the indices", "columns of the indices", to.index);
+    of_choices("the weights", "rows of the weights", "columns of the weights", to.weight);
+    for (std::size_t i = 0; i < 3; ++i) {
+        check::no_overlap("apply", parts[i].name, parts[i].memory, "y", y);
+        check::no_overlap("apply", "x", x, parts[i].name, parts[i].memory);
+        for (std::size_t j = 0; j < i; ++j) check::no_overlap("apply", parts[j].name, parts[j].memory, parts[i].name, parts[i].memory);
+    }
+}
+
 } // namespace detail
 
-/// y = the mixture of x; the loads of the experts go to `counts` (experts) where it is given. See the file comment.
+/// y = the mixture of x; what went where goes to `to`. See the file comment.
 template <execution_policy Exec, moe_block Block>
     requires(!detail::is_cuda<Exec>)
 routing_report apply(Exec const& exec, Block const& block,
                      matrix_argument auto const& x, // (tokens, width)
                      matrix_argument auto&& y,      // (tokens, n)
-                     vector_view<index_t> counts = {}) {
+                     routing_details const& to) {
     detail::require_backend<Exec>();
     auto const w = detail::moe_view(block);
     auto const values = detail::activations("apply", detail::input(x));
     check::equal("apply", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
     auto const out = detail::results(detail::output(y), values.extent(0), w.rows());
     check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
-    if (counts.extent(0) != 0) {
-        check::equal("apply", "size of the counts", counts.extent(0), w.router().experts(), "experts of the mixture");
-        check::not_null("apply", "the counts", counts.data_handle(), counts.extent(0));
-        check::no_overlap("apply", "the counts", footprint_of(counts), "y", footprint_of(out));
-        check::no_overlap("apply", "x", footprint_of(values), "the counts", footprint_of(counts));
-    }
+    detail::check_details(to, values.extent(0), w.router().k(), w.router().experts(), footprint_of(values), footprint_of(out));
     detail::check_operator_apart("apply", w.router().weights(), "y", footprint_of(out));
     for (auto const& e : w.experts()) detail::check_expert_apart("apply", e, footprint_of(out));
     if constexpr (requires { w.shared().expert(); }) detail::check_expert_apart("apply", w.shared().expert(), footprint_of(out));
@@ -130,8 +151,22 @@ routing_report apply(Exec const& exec, Block const& block,
     workspace_scope scope{exec.scratch()};
     auto const run = detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, scope);
     run.run(exec, w, values, out);
-    for (index_t e = 0; e < counts.extent(0); ++e) counts[e] = run.plan.count(e);
+    for (index_t e = 0; e < to.counts.extent(0); ++e) to.counts[e] = run.plan.count(e);
+    for (index_t t = 0; t < to.index.extent(0); ++t)
+        for (index_t j = 0; j < to.index.extent(1); ++j) to.index(t, j) = run.index(t, j);
+    for (index_t t = 0; t < to.weight.extent(0); ++t)
+        for (index_t j = 0; j < to.weight.extent(1); ++j) to.weight(t, j) = run.weight(t, j);
     return detail::report_of(run.plan);
+}
+
+/// The same; the loads of the experts go to `counts` (experts) where it is given.
+template <execution_policy Exec, moe_block Block>
+    requires(!detail::is_cuda<Exec>)
+routing_report apply(Exec const& exec, Block const& block,
+                     matrix_argument auto const& x, // (tokens, width)
+                     matrix_argument auto&& y,      // (tokens, n)
+                     vector_view<index_t> counts = {}) {
+    return apply(exec, block, x, y, routing_details{counts, {}, {}});
 }
 
 /// Bytes of scratch that `apply(exec, block, x, y)` carves from the policy's workspace.

@@ -10,7 +10,7 @@
 
 namespace tessera::inline TESSERA_ABI {
 
-/// The loads of the experts of one call in a few numbers; the loads themselves go to the `counts` that a call is given.
+/// The loads of the experts of one call in a few numbers; the loads, and each token's experts, go where `routing_details` says.
 struct routing_report {
     index_t tokens = 0;
     index_t choices = 0; ///< experts of a token
@@ -24,6 +24,13 @@ struct routing_report {
         auto const pairs = static_cast<double>(tokens * choices);
         return pairs > 0 ? static_cast<double>(largest) * static_cast<double>(experts) / pairs : 0.0;
     }
+};
+
+/// Where a call writes what it routed; views without elements are left out.
+struct routing_details {
+    vector_view<index_t> counts{};     // (experts): tokens of each
+    matrix_view<std::int32_t> index{}; // (tokens, k): experts of a token, best first
+    matrix_view<float> weight{};       // (tokens, k)
 };
 
 namespace detail {

@@ -174,6 +174,15 @@ TEST_CASE("experts and mixtures") {
               "tessera: apply: size of the counts is 2, expected 3 (experts of the mixture)");
         wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::vector_view<index_t>{nullptr, 3}); },
               "tessera: apply: the counts is null but has 3 elements, expected 0 or a pointer");
+        ts::matrix<std::int32_t> short_index(3, 2), index(4, 2);
+        ts::matrix<float> narrow_weight(4, 1);
+        wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::routing_details{{}, short_index.view(), {}}); },
+              "tessera: apply: rows of the indices is 3, expected 4 (rows of x)");
+        wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::routing_details{{}, index.view(), narrow_weight.view()}); },
+              "tessera: apply: columns of the weights is 1, expected 2 (experts of a token)");
+        wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::routing_details{{}, {}, ts::columns(ts::rows(y.view(), 0, 4), 0, 2)}); },
+              "tessera: apply: the weights (92 bytes) overlaps y (112 bytes)");
+        CHECK(y.is_untouched());
         // y in the weights of an expert
         ts::matrix_view<float> const inside{const_cast<float*>(w.up[1].data()), 4, 7};
         CHECK_THROWS_AS(ts::apply(policy, block, x.view(), inside), ts::shape_error);

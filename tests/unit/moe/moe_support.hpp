@@ -50,8 +50,11 @@ double check_mixture(Moe const& m, ts::matrix_view<float const> x) {
         for (index_t i = 0; i < chosen.size(); ++i) CHECK(chosen.data()[i] == index.data()[i]);
         guarded<float> y{tokens, m.rows(), 1 + tokens % 2, 1 + tokens % 3};
         ts::vector<index_t> loads(m.router().experts());
-        auto const here = ts::apply(exec, m, x, y.view(), loads.view());
+        ts::matrix<std::int32_t> routed(tokens, k);
+        ts::matrix<float> given(tokens, k);
+        auto const here = ts::apply(exec, m, x, y.view(), ts::routing_details{loads.view(), routed.view(), given.view()});
         CHECK(y.is_intact());
+        for (index_t i = 0; i < chosen.size(); ++i) CHECK((routed.data()[i] == chosen.data()[i] && given.data()[i] == weights.data()[i]));
         CHECK(here.used == report.used);
         CHECK(here.entropy == report.entropy);
         for (index_t e = 0; e < loads.size(); ++e) CHECK(loads(e) == counts(e));
