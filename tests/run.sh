@@ -67,7 +67,7 @@ quick)
     # One instruction set, the processor's best; what judges again what other tests judge, and the two examples that hold every
     # format of the library, are left to --ci.
     again='unit/(operators/(affine_law|parallel_law|no_allocation|activation_card|threads|pvq|lmul|bit_plane|ternary_law)'
-    again="$again|attention/(hidden|heavy_hitters|batch)|moe/(grouped|erased)|nn/activation_backward|vector/(higgs|any_precision)"
+    again="$again|attention/(hidden|heavy_hitters|batch|any_formats)|moe/(grouped|erased)|nn/activation_backward|vector/(higgs|any_precision)"
     again="$again|quant/(pvq|range|scheme_law|scales)|sparse/n_of_m_law|examples/(compress|rate_distortion))"
     phase tests build tests -DTESSERA_TEST_ARCHS=best "-DTESSERA_TEST_LEFT_OUT=$again" \
         '-DTESSERA_EXAMPLES_LEFT_OUT=compress|rate_distortion|kv_formats'
