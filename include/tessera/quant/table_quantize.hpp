@@ -15,7 +15,7 @@
 /// The code of a weight is the number of midpoints of the ascending table below it: the nearest value, a tie the lower.
 ///
 /// Scales and tables are rounded to their stored type first, saturating, and codes are chosen for what is stored. A group of
-/// zeros has scale 0. A weight that is not finite makes the scale of its group, or its whole table, NaN: what shares it decodes to NaN.
+/// zeros has scale 0. Finite weights decode to finite numbers. A weight that is not finite makes the scale of its group, or its whole table, NaN: what shares it decodes to NaN.
 ///
 /// `normal_float_levels` are the values of NormalFloat (QLoRA, arXiv:2305.14314; NFL of FLUTE learns scales beside them).
 
@@ -39,8 +39,9 @@ namespace detail {
 /// A number as float or fp16, saturating; NaN stays.
 template <class T>
 T saturated(float x) noexcept {
+    constexpr float largest = std::numeric_limits<float>::max();
     if constexpr (std::is_same_v<T, float>)
-        return x;
+        return x > largest ? largest : x < -largest ? -largest : x;
     else
         return T::from_bits(static_cast<std::uint16_t>(T::encode(x, rounding::nearest_even, overflow::saturate)));
 }
@@ -125,7 +126,9 @@ private:
                         a = v <= std::numeric_limits<float>::max() ? std::fmax(a, v) : std::numeric_limits<float>::quiet_NaN();
                         if (a != a) break;
                     }
-                    auto const stored = saturated<typename Storage::stored_scale>(a / largest_of_table);
+                    auto stored = saturated<typename Storage::stored_scale>(a / largest_of_table);
+                    if constexpr (std::is_same_v<typename Storage::stored_scale, float>)
+                        if (largest_of_table * stored > std::numeric_limits<float>::max()) stored = std::nextafter(stored, 0.0f);
                     out_.scales()[at] = stored;
                     scale_[static_cast<std::size_t>(at)] = static_cast<float>(stored);
                 }
@@ -162,8 +165,11 @@ private:
                 if (!importance_.empty()) weight.push_back(importance_(n, k) * relative * relative);
             }
         sorted_samples const sorted{value.data(), weight.empty() ? nullptr : weight.data(), static_cast<index_t>(value.size())};
+        // Under scales that saturated, the largest times its value is a float.
+        double const most = static_cast<double>(std::numeric_limits<float>::max()) / static_cast<double>(std::fmax(widest, 1.0f)) * (1 - 0x1p-23);
         std::vector<float> table;
-        for (double const c : kmeans_1d(sorted, Storage::table_size).centroid) table.push_back(static_cast<float>(c));
+        for (double const c : kmeans_1d(sorted, Storage::table_size).centroid)
+            table.push_back(static_cast<float>(!has_scale || c != c ? c : c > most ? most : c < -most ? -most : c));
         return table;
     }
     void encode(index_t index, std::vector<float> table, index_t n0, index_t n1, index_t k0, index_t k1) {

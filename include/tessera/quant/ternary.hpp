@@ -9,7 +9,8 @@
 ///
 /// in float32, the mean summed in double. So |w| above half the mean becomes 1, also where the scale is stored in another type
 /// (which rounds the scale alone). On a unit Gaussian 31% of the weights become 0 and the squared error is 0.2634; the least that
-/// ternary weights allow is 0.1902. A block with a NaN or infinity has a NaN scale: all of it decodes to NaN.
+/// ternary weights allow is 0.1902. A block with a NaN or infinity has a NaN scale: all of it decodes to NaN; where the scale's type has
+/// no NaN it is refused with unsupported_error. A scale beyond its type is the type's largest.
 
 #include "../core/overlap.hpp"
 #include "../core/view.hpp"
@@ -19,6 +20,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -39,6 +41,23 @@ inline float absmean_inverse(matrix_view<float const> const& w, index_t n0, inde
     return 1.0f / (mean > 1e-5f ? mean : 1e-5f);
 }
 
+/// A scale as it is stored, saturating.
+template <class Scheme>
+typename quantized_tensor<Scheme>::scale_type absmean_scale(float inverse) {
+    using format = typename Scheme::scale_type;
+    using stored = typename quantized_tensor<Scheme>::scale_type;
+    constexpr float largest = std::numeric_limits<float>::max();
+    float const scale = 1.0f / inverse > largest ? largest : 1.0f / inverse; // NaN stays
+    std::uint32_t const code = format::encode(scale, rounding::nearest_even, overflow::saturate);
+    if (scale != scale && !std::isnan(format::decode(code)))
+        raise<unsupported_error>(std::string{"tessera: quantize_absmean: a block of weights is not finite, and "} + format::name +
+                                 ", the type of scales, has no NaN");
+    if constexpr (std::is_same_v<stored, float>)
+        return scale;
+    else
+        return stored::from_bits(static_cast<decltype(stored{}.to_bits())>(code));
+}
+
 } // namespace detail
 
 /// w (n, k) in ternary weights; see the file comment. O(n k).
@@ -57,7 +76,7 @@ quantized_tensor<Scheme> quantize_absmean(matrix_view<float const> const& w) {
             index_t const n1 = minimum(n0 + rows, w.extent(0));
             index_t const k1 = minimum(k0 + columns, w.extent(1));
             float const inverse = detail::absmean_inverse(w, n0, n1, k0, k1);
-            out.scales()[block++] = static_cast<typename quantized_tensor<Scheme>::scale_type>(1.0f / inverse);
+            out.scales()[block++] = detail::absmean_scale<Scheme>(inverse);
             for (index_t n = n0; n < n1; ++n)
                 for (index_t k = k0; k < k1; ++k)
                     bitpack::set<2>(out.codes() + n * bitpack::bytes(w.extent(1), 2), k, ternary::encode(w(n, k) * inverse));
