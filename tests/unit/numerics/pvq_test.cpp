@@ -31,8 +31,16 @@ ts::wide_uint<Words> decimal(char const* digits) {
 template <int Words>
 double log2_of(ts::wide_uint<Words> const& v) {
     double value = 0;
-    for (int i = Words; i-- > 0;) value = value * 0x1p64 + static_cast<double>(v.word(i));
-    return std::log2(value);
+    int exponent = 0; // of what was taken out of value, which may be beyond a double
+    for (int i = Words; i-- > 0;) {
+        int taken = 0;
+        value = std::frexp(value, &taken);
+        exponent += taken;
+        exponent += 64;
+        value += std::ldexp(static_cast<double>(v.word(i)), -exponent);
+        if (value == 0) exponent = 0;
+    }
+    return std::log2(value) + exponent;
 }
 
 /// Every index has its own vector of K pulses, and the vector that index.
@@ -133,6 +141,11 @@ TEST_CASE("sizes of pyramids") {
     CHECK(ts::pvq_count<58>(1024, 2048).word(0) == 0xbb89beb980000000u);
     CHECK((ts::pvq_count<58>(1024, 2048) - 1).bit_width() == 3548);
 
+    for (index_t k = 1; k < 300; ++k) {
+        CHECK(ts::pvq_count<1>(2, k).word(0) == static_cast<std::uint64_t>(4 * k));
+        CHECK(ts::pvq_count<1>(3, k).word(0) == static_cast<std::uint64_t>(4 * k * k + 2));
+    }
+    CHECK(std::fabs(log2_of(ts::pvq_count<58>(1024, 2048)) - 3547.112289) < 1e-6);
     // V(N, K) K = V(K, N) N, and the recurrence, by the tables of formats.
     for (index_t i = 1; i < 40; i += 3)
         for (index_t k = 1; k < 70; k += 4) {
@@ -157,11 +170,18 @@ TEST_CASE("pulses of a rate") {
                        {16, 1.5, 7}, {16, 2, 12},  {16, 2.25, 15}, {16, 2.5, 18}, {16, 3, 27},   {16, 3.25, 33},  {16, 3.5, 40}, {16, 4, 58},
                        {32, 2, 22},  {32, 2.5, 34}, {32, 3, 50},   {32, 3.25, 60}, {32, 3.5, 73}, {32, 4, 105},    {64, 2, 43},   {64, 3, 96},
                        {64, 3.25, 115}, {64, 4, 199}, {128, 2, 84}, {128, 3, 187},  {128, 3.25, 225}, {128, 4, 386}};
-    for (auto const& r : rates) CHECK(ts::pvq_pulses(r.n, static_cast<int>(r.bits * static_cast<double>(r.n))) == r.k);
+    for (auto const& r : rates) {
+        int const fit = static_cast<int>(r.bits * static_cast<double>(r.n));
+        CHECK(ts::pvq_pulses(r.n, fit) == r.k);
+        int const less = (r.n == 8 && r.k == 6) || (r.n == 16 && r.k == 7) ? 1 : 0; // of 16 bits 15, of 24 bits 23: all others fill theirs
+        CHECK((ts::pvq_count<9>(r.n, r.k) - 1).bit_width() == fit - less);
+    }
     // The first K beyond 64 bits: one more than fits.
     CHECK(ts::pvq_pulses(8, 64) == 865);
     CHECK(ts::pvq_pulses(16, 64) == 58);
     CHECK(ts::pvq_pulses(24, 64) == 30);
+    CHECK(ts::pvq_pulses(32, 64) == 22);
+    CHECK(ts::pvq_pulses(64, 64) == 14);
     CHECK(ts::pvq_pulses(128, 64) == 11);
     CHECK(ts::pvq_pulses(5, 0) == 0);
     CHECK(ts::pvq_pulses(2, 16) == 4096); // of the 16384 that fit
