@@ -105,7 +105,7 @@ void run_attention(Exec const& exec, tensor_view<Q const, 3> const& q, kv_view<K
     require_backend<Exec>();
     check_nothrow<Score>();
     check_attention("attention", q, kv, out, lse);
-    check_score("attention", score, q.extent(1));
+    check_score("attention", score, q.extent(1), kv.end_position());
     auto const resolved = resolved_score(score, kv.key_dim);
     using rest_type = std::remove_const_t<decltype(resolved.rest)>;
     using arguments_type = attention_arguments<Q, K, V, O, rest_type>;

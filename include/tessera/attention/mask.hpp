@@ -316,9 +316,9 @@ struct either_mask {
         key_span const b = tessera::keys_of(second, first_query, last_query);
         return {minimum(a.first, b.first), maximum(a.last, b.last)};
     }
-    void check(char const* operation, index_t heads) const {
-        detail::check_score(operation, first, heads);
-        detail::check_score(operation, second, heads);
+    void check(char const* operation, index_t heads, index_t end_position) const {
+        detail::check_score(operation, first, heads, end_position);
+        detail::check_score(operation, second, heads, end_position);
     }
 };
 /// A query sees what either mask lets it see.

@@ -12,7 +12,7 @@
 ///     causal:  leader = min((q div s) s + s - 1, n - 1)    start = max(leader - wl - wr, 0), end = q + 1
 ///
 /// Windows are moved at borders, not cut, and even ones lean to the left. Tokens lie in row-major order, the last axis
-/// fastest, queries are as many as keys.
+/// fastest; positions beyond the axes are refused, fewer (decoding on causal axes) are not.
 
 #include "../core/error.hpp"
 #include "../kernels/score.hpp"
@@ -153,7 +153,7 @@ struct neighborhood {
         return {seen.first * inner, (seen.last + 1) * inner};
     }
 
-    void check(char const* operation, index_t) const {
+    void check(char const* operation, index_t, index_t end_position) const {
         index_t tokens = 1;
         for (neighborhood_axis const& a : axes) {
             check::at_least(operation, "length of neighborhood", a.length, 1);
@@ -164,6 +164,7 @@ struct neighborhood {
             check::within(operation, "length of neighborhood", a.length, 1, (index_t{1} << 21) / tokens);
             tokens *= a.length;
         }
+        check::within(operation, "number of positions under neighborhood", end_position, 0, tokens);
     }
 
 private:

@@ -12,7 +12,8 @@
 /// then skipped, and where it answers `full` it is not called. What follows a mask must keep minus infinity.
 ///
 /// A functor with parameters may judge them: `void check(char const* operation, index_t heads) const`, called once before
-/// anything is written, throws where they do not fit (heads: of the queries).
+/// anything is written, throws where they do not fit (heads: of the queries); or `check(operation, heads, end_position)`, which
+/// is also told the position behind the last key, the largest of a batch.
 ///
 /// A mask may also say where the keys are that some queries see, `key_span keys_of(index_t first_query, index_t last_query)
 /// const noexcept`: keys outside are not looked at, tile by tile.
@@ -296,10 +297,12 @@ void accumulate_sink(F const& f, index_t head, double gradient) noexcept {
 
 /// Calls the parts of a pipeline that judge their parameters.
 template <class F>
-void check_score(char const* operation, F const& f, index_t heads) {
+void check_score(char const* operation, F const& f, index_t heads, index_t end_position = 0) {
     if constexpr (is_pipeline<F>) {
-        check_score(operation, f.first, heads);
-        check_score(operation, f.second, heads);
+        check_score(operation, f.first, heads, end_position);
+        check_score(operation, f.second, heads, end_position);
+    } else if constexpr (requires { f.check(operation, heads, end_position); }) {
+        f.check(operation, heads, end_position);
     } else if constexpr (requires { f.check(operation, heads); }) {
         f.check(operation, heads);
     }

@@ -197,6 +197,10 @@ TEST_CASE("masks refuse what does not fit") {
     check(ts::token_tree{ts::vector_view<std::int32_t const>{cycle, 2}, 4},
           "tessera: attention: a parent of token_tree is 1, expected -1 to 0");
     check(ts::neighborhood_1d(10, 4, 3), "tessera: attention: dilation of neighborhood is 3, expected 1 to 2");
+    ts::tensor<float, 3> const x(11, 1, 8);
+    ts::tensor<float, 3> out(11, 1, 8);
+    CHECK_THROWS_WITH_AS(ts::attention(native{}, x, x, x, out, ts::neighborhood<2>{{ts::neighborhood_axis{9, 4, 2}, ts::neighborhood_axis{1, 1}}}),
+                         "tessera: attention: number of positions under neighborhood is 11, expected 0 to 9", ts::shape_error);
     check(ts::neighborhood_1d(10, 11), "tessera: attention: window of neighborhood is 11, expected 1 to 10");
     index_t const most = std::numeric_limits<index_t>::max(), least = std::numeric_limits<index_t>::min();
     std::uint8_t const byte = 1;
