@@ -9,8 +9,8 @@
 /// * `add_row(n, out)`: out += row n, decoded;
 /// * `op<Preparation>()`: the linear operator that multiplies by it, a view.
 ///
-/// A quantiser of your own is such a class (see `narrowed`). The last two are compositions: what is added to a base is one
-/// more term of the operator, multiplied in the same pass.
+/// A quantiser of your own is such a class (see `narrowed`). Two are compositions: what is added to a base is one more term of the
+/// operator, multiplied in the same pass.
 
 #include <tessera/core/philox.hpp>
 #include <tessera/operators/linear_operator.hpp>
