@@ -59,7 +59,7 @@ function(check_kernels object arch)
     foreach(row IN ITEMS "sse2@product_panels_int8|dot_strips@pmaddwd .*%xmm" "avx2@product_panels_int8|dot_strips@vpmaddubsw .*%ymm"
                          "avx512@product_panels_int8|dot_strips@vpmaddubsw .*%zmm"
                          "avx512_vnni|avx512_amx@product_panels_int8|dot_strips@vpdpbusd .*%zmm"
-                         "avx512_amx@product_panels_amx|stream_panel_amx@tdpbssd .*%tmm")
+                         "avx512_amx@product_panels_amx|stream_panels_amx@tdpbssd .*%tmm")
         string(REPLACE "@" ";" row "${row}")
         list(GET row 0 owners)
         list(GET row 1 kernels)

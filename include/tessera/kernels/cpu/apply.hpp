@@ -192,7 +192,8 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
             if constexpr (has_tiles) {
                 if (uses_tiles(task.m1 - task.m0)) {
                     // Placed panels follow each other in memory; a packed one is alone.
-                    index_t const count = is_placed ? minimum(tile_panel_count, last - p) : 1;
+                    index_t const most = streams(task.m1 - task.m0) ? last - p : tile_panel_count;
+                    index_t const count = is_placed ? minimum(most, last - p) : 1;
                     tile_panels(packed, stage(w, packed, p, scratch), count, x, task, p, scratch + packed_bytes(w));
                     p += count;
                     continue;
@@ -239,6 +240,14 @@ private:
         return index_t{16};
     }();
 
+    /// Whether panels meet so many rows of x, that go through tiles, while they stream by.
+    static constexpr bool streams([[maybe_unused]] index_t m) noexcept {
+        if constexpr (has_tiles && !is_bf16_product)
+            return m <= detail::amx_shape<weights, form>::stream_rows;
+        else
+            return false;
+    }
+
     static weights shape(operand const& w) noexcept {
         if constexpr (is_placed)
             return w.storage();
@@ -254,7 +263,7 @@ private:
             return maximum(shape::dot_bytes(w.cols()), uses_tiles(m) ? shape::tile_bytes(m) : 0);
         } else if constexpr (has_tiles) {
             using shape = detail::amx_shape<weights, form>;
-            if (uses_tiles(m)) return m <= shape::stream_rows ? shape::stream_bytes : shape::scratch_bytes(m);
+            if (uses_tiles(m)) return streams(m) ? shape::stream_bytes : shape::scratch_bytes(m);
         }
         return decodes && m >= detail::decode_once_rows ? most_panels * R * panels::chunk * static_cast<index_t>(sizeof(float)) : 0;
     }
@@ -331,8 +340,7 @@ private:
             detail::product_panels_bf16<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
         } else {
             if constexpr (detail::amx_shape<weights, form>::stream_rows > 0)
-                if (task.m1 - task.m0 <= detail::amx_shape<weights, form>::stream_rows)
-                    return stream_panels(packed, data, count, x, task, scratch, emit);
+                if (streams(task.m1 - task.m0)) return stream_panels(packed, data, count, x, task, scratch, emit);
             detail::product_panels_amx<Arch>(packed, data, count, x, task.m0, task.m1, scratch, emit);
         }
 #endif
@@ -342,14 +350,10 @@ private:
     static void stream_panels(weights const& packed, std::byte const* data, index_t count, form const& x, product_task const& task,
                               std::byte* scratch, Emit const& emit) noexcept {
         index_t const rows = task.m1 - task.m0;
-        for (index_t q = 0; q < count; ++q) {
-            auto const emit_row = [&](index_t m, simd::floats<Arch> const& value) noexcept { emit(q, m, value); };
-            std::byte const* const panel = data + q * packed.panel_bytes();
-            if (rows <= 8)
-                detail::stream_panel_amx<8, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
-            else
-                detail::stream_panel_amx<16, Arch>(packed, panel, x, task.m0, rows, scratch, emit_row);
-        }
+        if (rows <= 8)
+            detail::stream_panels_amx<8, Arch>(packed, data, count, x, task.m0, rows, scratch, emit);
+        else
+            detail::stream_panels_amx<16, Arch>(packed, data, count, x, task.m0, rows, scratch, emit);
     }
 #endif
     static void bf16_panel([[maybe_unused]] weights const& packed, [[maybe_unused]] std::byte const* data,

@@ -5,7 +5,7 @@
 /// Five (with groups of 32 nine) and more int8 rows of x times panels of coded weights, by matrix tiles. The formula, its order of additions and
 /// therefore its bits are those of product_int8.hpp.
 ///
-/// Up to 16 rows, which memory bounds, meet a panel while it streams by (`stream_panel_amx`). With more of them
+/// Up to 16 rows, which memory bounds, meet a panel while it streams by (`stream_panels_amx`). With more of them
 /// (`product_panels_amx`) columns are taken in chunks: four panels' codes are unpacked, less their zero, to signed bytes
 /// (16 KiB, in the first-level cache), and every block of 16 rows of x is multiplied by them. Four sums are under way in the
 /// tiles; when one is done its tile starts the next product, and the vector units scale what it gave. Per group of 32 columns and 16 x 16 results that is
@@ -53,7 +53,7 @@ struct amx_shape {
 
     /// Segments that are unpacked or on their way through the tiles: a tile load waits long for what was stored just before.
     static constexpr index_t stream_slots = 8;
-    /// Scratch of `stream_panel_amx`: sums of an unfinished group, unpacked segments.
+    /// Scratch of `stream_panels_amx`: sums of an unfinished group, unpacked segments.
     static constexpr index_t stream_bytes =
         16 * 16 * static_cast<index_t>(sizeof(float)) + stream_slots * segment * 16;
     /// Scratch: the unpacked codes of the panels; for m rows of each, the sums, and those of unfinished groups.
@@ -329,26 +329,28 @@ TESSERA_COLD void unpack_tail_amx(Weights const& w, std::byte const* data, index
     unpack_chunk_amx<Arch, Weights, Form>(w, data, k, w.cols(), out);
 }
 
-/// One segment of a panel, from column k, as signed bytes: most often a constant number of vectors. Memory is asked for far
-/// ahead into the second-level cache and from there shortly before use: the first level's few miss buffers would be full else.
+/// One segment of a panel, from column k, as signed bytes: most often a constant number of vectors. Every line
+/// is asked for twice, into the first-level cache not far ahead and shortly before use, which costs nothing if it is there: the
+/// processor's own prefetching does the rest, and lines asked for pages ahead disturb it.
 template <class Arch, class Weights, class Form>
 TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* data, index_t k, std::int8_t* out) noexcept {
     using source = typename Weights::source;
     constexpr index_t segment = amx_shape<Weights, Form>::segment;
+    constexpr index_t first = 1536, second = 256; // bytes ahead
     if (k + segment > w.cols()) return unpack_tail_amx<Arch, Weights, Form>(w, data, k, out);
     index_t const g = k / w.group();
     std::byte const* const codes = data + w.codes_offset(g) + Weights::strip_offset(k - g * w.group());
     if (k == g * w.group() && Weights::within_record(g) == 0) {
         std::byte const* const head = data + w.record_offset(g);
         for (index_t line = 0; line < Weights::head_bytes; line += config::cache_line) {
-            simd::prefetch_level_2(head + line + 2 * prefetch_distance);
-            simd::prefetch(head + line + prefetch_distance / 4);
+            simd::prefetch_level_2(head + line + second);
+            simd::prefetch(head + line + first);
         }
     }
 #pragma GCC unroll 16
     for (index_t v = 0; v < segment / Weights::strip_columns * Weights::strip_bytes; v += Weights::vector_bytes) {
-        simd::prefetch_level_2(codes + v + 2 * prefetch_distance);
-        simd::prefetch(codes + v + prefetch_distance / 4);
+        simd::prefetch_level_2(codes + v + second);
+        simd::prefetch(codes + v + first);
     }
 #pragma GCC unroll 4
     for (index_t s = 0; s < segment / Weights::strip_columns; ++s) {
@@ -359,79 +361,97 @@ TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* 
     }
 }
 
-/// A panel that streams by: what it is multiplied with, and where its segments wait for their tiles.
+/// Panels that stream by, one after the other in memory: what they are multiplied with, and where segments wait for their tiles.
+/// A panel is filled up to whole turns of the slots with empty segments. Near its end segments of the next one are unpacked and
+/// started, so that neither memory nor tiles wait between panels.
 template <class Arch, class Weights, class Form, int Rows>
 struct panel_stream_amx {
     using shape = amx_shape<Weights, Form>;
+    using sums = std::int32_t[2][256];
     static constexpr index_t segment = shape::segment;
-    static constexpr index_t slots = shape::stream_slots;
+    static constexpr int slots = shape::stream_slots;
 
     Weights const& w;
-    std::byte const* data;
     Form const& x;
     index_t m, rows;
     std::int8_t const* x_codes; // row m
     index_t x_stride;
+    index_t end;        // of a panel's segments, empty ones too
     std::int8_t* codes; // slots segments
     float* total;
+    std::byte const* data = nullptr;
+    std::byte const* next = nullptr; // the panel after this one, if it follows
 
-    TESSERA_FORCE_INLINE std::int8_t* slot(index_t k) const noexcept { return codes + k % (slots * segment) * 16; }
-    TESSERA_FORCE_INLINE void unpack(index_t k) const noexcept {
-        if (k < w.cols()) unpack_segment_amx<Arch, Weights, Form>(w, data, k, slot(k));
+    TESSERA_FORCE_INLINE std::int8_t* slot(index_t s) const noexcept { return codes + s * segment * 16; }
+    /// The segment at column k, or the next panel's behind the end.
+    TESSERA_FORCE_INLINE void unpack(index_t k, index_t s) const noexcept {
+        bool const is_next = k >= end;
+        std::byte const* const from = is_next ? next : data;
+        index_t const column = is_next ? k - end : k;
+        if (from != nullptr && column < w.cols()) unpack_segment_amx<Arch, Weights, Form>(w, from, column, slot(s));
     }
-    /// The segment at column k.
-    template <int Tile, class Tiles>
+    template <int Slot, class Tiles>
     TESSERA_FORCE_INLINE void start(Tiles const& tiles, index_t k) const noexcept {
-        index_t const columns = minimum(segment, w.cols() - k);
+        bool const is_next = k >= end;
+        if (is_next && next == nullptr) return;
+        index_t const column = is_next ? k - end : k;
+        index_t const columns = minimum(segment, w.cols() - column);
         index_t const steps = segment == shape::depth ? 1 : ceil_div(columns, shape::depth);
-        if (columns > 0) tiles.template start<Tile>(x_codes + k, x_stride, slot(k), steps);
+        if (columns > 0) tiles.template start<Slot % 4>(x_codes + column, x_stride, slot(Slot), steps);
     }
     /// The segment at column k is done, the fourth from there starts, the last slot's is unpacked.
-    template <int Tile, class Tiles>
-    TESSERA_FORCE_INLINE void step(Tiles const& tiles, index_t k, std::int32_t* sum,
-                                   simd::floats<Arch> (&result)[Rows]) const noexcept {
-        if (k >= w.cols()) return;
-        tiles.template store<Tile>(sum);
-        start<Tile>(tiles, k + 4 * segment);
-        unpack(k + (slots - 1) * segment);
-        add_segment_amx<Arch>(w, data, x, m, rows, k, sum, result, total);
+    template <int Slot, class Tiles>
+    TESSERA_FORCE_INLINE void step(Tiles const& tiles, index_t k, sums& sum, simd::floats<Arch> (&result)[Rows]) const noexcept {
+        bool const is_there = k < w.cols();
+        if (is_there) tiles.template store<Slot % 4>(sum[Slot % 2]);
+        start<(Slot + 4) % slots>(tiles, k + 4 * segment);
+        unpack(k + (slots - 1) * segment, (Slot + slots - 1) % slots);
+        if (is_there) add_segment_amx<Arch>(w, data, x, m, rows, k, sum[Slot % 2], result, total);
+    }
+    /// The segments of all slots, from column k. A slot's place is a constant.
+    template <class Tiles, int... Slot>
+    TESSERA_FORCE_INLINE void turn(Tiles const& tiles, index_t k, sums& sum, simd::floats<Arch> (&result)[Rows],
+                                   std::integer_sequence<int, Slot...>) const noexcept {
+        (step<Slot>(tiles, k + Slot * segment, sum, result), ...);
     }
 };
 
-/// Few rows of x, `rows` of at most Rows from m, by one panel: its codes are unpacked as they come from memory, a segment for
-/// each that is multiplied, so that memory, tiles and vectors work at the same time. emit(m, value) for each row.
+/// Few rows of x, `rows` of at most Rows from m, by `count` panels: their codes are unpacked as they come from memory, a segment
+/// for each that is multiplied, so that memory, tiles and vectors work at the same time. emit(panel, m, value) for each row.
 template <int Rows, class Arch, class Weights, class Form, class Emit>
-void stream_panel_amx(Weights const& w, std::byte const* data, Form const& x, index_t m, index_t rows, std::byte* scratch,
-                      Emit const& emit) noexcept {
+void stream_panels_amx(Weights const& w, std::byte const* data, index_t count, Form const& x, index_t m, index_t rows,
+                       std::byte* scratch, Emit const& emit) noexcept {
     using shape = amx_shape<Weights, Form>;
     using floats = simd::floats<Arch>;
     using stream = panel_stream_amx<Arch, Weights, Form, Rows>;
+    constexpr index_t turn = stream::slots * shape::segment;
     simd::amx_tiles<shape::depth> const tiles{rows};
-    alignas(64) std::int32_t sums[2][256] = {};
-    auto* const codes = reinterpret_cast<std::int8_t*>(scratch + 16 * 16 * sizeof(float));
-    stream const panel{w, data, x, m, rows, x.row(m), Form::stride_of(x.columns), codes, reinterpret_cast<float*>(scratch)};
-    constexpr index_t segment = shape::segment;
-    floats result[Rows];
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) result[r] = floats(0.0f);
-    for (index_t k = 0; k < (stream::slots - 1) * segment; k += segment) panel.unpack(k);
-    panel.template start<0>(tiles, 0);
-    panel.template start<1>(tiles, segment);
-    panel.template start<2>(tiles, 2 * segment);
-    panel.template start<3>(tiles, 3 * segment);
-    for (index_t k = 0; k < w.cols(); k += 4 * segment) {
-        panel.template step<0>(tiles, k, sums[0], result);
-        panel.template step<1>(tiles, k + segment, sums[1], result);
-        panel.template step<2>(tiles, k + 2 * segment, sums[0], result);
-        panel.template step<3>(tiles, k + 3 * segment, sums[1], result);
-    }
+    alignas(64) typename stream::sums sums = {};
     auto* const sum = reinterpret_cast<float*>(scratch);
+    auto* const codes = reinterpret_cast<std::int8_t*>(scratch + 16 * 16 * sizeof(float));
+    stream panel{w, x, m, rows, x.row(m), Form::stride_of(x.columns), round_up(w.cols(), turn), codes, sum};
+    for (index_t q = 0; q < count; ++q) {
+        panel.data = data + q * w.panel_bytes();
+        panel.next = q + 1 < count ? panel.data + w.panel_bytes() : nullptr;
+        if (q == 0) {
+            for (index_t s = 0; s < stream::slots - 1; ++s) panel.unpack(s * shape::segment, s);
+            panel.template start<0>(tiles, 0);
+            panel.template start<1>(tiles, shape::segment);
+            panel.template start<2>(tiles, 2 * shape::segment);
+            panel.template start<3>(tiles, 3 * shape::segment);
+        }
+        floats result[Rows];
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) result[r].store_aligned(sum + 16 * r);
-    for (index_t r = 0; r < rows; ++r) {
-        floats value = floats::load_aligned(sum + 16 * r);
-        if constexpr (Form::scale_group == 0) value = value * floats(x.scale(m + r, 0));
-        emit(m + r, value);
+        for (int r = 0; r < Rows; ++r) result[r] = floats(0.0f);
+        for (index_t k = 0; k < panel.end; k += turn)
+            panel.turn(tiles, k, sums, result, std::make_integer_sequence<int, stream::slots>{});
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) result[r].store_aligned(sum + 16 * r);
+        for (index_t r = 0; r < rows; ++r) {
+            floats value = floats::load_aligned(sum + 16 * r);
+            if constexpr (Form::scale_group == 0) value = value * floats(x.scale(m + r, 0));
+            emit(q, m + r, value);
+        }
     }
 }
 
