@@ -28,6 +28,23 @@ TESSERA_FORCE_INLINE void store(float* p, floats<Arch> const& v) noexcept {
     v.store_unaligned(p);
 }
 
+/// The first half of v to `low`, the other to `high`.
+template <class Arch>
+TESSERA_FORCE_INLINE void store_halves(float* low, float* high, floats<Arch> const& v) noexcept {
+    constexpr std::size_t half = lanes<Arch> / 2;
+#if defined(__AVX512F__)
+    if constexpr (half == 8) {
+        _mm256_storeu_ps(low, _mm512_castps512_ps256(v));
+        _mm256_storeu_ps(high, _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xf, _mm512_castps_pd(v), 1)));
+        return;
+    }
+#endif
+    alignas(64) float lane[2 * half];
+    v.store_aligned(lane);
+    std::memcpy(low, lane, half * sizeof(float));
+    std::memcpy(high, lane + half, half * sizeof(float));
+}
+
 namespace detail {
 
 #if defined(__AVX512F__)

@@ -95,7 +95,6 @@ public:
           value_codes_{scratch.value_codes, a.kv.value_dim} {}
 
     void run() noexcept {
-        for (index_t t = 0; t < tiles_; ++t) start(t);
         choose_codes();
         pass((1u << tiles_) - 1);
         if constexpr (is_unified) {
@@ -106,7 +105,10 @@ public:
                 pass(out_of_range_);
             }
         }
-        for (index_t t = 0; t < tiles_; ++t) finish(t);
+        for (index_t t = 0; t < tiles_; ++t) {
+            start_once(t);
+            finish(t);
+        }
     }
 
 private:
@@ -122,16 +124,18 @@ private:
         index_t const count = v < last_ ? minimum(width, a_.q.extent(0) - token) : 0;
         return {token, count, kv_head_ * group_ + v % group_};
     }
-    /// The keys that queries of the block may see.
-    token_range keys_of_block() const noexcept {
-        index_t const first = a_.first_query() + first_ / group_ * width;
-        index_t const last = a_.first_query() + minimum(((last_ - 1) / group_ + 1) * width, a_.q.extent(0));
-        return tokens_seen(a_.score, a_.kv, first, last);
+    /// The keys that queries of registers [first, last) of the block may see.
+    token_range keys_of(index_t first, index_t last) const noexcept {
+        first = first_ + first;
+        last = minimum(first_ + last, last_);
+        index_t const begin = a_.first_query() + first / group_ * width;
+        index_t const end = a_.first_query() + minimum(((last - 1) / group_ + 1) * width, a_.q.extent(0));
+        return tokens_seen(a_.score, a_.kv, begin, end);
     }
 
     /// All keys for the tiles of a set.
     void pass(unsigned set) noexcept {
-        token_range const seen = keys_of_block();
+        token_range const seen = keys_of(0, last_ - first_);
         for (index_t k0 = seen.first - seen.first % tile::keys, k1 = 0; k0 < seen.last; k0 = k1) {
             k1 = minimum(k0 + tile::keys, a_.kv.tokens);
             bool staged = false;
@@ -139,8 +143,11 @@ private:
                 if ((set >> t & 1) == 0) continue;
                 see(t, k0, k1);
                 if (seen_ == visibility::none) continue;
-                if (!staged) stage(k0, k1);
+                start_once(t);
+                if (!staged) stage(k0, k1, minimum(k1 + tile::keys, seen.last));
                 staged = true;
+                asks_queries_ = a_.kv.key_dim > 0 && t + 1 < tiles_ && (started_ >> (t + 1) & 1) == 0;
+                asks_outputs_ = a_.kv.value_dim > 0 && keys_of(t * tile::vectors, (t + 1) * tile::vectors).last <= k1;
                 if constexpr (has_mask<score_type>)
                     seen_runs(t, k0, k1);
                 else
@@ -153,6 +160,7 @@ private:
     void choose_codes() noexcept {
         if constexpr (has_key_codes) {
             multiplies_keys_ = key_codes_.fits(a_.kv.keys);
+            for (index_t t = 0; multiplies_keys_ && t < tiles_; ++t) start_once(t);
             for (index_t t = 0; multiplies_keys_ && t < tiles_; ++t) multiplies_keys_ = key_codes_.set_queries(t, queries(t));
         }
         if constexpr (has_value_codes) multiplies_values_ = value_codes_.fits(a_.kv.values);
@@ -161,6 +169,12 @@ private:
 
     float* queries(index_t t) const noexcept { return s_.queries + t * a_.kv.key_dim * tile::queries; }
     float* outputs(index_t t) const noexcept { return s_.outputs + t * a_.kv.value_dim * tile::queries; }
+
+    /// A tile is started when its turn comes: its queries were asked for while the tile before multiplied.
+    void start_once(index_t t) noexcept {
+        if ((started_ >> t & 1) == 0) start(t);
+        started_ |= 1u << t;
+    }
 
     /// Transposes the queries of a tile, times the scale; nothing is seen yet.
     void start(index_t t) noexcept {
@@ -211,7 +225,42 @@ private:
         }
     }
 
-    void stage(index_t k0, index_t k1) noexcept {
+    /// Whether keys are floats one after the other, which are read where they are.
+    bool finds_keys(index_t k0, index_t k1) noexcept {
+        if constexpr (std::is_same_v<key_type, float>) {
+            auto const& rows = a_.kv.keys;
+            if (rows.dim_stride != 1 || rows.scales != nullptr || rows.slot_stride != a_.kv.key_dim || a_.kv.run_end(k0) < k1) return false;
+            keys_ = rows.row(kv_head_, a_.kv.slot(k0));
+            return true;
+        } else {
+            return false;
+        }
+    }
+
+    /// Rows from token k on, of at most n, that lie one after the other.
+    template <class T>
+    rows_ahead<Arch> ahead_of(kv_rows<T const> const& rows, index_t k, index_t n, index_t dim, index_t calls) const noexcept {
+        if (n <= 0 || rows.dim_stride != 1) return {};
+        constexpr index_t size = sizeof(T);
+        return {rows.row(kv_head_, a_.kv.slot(k)), (is_kv_code<T> ? rows.slot_stride : dim) * size, rows.slot_stride * size,
+                minimum(n, a_.kv.run_end(k) - k), calls};
+    }
+    /// What `multiply_values` asks for in turn: keys and values [k, last), or both halves of the values where keys are read where
+    /// they are. A burst of lines would fill the processor's few miss buffers.
+    void look_ahead(index_t k, index_t last) noexcept {
+        index_t const calls = tiles_ * ceil_div(a_.kv.value_dim, index_t{tile::rows}) / 2;
+        if (keys_ == s_.keys) {
+            ahead_ = ahead_of(a_.kv.values, k, last - k, a_.kv.value_dim, calls);
+            ahead_after_ = ahead_of(a_.kv.keys, k, last - k, a_.kv.key_dim, calls);
+        } else {
+            index_t const half = tile::keys / 2;
+            ahead_ = ahead_of(a_.kv.values, k, minimum(last - k, half), a_.kv.value_dim, calls);
+            ahead_after_ = ahead_of(a_.kv.values, k + half, last - k - half, a_.kv.value_dim, calls);
+        }
+    }
+
+    /// Reads keys [k0, k1); those up to `ahead` come next.
+    void stage(index_t k0, index_t k1, index_t ahead) noexcept {
         index_t slots[tile::keys] = {};
         for (index_t k = k0; k < k1; ++k) slots[k - k0] = a_.kv.slot(k);
         first_key_ = k0;
@@ -219,7 +268,11 @@ private:
         values_checked_ = values_taken_out_ = false;
         if constexpr (has_key_codes)
             if (multiplies_keys_) key_codes_.stage_keys(a_.kv.keys, kv_head_, slots, staged_);
-        if (!multiplies_keys_) stage_keys<Arch>(a_.kv.keys, kv_head_, slots, staged_, a_.kv.key_dim, s_.keys);
+        if (!multiplies_keys_ && !finds_keys(k0, k1)) {
+            stage_keys<Arch>(a_.kv.keys, kv_head_, slots, staged_, a_.kv.key_dim, s_.keys);
+            keys_ = s_.keys;
+        }
+        look_ahead(k1, ahead);
         if constexpr (has_value_codes)
             if (multiplies_values_) {
                 values_taken_out_ = value_codes_.stage_values(a_.kv.values, kv_head_, slots, staged_);
@@ -280,10 +333,24 @@ private:
     void multiply_keys(index_t t, index_t first, index_t n) noexcept {
         if constexpr (has_key_codes)
             if (multiplies_keys_) return key_codes_.scores(t, first, n, s_.scores, *matrix_tiles_);
+        bool const asks = asks_queries_ || asks_outputs_;
+        index_t const asked = ceil_div(width, ceil_div(n, index_t{tile::rows})); // rows between two multiplications
         in_rows<Arch>(0, n, [&](index_t k, auto rows) noexcept {
-            score_rows<Arch, rows>(queries(t), s_.keys + (first + k) * a_.kv.key_dim, a_.kv.key_dim,
+            if (asks) ask(t, k / tile::rows * asked, asked);
+            score_rows<Arch, rows>(queries(t), keys_ + (first + k) * a_.kv.key_dim, a_.kv.key_dim,
                                    s_.scores + k * tile::queries);
         });
+    }
+    /// Asks for rows [i, i + n) of the registers' queries in the next tile, and of the outputs that this tile will write.
+    TESSERA_FORCE_INLINE void ask(index_t t, index_t i, index_t n) const noexcept {
+        for (index_t m = 0; m < tile::vectors; ++m) {
+            register_info const next = asks_queries_ ? info(t + 1, m) : register_info{};
+            for (index_t row = i; row < minimum(i + n, next.count); ++row)
+                ask_row(&a_.q(next.token + row, next.head, 0), a_.kv.key_dim);
+            register_info const now = asks_outputs_ ? info(t, m) : register_info{};
+            for (index_t row = i; row < minimum(i + n, now.count); ++row)
+                ask_row(&a_.out(now.token + row, now.head, 0), a_.kv.value_dim);
+        }
     }
     /// Adds staged values [first, first + n), times their weights.
     void multiply_values(index_t t, index_t first, index_t n) noexcept {
@@ -291,8 +358,9 @@ private:
             if (multiplies_values_)
                 return value_codes_.add_values(s_.scores, s_.sums + t * tile::queries, first, n, s_.factors, outputs(t), *matrix_tiles_);
         in_rows<Arch>(0, a_.kv.value_dim, [&](index_t d, auto columns) noexcept {
+            std::swap(ahead_, ahead_after_);
             value_rows<Arch, columns>(s_.scores, s_.values + d * staged_ + first * columns, n, s_.factors,
-                                      outputs(t) + d * tile::queries);
+                                      outputs(t) + d * tile::queries, ahead_.next());
         });
     }
 
@@ -365,8 +433,15 @@ private:
         float const* const end = s_.scores + n * tile::queries;
         floats shift[M];
         unrolled<M>([&](auto m) noexcept { shift[m] = floats(minus_infinity); });
-        for (float const* s = s_.scores; s != end; s += tile::queries)
-            unrolled<M>([&](auto m) noexcept { shift[m] = max(shift[m], simd::load<Arch>(s + m * width)); });
+        float const* from = s_.scores;
+        // In pairs, else each maximum waits for the one before.
+        for (; end - from >= 4 * tile::queries; from += 4 * tile::queries)
+            unrolled<M>([&](auto m) noexcept {
+                auto const x = [&](int i) noexcept { return simd::load<Arch>(from + i * tile::queries + m * width); };
+                shift[m] = max(shift[m], max(max(x(0), x(1)), max(x(2), x(3))));
+            });
+        for (; from != end; from += tile::queries)
+            unrolled<M>([&](auto m) noexcept { shift[m] = max(shift[m], simd::load<Arch>(from + m * width)); });
 
         float* const maxima = s_.maxima + t * tile::queries;
         unrolled<M>([&](auto m) noexcept {
@@ -470,6 +545,12 @@ private:
     visibility seen_ = visibility::none;
     bool presets_ = is_unified;   ///< maxima are preset
     unsigned out_of_range_ = 0;   ///< tiles that must be computed without, one bit each
+    unsigned started_ = 0;        ///< tiles, one bit each
+    bool asks_queries_ = false;   ///< the next tile has not been started
+    bool asks_outputs_ = false;   ///< this tile's last keys are multiplied
+    rows_ahead<Arch> ahead_;
+    rows_ahead<Arch> ahead_after_;
+    float const* keys_ = nullptr; ///< of the first key staged
     index_t first_key_ = 0;
     index_t staged_ = 0;
     bool values_checked_ = false;

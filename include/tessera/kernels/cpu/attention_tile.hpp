@@ -10,6 +10,7 @@
 ///
 /// A tile is `vectors` registers of queries. Its arrays in memory are [d or key][vectors][lanes].
 
+#include "../../simd/decode.hpp"
 #include "../../simd/memory.hpp"
 #include "../../simd/reduce.hpp"
 #include "../../simd/softmax_weight.hpp"
@@ -43,7 +44,8 @@ struct attention_tile {
     static constexpr index_t keys = attention_tile_choice<>::keys(queries);
 };
 
-/// s(key, query) for N keys: k(key, d) at k[key * depth + d].
+/// s(key, query) for N keys: k(key, d) at k[key * depth + d]. Asks for what follows, the next N keys, a line for every two
+/// columns: they come from the second-level cache or from beyond.
 template <class Arch, int N>
 void score_rows(float const* q, float const* k, index_t depth, float* s) noexcept {
     using tile = attention_tile<Arch>;
@@ -60,8 +62,10 @@ void score_rows(float const* q, float const* k, index_t depth, float* s) noexcep
             unrolled<M>([&](auto m) noexcept { sum[n][m] = simd::fma(b, x[m], sum[n][m]); });
         });
     };
+    float const* const next = k + N * depth;
     index_t d = 0;
     for (; d + 2 <= depth; d += 2) {
+        simd::prefetch(next + N * d);
         add(d, std::integral_constant<int, 0>{});
         add(d + 1, std::integral_constant<int, 1>{});
     }
@@ -69,13 +73,20 @@ void score_rows(float const* q, float const* k, index_t depth, float* s) noexcep
     unrolled<N * M>([&](auto i) noexcept { simd::store<Arch>(s + i * tile::width, sum[i / M][i % M]); });
 }
 
+/// Bytes that are wanted soon: `value_rows` asks for the one at `at`, then for every `step`-th.
+struct bytes_ahead {
+    char const* at;
+    index_t step;
+};
+
 /// o(d, query) = o(d, query) * factor(query) + sum of v(key, d) p(key, query), for N values of d: v(key, d) at
-/// v[key * N + d].
+/// v[key * N + d]. Asks for the outputs of the next N and for `ahead`, a line of each for every two keys.
 template <class Arch, int N>
-void value_rows(float const* p, float const* v, index_t keys, float const* factor, float* o) noexcept {
+void value_rows(float const* p, float const* v, index_t keys, float const* factor, float* o, bytes_ahead ahead) noexcept {
     using tile = attention_tile<Arch>;
     using floats = simd::floats<Arch>;
     constexpr int M = tile::vectors;
+    constexpr index_t size = N * M * tile::width;
     floats sum[N][M];
     unrolled<N * M>([&](auto i) noexcept {
         sum[i / M][i % M] =
@@ -89,8 +100,13 @@ void value_rows(float const* p, float const* v, index_t keys, float const* facto
             unrolled<M>([&](auto m) noexcept { sum[n][m] = simd::fma(b, x[m], sum[n][m]); });
         });
     };
+    float const* next = o + size;
     index_t k = 0;
     for (; k + 2 <= keys; k += 2) {
+        simd::prefetch(next);
+        simd::prefetch_level_2(ahead.at);
+        next += ceil_div(size, tile::keys / 2);
+        ahead.at += ahead.step;
         add(k, std::integral_constant<int, 0>{});
         add(k + 1, std::integral_constant<int, 1>{});
     }
@@ -148,6 +164,39 @@ TESSERA_FORCE_INLINE void stage_row(kv_rows<kv_code<Scheme> const> const& rows, 
     decode_kv_row<Arch, Scheme>(reinterpret_cast<std::uint8_t const*>(rows.row(head, slot)), rows.dim, first, first + n, to);
 }
 
+/// Asks for n elements from p on, early.
+template <class T>
+TESSERA_FORCE_INLINE void ask_row(T const* p, index_t n) noexcept {
+    auto const* const line = reinterpret_cast<char const*>(p);
+    for (index_t b = 0; b < n * static_cast<index_t>(sizeof(T)); b += config::cache_line) simd::prefetch_level_2(line + b);
+}
+
+/// Rows of a cache that are wanted soon, a piece for each of some calls of `value_rows`.
+template <class Arch>
+class rows_ahead {
+public:
+    rows_ahead() noexcept = default;
+    /// Rows of `bytes`, `stride` bytes apart.
+    rows_ahead(void const* data, index_t bytes, index_t stride, index_t rows, index_t calls) noexcept
+        : at_{static_cast<char const*>(data)}, left_{rows * stride} {
+        bool const is_whole = stride - bytes < config::cache_line; // one run of lines
+        advance_ = is_whole ? ceil_div(left_, maximum(calls, 1)) : ceil_div(rows, maximum(calls, 1)) * stride;
+        step_ = ceil_div(is_whole ? advance_ : bytes, attention_tile<Arch>::keys / 2);
+    }
+    bytes_ahead next() noexcept {
+        bytes_ahead const piece{at_, left_ > 0 ? step_ : 0};
+        if (left_ > 0) at_ += advance_;
+        left_ -= advance_;
+        return piece;
+    }
+
+private:
+    char const* at_ = nullptr;
+    index_t left_ = 0; ///< bytes
+    index_t advance_ = 0;
+    index_t step_ = 0;
+};
+
 /// Keys of n slots as floats: to[i * dim + d]. Float keys too: rows a power of two apart would share one set of the
 /// first-level cache.
 template <class Arch, class T>
@@ -171,7 +220,15 @@ void stage_values(kv_rows<T const> const& rows, index_t head, index_t const* slo
                   float* to) noexcept {
     using floats = simd::floats<Arch>;
     constexpr index_t width = simd::lanes<Arch>;
-    for (index_t d = 0; d < dim; d += attention_tile<Arch>::rows) {
+    index_t d = 0;
+    if constexpr (!is_kv_code<T> && attention_tile<Arch>::rows * 2 == width)
+        for (; rows.dim_stride == 1 && d + width <= dim; d += width, to += n * width) // two panels are one register
+            for (index_t i = 0; i < n; ++i) {
+                float const scale = rows.scales == nullptr ? 1.0f : *rows.scale_row(head, slots[i]);
+                floats const x = simd::load<Arch>(rows.row(head, slots[i]) + d) * floats(scale);
+                simd::store_halves<Arch>(to + i * width / 2, to + (n + i) * width / 2, x);
+            }
+    for (; d < dim; d += attention_tile<Arch>::rows) {
         index_t const panel = minimum(attention_tile<Arch>::rows, dim - d);
         bool const whole = rows.dim_stride == 1 && d + round_up(panel, width) <= dim;
         for (index_t i = 0; i < n; ++i, to += panel) {
