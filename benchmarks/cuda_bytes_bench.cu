@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -237,17 +238,29 @@ void bench(timer& t, peer& p, char const* name, index_t n, index_t k, std::vecto
 
 } // namespace
 
-int main() {
+/// All products, or those that an argument names: fp8, int8, int4.
+int main(int count, char** arguments) {
+    auto const wants = [&](char const* what) {
+        for (int i = 1; i < count; ++i)
+            if (std::strcmp(arguments[i], what) == 0) return true;
+        return count == 1;
+    };
     timer t;
     peer p;
     using fp8_blocks = ts::scheme<ts::e4m3fn, ts::block<128, 128>>;
-    bench<fp8_blocks, ts::fp8_per_group<128>>(t, p, "fp8 1x128 by 128x128", 8192, 8192, {8192, 1024, 128, 16});
-    bench<fp8_blocks, ts::fp8_per_group<128>>(t, p, "fp8 1x128 by 128x128", 8192, 28672, {4096, 256, 64});
-    bench<fp8_blocks, ts::fp8_per_group<128>>(t, p, "fp8 1x128 by 128x128", 4096, 4096, {4096, 512, 16});
-    bench<ts::int8_per_channel, ts::int8_per_token>(t, p, "int8 by int8", 8192, 8192, {8192, 1024, 128, 16});
-    bench<ts::int8_per_channel, ts::int8_per_token>(t, p, "int8 by int8", 8192, 28672, {256, 64});
-    bench<ts::int4_g128, ts::int8_per_token>(t, p, "int4_g128 by int8", 8192, 8192, {8192, 1024, 128, 16});
-    bench<ts::int4_g32, ts::int8_per_token>(t, p, "int4_g32 by int8", 8192, 8192, {8192, 128});
-    bench<ts::int4_g128, ts::int8_per_token>(t, p, "int4_g128 by int8", 8192, 28672, {256, 64});
+    if (wants("fp8")) {
+        bench<fp8_blocks, ts::fp8_per_group<128>>(t, p, "fp8 1x128 by 128x128", 8192, 8192, {8192, 1024, 128, 16});
+        bench<fp8_blocks, ts::fp8_per_group<128>>(t, p, "fp8 1x128 by 128x128", 8192, 28672, {4096, 256, 64});
+        bench<fp8_blocks, ts::fp8_per_group<128>>(t, p, "fp8 1x128 by 128x128", 4096, 4096, {4096, 512, 16});
+    }
+    if (wants("int8")) {
+        bench<ts::int8_per_channel, ts::int8_per_token>(t, p, "int8 by int8", 8192, 8192, {8192, 1024, 128, 16});
+        bench<ts::int8_per_channel, ts::int8_per_token>(t, p, "int8 by int8", 8192, 28672, {256, 64});
+    }
+    if (wants("int4")) {
+        bench<ts::int4_g128, ts::int8_per_token>(t, p, "int4_g128 by int8", 8192, 8192, {8192, 1024, 128, 16});
+        bench<ts::int4_g32, ts::int8_per_token>(t, p, "int4_g32 by int8", 8192, 8192, {8192, 128});
+        bench<ts::int4_g128, ts::int8_per_token>(t, p, "int4_g128 by int8", 8192, 28672, {256, 64});
+    }
     return 0;
 }

@@ -87,6 +87,11 @@ TEST_CASE("bytes: a row's bits are those it has alone, and in every run") {
     check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>();
     check_invariance<ts::int8_per_channel, ts::int8_per_token>();
 }
+TEST_CASE("bytes: the largest tiles, a row's bits") {
+    check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>(4100, 4104, 300);
+    check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>(4097, 4101, 700);
+    check_invariance<ts::int8_per_channel, ts::int8_per_token>(4100, 4104, 300);
+}
 
 TEST_CASE("bytes: in a graph, from a workspace of the size that is asked for") {
     auto const q = random_quantized<block_scheme<ts::e4m3fn>>(300, 500);

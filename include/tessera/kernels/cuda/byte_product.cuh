@@ -5,7 +5,7 @@
 /// Products of bytes, 8-bit floats or int8, by the matrix units of sm_90a: both operands in shared memory as they lie in memory.
 ///
 /// Two blocks of threads, a cluster, take tiles of 128 * Waves rows of x and 2 * N rows of W, N each; each brings half of x to both.
-/// One thread has the copy engine fill a ring of steps of 128 columns, two warpgroups multiply: of each 128 rows of x (a wave) a
+/// One elected thread has the copy engine fill a ring of steps of 128 columns, two warpgroups multiply: of each 128 rows of x (a wave) a
 /// warpgroup has 64. Clusters stay and take every so many-th tile, in bands of 8 tiles of x, whose operands stay in the second-level
 /// cache. (Of clusters of four blocks only 30 find room, 120 of 132 multiprocessors; tiles of 128 by 256, which sums without parts
 /// allow, are a quarter slower.)
@@ -21,6 +21,7 @@
 #include "../../storage/device_tile.hpp"
 #include "../fp8_rows.hpp"
 #include "product.cuh"
+#include "ptx/elect.cuh"
 #include "ptx/grid_dependency.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/wgmma_bytes.cuh"
@@ -107,7 +108,6 @@ struct byte_producer {
 
     __device__ __forceinline__ void run() const {
         constexpr int half = stage::x_bytes / 2;
-        constexpr int piece = 8192; // of a copy
         byte_position at;
         ptx::wait_for_prerequisites();
         for (int tile = static_cast<int>(blockIdx.x) / 2; tile < p.tiles; tile += static_cast<int>(gridDim.x) / 2) {
@@ -121,10 +121,8 @@ struct byte_producer {
                 std::uint32_t const barrier = full + 8 * at.slot;
                 ptx::wait_barrier(full + 8 * (stage::stages + at.slot), at.parity ^ 1);
                 ptx::arrive_and_expect(barrier, stage::x_bytes + stage::w_bytes + stage::scale_bytes);
-#pragma unroll
-                for (int i = 0; i < stage::w_bytes; i += piece) ptx::copy_bulk(to + stage::w_at + i, w + i, piece, barrier);
-#pragma unroll
-                for (int i = 0; i < half; i += piece) ptx::copy_bulk_multicast(to + rank * half + i, x + i, piece, barrier, 3);
+                ptx::copy_bulk(to + stage::w_at, w, stage::w_bytes, barrier);
+                ptx::copy_bulk_multicast(to + rank * half, x, half, barrier, 3);
                 if constexpr (Arithmetic::has_step_scales) ptx::copy_bulk(to + stage::scales_at, scales, stage::scale_bytes, barrier);
                 w += 128 * 128;
                 x += index_t{p.rows} * 128;
@@ -147,9 +145,22 @@ inline constexpr bool takes_every_element = false;
 template <class Y, class Finish>
 inline constexpr bool takes_every_element<product_output<Y, Finish>> = true;
 
+/// Two elements of 16 bits as y has them; NaN as the definition has it.
+template <class Y>
+__device__ __forceinline__ std::uint32_t two_elements(float low, float high) {
+    std::uint32_t word;
+    if constexpr (std::is_same_v<Y, bf16>)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    if (low != low || high != high) word = Y{low}.to_bits() | std::uint32_t{Y{high}.to_bits()} << 16;
+    return word;
+}
+
 /// y's elements of row m at columns n + 8 j + 2 t and the next, from the lanes 4 g + t: 16 bytes a lane of elements of 2 bytes, 8 of
-/// others. `is_wide` of the arguments says that they are aligned, that columns come in eights, and that there is no base.
-template <int Count, class Sums, class Y, class Finish>
+/// others. `is_wide` of the arguments says that they are aligned, that columns come in eights, and that there is no base; IsWhole, that all
+/// are there.
+template <bool IsWhole, int Count, class Sums, class Y, class Finish>
 __device__ __forceinline__ void store_wide_row(byte_arguments const& p, product_output<Y, Finish> const& out, index_t m, index_t n, Sums const& sums) {
     auto const t = static_cast<int>(threadIdx.x) % 4;
     if constexpr (sizeof(Y) == 2) {
@@ -160,35 +171,41 @@ __device__ __forceinline__ void store_wide_row(byte_arguments const& p, product_
             for (int j = 0; j < 4; ++j) {
                 index_t const column = n + 8 * (q + j) + 2 * t;
                 word[j] = 0;
-                if (m < p.m && column < p.n)
-                    word[j] = Y{finished(out, m, column, sums(q + j, 0))}.to_bits() |
-                              std::uint32_t{Y{finished(out, m, column + 1, sums(q + j, 1))}.to_bits()} << 16;
+                if (IsWhole || (m < p.m && column < p.n))
+                    word[j] = two_elements<Y>(finished(out, m, column, sums(q + j, 0)), finished(out, m, column + 1, sums(q + j, 1)));
             }
             turn_quad(word);
             index_t const column = n + 8 * (q + t);
-            if (m < p.m && column < p.n)
+            if (IsWhole || (m < p.m && column < p.n))
                 *reinterpret_cast<::uint4*>(out.y.data_handle() + m * out.y.stride(0) + column) = make_uint4(word[0], word[1], word[2], word[3]);
         }
     } else {
 #pragma unroll
         for (int j = 0; j < Count; ++j) {
             index_t const column = n + 8 * j + 2 * t;
-            if (m < p.m && column < p.n)
+            if (IsWhole || (m < p.m && column < p.n))
                 *reinterpret_cast<float2*>(out.y.data_handle() + m * out.y.stride(0) + column) =
                     make_float2(finished(out, m, column, sums(j, 0)), finished(out, m, column + 1, sums(j, 1)));
         }
     }
 }
+/// `is_whole`: m and the columns are below the ends of y, for all threads of the block.
 template <int Count, class Sums, class Out>
-__device__ __forceinline__ void store_row(byte_arguments const& p, Out const& out, index_t m, index_t n, Sums const& sums) {
+__device__ __forceinline__ void store_row(byte_arguments const& p, Out const& out, index_t m, index_t n, bool is_whole, Sums const& sums) {
     auto const t = static_cast<int>(threadIdx.x) % 4;
     if constexpr (takes_every_element<Out>)
-        if (p.is_wide) return store_wide_row<Count>(p, out, m, n, sums);
+        if (p.is_wide) return is_whole ? store_wide_row<true, Count>(p, out, m, n, sums) : store_wide_row<false, Count>(p, out, m, n, sums);
 #pragma unroll
     for (int j = 0; j < Count; ++j)
 #pragma unroll
         for (int i = 0; i < 2; ++i)
             if (m < p.m && n + 8 * j + 2 * t + i < p.n) out(m, n + 8 * j + 2 * t + i, sums(j, i));
+}
+
+/// Number i of two scales, which are loaded together.
+__device__ __forceinline__ float scale_of_pair(float const* scales, int i) {
+    float2 const pair = __ldg(reinterpret_cast<float2 const*>(scales));
+    return i == 0 ? pair.x : pair.y;
 }
 
 /// A warpgroup's products: 64 rows of x of each wave.
@@ -279,6 +296,7 @@ struct byte_consumer {
             byte_tile const t{p, tile};
             int const n0 = (2 * t.w + static_cast<int>(rank)) * N;
             int const m0 = t.x * 128 * Waves + row();
+            bool const is_whole = (t.x + 1) * 128 * Waves <= p.m && n0 + N <= p.n;
             sum_type total[Waves][N / 2];
             if constexpr (Arithmetic::has_step_scales)
                 sum_scaled(at, p.w_scales + index_t{n0} / 128 * p.steps, total);
@@ -289,11 +307,12 @@ struct byte_consumer {
                 int const m = m0 + r / 2 * 128 + r % 2 * 8;
                 auto const sum = [&](int j, int i) { return total[r / 2][4 * j + r % 2 * 2 + i]; };
                 if constexpr (Arithmetic::has_step_scales) {
-                    store_row<N / 8>(p, out, m, n0, sum);
+                    store_row<N / 8>(p, out, m, n0, is_whole, sum);
                 } else {
                     float const x_scale = m < p.m ? __ldcg(p.x_scales + m) : 0.0f;
                     float const* const w_scales = p.w_scales + n0 + lane() % 4 * 2;
-                    store_row<N / 8>(p, out, m, n0, [&](int j, int i) { return x_scale * __ldg(w_scales + 8 * j + i) * static_cast<float>(sum(j, i)); });
+                    store_row<N / 8>(p, out, m, n0, is_whole,
+                                     [&](int j, int i) { return x_scale * scale_of_pair(w_scales + 8 * j, i) * static_cast<float>(sum(j, i)); });
                 }
             }
         }
@@ -317,7 +336,7 @@ __global__ void __launch_bounds__(384, 1) byte_kernel(__grid_constant__ byte_arg
     ptx::sync_cluster();
     if (threadIdx.x < 128) {
         ptx::give_registers<40>();
-        if (threadIdx.x == 0) byte_producer<Arithmetic, Waves, N>{p, ptx::shared_address(byte_memory), full, rank}.run();
+        if (threadIdx.x < 32 && ptx::elect()) byte_producer<Arithmetic, Waves, N>{p, ptx::shared_address(byte_memory), full, rank}.run();
         __syncwarp();
     } else {
         ptx::take_registers<232>();
