@@ -5,7 +5,7 @@
 /// Products of int4 in groups and int8 by the integer matrix units of sm_90a: W is decoded in registers, x lies in shared memory as
 /// `byte_product.cuh` has it.
 ///
-/// A block of threads takes tiles of 128 * Waves rows of W and N rows of x. One thread has the copy engine fill a ring of steps of 128
+/// A block of threads takes tiles of 128 * Waves rows of W and N rows of x. An elected thread has the copy engine fill a ring of steps of 128
 /// columns, two warpgroups decode and multiply, 64 rows of each 128 (a wave) each. A group's sum, or a step's where groups are longer,
 /// is exact in int32 (and below 2^22: int4 is multiplied as 16 times itself), becomes float32 without rounding and is added times its scale.
 /// Every element's sums are made in the order of k, by whatever tile.
@@ -98,8 +98,30 @@ struct nibble_consumer {
         a[3] = second & 0xf0f0f0f0u;
     }
 
+    /// Row r of a wave's codes in shared memory: of both halves of a step's columns.
+    struct codes {
+        ::uint4 low;
+        ::uint4 high;
+        __device__ __forceinline__ codes(std::byte const* here, int wave) {
+            auto const* const from = reinterpret_cast<::uint4 const*>(here + stage::w_at + wave * 8192 + warp() / 4 * 4096 + warp() % 4 * 512) + lane();
+            low = from[0];
+            high = from[128];
+        }
+        __device__ __forceinline__ void decode_to(std::uint32_t (&a)[4][4]) const {
+            decode(low.x, low.y, a[0]);
+            decode(low.z, low.w, a[1]);
+            decode(high.x, high.y, a[2]);
+            decode(high.z, high.w, a[3]);
+        }
+    };
+
+    /// Sums of a tile, by pieces: `width` rows of x by a group's columns. A piece's products run while the one's before it meet their scales.
     __device__ __forceinline__ void sum(byte_position& at, float (&total)[Waves][N / 2]) const {
-        int part[N / 2];
+        constexpr int width = N < 128 ? N : 64;
+        constexpr int across = N / width;                  // pieces of a group
+        constexpr int of_wave = stage::groups * across;    // pieces
+        constexpr int each = 4 / stage::groups;            // products of 32 columns in a piece
+        int part[2][width / 2];
 #pragma unroll
         for (int i = 0; i < Waves * N / 2; ++i) total[i / (N / 2)][i % (N / 2)] = 0.0f;
 #pragma unroll 1
@@ -107,33 +129,40 @@ struct nibble_consumer {
             std::byte const* const here = ring + at.slot * stage::bytes;
             ptx::wait_barrier(full + 8 * at.slot, at.parity);
             std::uint64_t const b = ptx::matrix_descriptor(ptx::shared_address(here));
+            codes next{here, 0};
+            std::uint32_t a[4][4];
 #pragma unroll
-            for (int wave = 0; wave < Waves; ++wave) {
-                auto const* const codes = reinterpret_cast<::uint4 const*>(here + stage::w_at + wave * 8192 + warp() / 4 * 4096 + warp() % 4 * 512) + lane();
-                ::uint4 const low = codes[0];
-                ::uint4 const high = codes[128];
-                std::uint32_t a[4][4];
-                decode(low.x, low.y, a[0]);
-                decode(low.z, low.w, a[1]);
-                decode(high.x, high.y, a[2]);
-                decode(high.z, high.w, a[3]);
-#pragma unroll
-                for (int g = 0; g < stage::groups; ++g) {
-                    constexpr int each = 4 / stage::groups;
-                    ptx::hold(part);
+            for (int i = 0; i <= Waves * of_wave; ++i) { // piece i begins, i - 1 ends
+                if (i < Waves * of_wave) {
+                    if (i % of_wave == 0) {
+                        if (i > 0) ptx::wait_group<0>(); // a is free
+                        next.decode_to(a);
+                    }
+                    int const first = i % of_wave / across * each;
+                    ptx::hold(part[i % 2]);
                     ptx::fence_group();
 #pragma unroll
-                    for (int f = 0; f < each; ++f) ptx::multiply_bytes(part, a[g * each + f], b + 2 * (g * each + f), f > 0);
+                    for (int f = 0; f < each; ++f)
+                        ptx::multiply_bytes(part[i % 2], a[first + f], b + i % across * (width * 8) + 2 * (first + f), f > 0);
                     ptx::commit_group();
-                    std::byte const* const scales = here + stage::scales_at + g * stage::scale_bytes;
-                    int const row = wave * 128 + warp() * 16 + lane() / 4;
-                    float const s0 = scale_of(scales, row);
-                    float const s1 = scale_of(scales, row + 8);
+                    if (i % of_wave == of_wave - 1 && i + 1 < Waves * of_wave) next = codes{here, i / of_wave + 1};
+                }
+                if (i == 0) continue;
+                int const wave = (i - 1) / of_wave;
+                std::byte const* const scales = here + stage::scales_at + (i - 1) % of_wave / across * stage::scale_bytes;
+                int const row = wave * 128 + warp() * 16 + lane() / 4;
+                float const s0 = scale_of(scales, row);
+                float const s1 = scale_of(scales, row + 8);
+                if (i == Waves * of_wave)
                     ptx::wait_group<0>();
-                    ptx::hold(part);
-                    if (wave == Waves - 1 && g == stage::groups - 1) release(at.slot);
+                else if (i % of_wave > 0)
+                    ptx::wait_group<1>();
+                ptx::hold(part[(i - 1) % 2]);
+                if (i == Waves * of_wave) release(at.slot);
 #pragma unroll
-                    for (int i = 0; i < N / 2; ++i) total[wave][i] = fmaf(i % 4 < 2 ? s0 : s1, static_cast<float>(part[i]), total[wave][i]);
+                for (int j = 0; j < width / 2; ++j) {
+                    float& sum = total[wave][(i - 1) % across * (width / 2) + j];
+                    sum = fmaf(j % 4 < 2 ? s0 : s1, static_cast<float>(part[(i - 1) % 2][j]), sum);
                 }
             }
             at.advance<stage::stages>();
@@ -182,7 +211,7 @@ __global__ void __launch_bounds__(384, 1) nibble_kernel(__grid_constant__ nibble
     __syncthreads();
     if (threadIdx.x < 128) {
         ptx::give_registers<40>();
-        if (threadIdx.x == 0) nibble_producer<Nibbles, Waves, N>{p, ptx::shared_address(nibble_memory), full}.run();
+        if (threadIdx.x < 32 && ptx::elect()) nibble_producer<Nibbles, Waves, N>{p, ptx::shared_address(nibble_memory), full}.run();
     } else {
         ptx::take_registers<232>();
         nibble_consumer<Nibbles, Waves, N>{p, nibble_memory, full}.run(out);
