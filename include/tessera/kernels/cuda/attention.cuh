@@ -125,7 +125,9 @@ private:
         workspace_sizer sizer;
         static_cast<void>(plan(exec, shapes, n, sizer));
         detail::device_arena arena{detail::grown("attention", exec, sizer.bytes())};
-        detail::attention_parts const parts = plan(exec, shapes, n, arena);
+        detail::attention_parts parts = plan(exec, shapes, n, arena);
+        if (detail::suits_matrix_units(*a) && parts.states != nullptr && parts.count * a->kv.kv_heads * n <= static_cast<index_t>(detail::decode_blocks<Sm>))
+            parts.counters = arena.counters();
         launch_parts<N>(exec, a, n, parts, most_rows);
     }
 
@@ -145,16 +147,31 @@ private:
         } else if constexpr (detail::is_half_attention<A>) {
             index_t tiles = 0;
             for (index_t b = 0; b < n; ++b) tiles = maximum(tiles, ceil_div(a[b].q.extent(0) * a[b].shape().group(), 16));
-            dim3 const grid(static_cast<unsigned>(parts.count), static_cast<unsigned>(tiles * a->kv.kv_heads), static_cast<unsigned>(n));
-            using element = typename decltype(a->kv)::key_type;
-            detail::launch("attention", detail::stream_of(exec), {grid, 128},
-                           a->kv.key_dim == 64 ? &detail::attention_decode_kernel<64, element, A, N> : &detail::attention_decode_kernel<128, element, A, N>,
-                           requests, parts);
+            if (a->kv.key_dim == 64)
+                launch_decode<64>(exec, requests, parts, tiles * a->kv.kv_heads, n);
+            else
+                launch_decode<128>(exec, requests, parts, tiles * a->kv.kv_heads, n);
+            if (parts.states != nullptr && parts.counters == nullptr) {
+                dim3 const grid(static_cast<unsigned>(ceil_div(most_rows, 4)), static_cast<unsigned>(n));
+                detail::launch("attention", detail::stream_of(exec), {grid, 128}, &detail::attention_parts_kernel<A, N>, requests, parts);
+            }
+            return;
         }
         if (parts.states != nullptr) {
             dim3 const grid(static_cast<unsigned>(most_rows), static_cast<unsigned>(n));
             detail::launch("attention", detail::stream_of(exec), {grid, 128}, &detail::attention_merge_kernel<A, N>, requests, parts);
         }
+    }
+
+    template <int D, int N>
+    static void launch_decode(cuda<Sm> const& exec, detail::attention_requests<A, N> const& requests, detail::attention_parts const& parts,
+                              index_t tiles, index_t n) {
+        constexpr int stages = detail::decode_stages<D>;
+        detail::decode_line const line{static_cast<unsigned>(tiles), static_cast<unsigned>(parts.count * tiles * n)};
+        if (line.items == 0) return;
+        detail::launch("attention", detail::stream_of(exec),
+                       {dim3(minimum(line.items, detail::decode_blocks<Sm>)), dim3(128), sizeof(detail::decode_memory<D, stages>)},
+                       &detail::attention_decode_kernel<D, stages, A, N>, requests, parts, line);
     }
 
     template <int D>

@@ -2,24 +2,38 @@
 #pragma once
 
 /// @file
-/// Attention of few queries on CUDA devices, for fp16 or bf16 throughout and heads of 64 or 128: bound by reading the cache, so
-/// registers take it as it comes. A block has 16 rows, queries by heads of one KV head, and a part of the keys; its four warps take 16
-/// keys each in turn and merge at the end. Products by matrix units (m16n8k16): the order of the summed dimension and of the columns
-/// of the result is free, so every lane loads 16 adjacent bytes, of keys for the first product and of values for the second.
+/// Attention of few queries on CUDA devices, for fp16 or bf16 throughout and heads of 64 or 128: bound by reading the cache. An item of
+/// work is 16 rows, queries by heads of one KV head, and a part of the keys; the four warps of a block take 16 keys each in turn and
+/// merge at the end. Blocks stay and take item after item, whose keys and values are asked for some tiles ahead, beyond an item's end:
+/// parts of 256 keys are too short to begin each with an idle memory. Where no block has two items, who ends the last part of a row
+/// merges all of them, in their order; otherwise a second kernel does.
+/// Products by matrix units (m16n8k16): the order of the summed dimension and of the columns of the result is free, so every lane copies
+/// 16 adjacent bytes that it alone uses, of keys for the first product and of values for the second, and nobody waits for another lane.
 ///
 /// Weights are rounded to the element type: half a step relative, besides the errors of float32.
 
 #include "attention_rows.cuh"
+#include "ptx/atomic.cuh"
+#include "ptx/cp_async.cuh"
 #include "ptx/mma_half.cuh"
 
 namespace tessera::inline TESSERA_ABI::detail {
 
-/// What the warps of a block share.
+/// Tiles of 16 keys and their values that a warp has under way: two blocks fit a processor.
 template <int D>
-struct decode_scratch {
-    float sums[4][16][D + 4];
-    float maximum[4][16];
-    float sum[4][16];
+inline constexpr int decode_stages = 256 / D;
+/// Blocks that stay.
+template <int Sm>
+inline constexpr unsigned decode_blocks = 2 * (Sm >= 90 ? 132 : 108);
+
+/// A block's shared memory: 16 bytes of every lane side by side; what warps leave of 8 rows.
+template <int D, int Stages>
+struct decode_memory {
+    ::uint4 ring[4][Stages][D / 8][32];
+    float sums[4][8][D + 4];
+    float maximum[4][8];
+    float sum[4][8];
+    unsigned is_last;
 };
 
 /// A warp's state: of lane 4 g + t, rows g and g + 8.
@@ -105,11 +119,12 @@ __device__ __forceinline__ void weigh(float (&s)[2][4], decode_state<D>& state) 
             }
         }
     }
+    float const base[2] = {state.maximum[0] == minus_infinity ? 0.0f : state.maximum[0], state.maximum[1] == minus_infinity ? 0.0f : state.maximum[1]};
 #pragma unroll
     for (int j = 0; j < 2; ++j)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            s[j][e] = s[j][e] == minus_infinity ? 0.0f : expf(s[j][e] - state.maximum[e / 2]);
+            s[j][e] = expf(s[j][e] - base[e / 2]); // 0 of what is not seen, without a branch
             state.sum[e / 2] += s[j][e];
         }
 }
@@ -119,11 +134,6 @@ template <class T>
 __device__ __forceinline__ bool has_no_number(std::uint32_t word) {
     constexpr std::uint32_t exponent = std::is_same_v<T, bf16> ? 0x7f80u : 0x7c00u;
     return (word & exponent) == exponent || (word >> 16 & exponent) == exponent;
-}
-
-template <class T>
-__device__ __forceinline__ ::uint4 load_row(kv_rows<T const> const& side, index_t head, index_t slot, int first) {
-    return __ldg(reinterpret_cast<::uint4 const*>(side.row(head, slot) + first));
 }
 
 /// Words of a vector by number, once loops are unrolled.
@@ -147,25 +157,20 @@ __device__ __forceinline__ void load_queries(A const& a, decode_row<A> const (&r
         for (int c = 0; c < D / 32; ++c)
             q[r][c] = rows[r].is_there ? *reinterpret_cast<::uint4 const*>(&a.q(rows[r].query, rows[r].head, 32 * c + 8 * t)) : make_uint4(0, 0, 0, 0);
 }
-template <int D, class A, class Slots>
-__device__ __forceinline__ void load_keys(A const& a, index_t kv_head, index_t from, index_t last, Slots const& slots, key_words<D>& k) {
-    int const lane = static_cast<int>(threadIdx.x) % 32;
+/// Where a lane has its 16 bytes of values among those of 32 lanes: copies of a row's 128 bytes meet no bank twice, and neither do reads.
+__device__ __forceinline__ int value_place(int lane) { return lane % 4 * 8 + (lane / 4 ^ lane % 4 * 2); }
+
+/// The same words of keys and values, where a lane's copies left them in a stage.
+template <int D>
+__device__ __forceinline__ void read_keys(::uint4 const* from, key_words<D>& k) {
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
-        index_t const slot = slots(minimum(from + 8 * j + lane / 4, last - 1));
-#pragma unroll
-        for (int c = 0; c < D / 32; ++c) k[j][c] = load_row(a.kv.keys, kv_head, slot, 32 * c + 8 * (lane % 4));
-    }
+    for (int i = 0; i < D / 16; ++i) k[i / (D / 32)][i % (D / 32)] = from[32 * i + threadIdx.x % 32];
 }
-template <int D, class A, class Slots>
-__device__ __forceinline__ void load_values(A const& a, index_t kv_head, index_t from, index_t last, Slots const& slots, value_words<D>& v) {
-    int const lane = static_cast<int>(threadIdx.x) % 32;
+template <int D>
+__device__ __forceinline__ void read_values(::uint4 const* from, value_words<D>& v) {
+    from += D / 16 * 32 + value_place(static_cast<int>(threadIdx.x) % 32);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        index_t const slot = slots(minimum(from + 2 * (lane % 4) + j % 2 + j / 2 * 8, last - 1));
-#pragma unroll
-        for (int c = 0; c < D / 64; ++c) v[j][c] = load_row(a.kv.values, kv_head, slot, 64 * c + 8 * (lane / 4));
-    }
+    for (int i = 0; i < D / 16; ++i) v[i / (D / 64)][i % (D / 64)] = from[32 * i];
 }
 
 /// s = q kᵀ.
@@ -207,40 +212,6 @@ __device__ __forceinline__ bool have_no_number(value_words<D> const& v) {
     return __any_sync(~0u, strange) != 0;
 }
 
-/// Keys [keys.first, keys.last) in steps of 64, 16 of them this warp's.
-template <int D, class T, class A>
-__device__ __forceinline__ void attend_part(A const& a, index_t kv_head, decode_row<A> const (&rows)[2], token_range const& keys, bool is_full,
-                                            decode_state<D>& state) {
-    slot_map const slots{a.kv};
-    query_words<D> q;
-    key_words<D> k;
-    load_queries<D>(a, rows, q);
-    index_t t0 = keys.first + 16 * (threadIdx.x / 32);
-    if (t0 < keys.last) load_keys<D>(a, kv_head, t0, keys.last, slots, k);
-    for (; t0 < keys.last; t0 += 64) {
-        value_words<D> v;
-        load_values<D>(a, kv_head, t0, keys.last, slots, v);
-        float s[2][4] = {};
-        multiply_keys<D, T>(q, k, s);
-        if (t0 + 64 < keys.last) load_keys<D>(a, kv_head, t0 + 64, keys.last, slots, k);
-        score_tile_of(a, rows, t0, keys, is_full, s);
-        bool const may_hide = !is_full || t0 + 16 > keys.last;
-        if (may_hide && have_no_number<D, T>(v)) { // copies: what a call is given lies in memory
-            bool seen[2][4];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) seen[i / 4][i % 4] = s[i / 4][i % 4] != minus_infinity;
-            weigh<D>(s, state);
-            decode_state<D> copy = state;
-            float const p[2][4] = {{s[0][0], s[0][1], s[0][2], s[0][3]}, {s[1][0], s[1][1], s[1][2], s[1][3]}};
-            add_values_one_by_one<D>(a, kv_head, t0, keys, p, seen, copy);
-            state = copy;
-            continue;
-        }
-        weigh<D>(s, state);
-        multiply_values<D, T>(s, v, state);
-    }
-}
-
 /// All queries' heads see all keys of the part: masks need not be asked.
 template <class A>
 __device__ bool sees_all(A const& a, index_t group, index_t kv_head, index_t first_query, index_t last_query, token_range const& keys) {
@@ -253,9 +224,187 @@ __device__ bool sees_all(A const& a, index_t group, index_t kv_head, index_t fir
     return true;
 }
 
-/// The states of a row that the warps of a block have: out, or the part's state.
+/// Item i of a launch: parts of the keys by tiles of 16 rows of a KV head by requests.
+struct decode_line {
+    unsigned tiles; ///< of a request, of all KV heads: of the one that has most
+    unsigned items;
+};
+template <class A>
+struct decode_item {
+    A const& a;
+    unsigned part;
+    unsigned request;
+    unsigned kv_head;
+    unsigned first_row;
+    bool is_there; ///< requests have unequal numbers of queries
+
+    template <int N>
+    __device__ __forceinline__ decode_item(attention_requests<A, N> const& requests, attention_parts const& parts, decode_line const& line, unsigned i)
+        : a{requests[i / static_cast<unsigned>(parts.count) / line.tiles]}, part{i % static_cast<unsigned>(parts.count)},
+          request{i / static_cast<unsigned>(parts.count) / line.tiles} {
+        unsigned const tile = i / static_cast<unsigned>(parts.count) % line.tiles;
+        unsigned const tiles = (static_cast<unsigned>(a.q.extent(0)) * parts.group + 15) / 16;
+        kv_head = tiles == 0 ? 0 : tile / tiles;
+        first_row = tiles == 0 ? 0 : tile % tiles * 16;
+        is_there = tiles != 0 && kv_head < a.kv.kv_heads;
+    }
+    __device__ unsigned rows(unsigned group) const { return minimum(16u, static_cast<unsigned>(a.q.extent(0)) * group - first_row); }
+    __device__ index_t first_query(unsigned group) const { return a.first_query() + first_row / group; }
+    __device__ index_t last_query(unsigned group) const {
+        return a.first_query() + minimum(static_cast<index_t>((first_row + 15) / group + 1), a.q.extent(0));
+    }
+    __device__ __forceinline__ token_range keys(attention_parts const& parts) const {
+        return keys_of_part(a, parts, part, first_query(parts.group), last_query(parts.group));
+    }
+};
+
+/// Asks for a tile of a part's last keys, or of slots anywhere.
 template <int D, class A>
-__device__ void merge_warps(A const& a, attention_parts const& parts, decode_scratch<D> const& scratch, decode_row<A> const& row, unsigned r,
+__device__ __noinline__ void load_tile(A const* a, unsigned kv_head, index_t t0, index_t last, std::uint32_t to) {
+    slot_map const slots{a->kv};
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    std::uint32_t const of_keys = to + 16 * lane;
+    std::uint32_t const of_values = to + D / 16 * 512 + 16 * value_place(lane);
+#pragma unroll 1
+    for (int j = 0; j < 2; ++j) {
+        auto const* const row = a->kv.keys.row(kv_head, slots(minimum(t0 + 8 * j + lane / 4, last - 1))) + 8 * (lane % 4);
+#pragma unroll
+        for (int c = 0; c < D / 32; ++c) ptx::copy_async<16>(of_keys + (j * (D / 32) + c) * 512, row + 32 * c);
+    }
+#pragma unroll 1
+    for (int j = 0; j < 4; ++j) {
+        auto const* const row = a->kv.values.row(kv_head, slots(minimum(t0 + 2 * (lane % 4) + j % 2 + j / 2 * 8, last - 1))) + 8 * (lane / 4);
+#pragma unroll
+        for (int c = 0; c < D / 64; ++c) ptx::copy_async<16>(of_values + (j * (D / 64) + c) * 512, row + 64 * c);
+    }
+}
+
+/// What a warp asks for ahead of its work: the tiles of its block's items, one after the other.
+template <int D, int Stages, class A, int N>
+struct decode_stream {
+    using T = typename decltype(A::kv)::key_type;
+    attention_requests<A, N> const& requests;
+    attention_parts const& parts;
+    decode_line const& line;
+    ::uint4* ring;
+    A const* a;         // of the tile that comes next
+    unsigned item;
+    unsigned kv_head;
+    index_t t0;
+    index_t last;
+    T const* key;       // this lane's of the tile, in slots that follow each other
+    T const* value;
+    index_t key_stride;
+    index_t value_stride;
+    bool is_flat;
+    int asked = 0;      // stages
+    int used = 0;
+
+    __device__ __forceinline__ decode_stream(attention_requests<A, N> const& r, attention_parts const& p, decode_line const& l, ::uint4* of_warp)
+        : requests{r}, parts{p}, line{l}, ring{of_warp}, item{blockIdx.x} {
+        begin_item();
+#pragma unroll 1
+        for (int s = 0; s < Stages; ++s) load_next();
+    }
+    /// Asks for the next tile, if there is one, as a group of copies.
+    __device__ __forceinline__ void load_next() {
+        while (t0 >= last && item < line.items) {
+            item += gridDim.x;
+            begin_item();
+        }
+        if (t0 < last) {
+            std::uint32_t const to = ptx::shared_address(ring + asked * (D / 8 * 32));
+            if (is_flat && t0 + 16 <= last)
+                load_flat_tile(to);
+            else
+                load_tile<D>(a, kv_head, t0, last, to);
+            t0 += 64;
+        }
+        ptx::commit();
+        asked = asked + 1 == Stages ? 0 : asked + 1;
+    }
+    /// The tile that was asked for first.
+    __device__ __forceinline__ ::uint4 const* wait() {
+        ptx::wait<Stages - 1>();
+        ::uint4 const* const from = ring + used * (D / 8 * 32);
+        used = used + 1 == Stages ? 0 : used + 1;
+        return from;
+    }
+
+private:
+    __device__ __forceinline__ void begin_item() {
+        t0 = last = 0;
+        if (item >= line.items) return;
+        decode_item<A> const next{requests, parts, line, item};
+        if (!next.is_there) return;
+        token_range const keys = next.keys(parts);
+        a = &next.a;
+        kv_head = next.kv_head;
+        t0 = keys.first + 16 * (threadIdx.x / 32);
+        last = keys.last;
+        auto const& kv = a->kv;
+        int const lane = static_cast<int>(threadIdx.x) % 32;
+        is_flat = slot_map{kv}.is_flat;
+        key_stride = kv.keys.slot_stride;
+        value_stride = kv.values.slot_stride;
+        key = kv.keys.row(kv_head, kv.first_slot + t0 + lane / 4) + 8 * (lane % 4);
+        value = kv.values.row(kv_head, kv.first_slot + t0 + 2 * (lane % 4)) + 8 * (lane / 4);
+    }
+    __device__ __forceinline__ void load_flat_tile(std::uint32_t to) {
+        int const lane = static_cast<int>(threadIdx.x) % 32;
+        std::uint32_t const of_keys = to + 16 * lane;
+        std::uint32_t const of_values = to + D / 16 * 512 + 16 * value_place(lane);
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+#pragma unroll
+            for (int c = 0; c < D / 32; ++c) ptx::copy_async<16>(of_keys + (j * (D / 32) + c) * 512, key + j * (8 * key_stride) + 32 * c);
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+#pragma unroll
+            for (int c = 0; c < D / 64; ++c)
+                ptx::copy_async<16>(of_values + (j * (D / 64) + c) * 512, value + (j % 2 * value_stride + j / 2 * (8 * value_stride)) + 64 * c);
+        key += 64 * key_stride;
+        value += 64 * value_stride;
+    }
+};
+
+/// Keys [keys.first, keys.last) in steps of 64, 16 of them this warp's.
+template <int D, class T, class A, class Stream>
+__device__ __forceinline__ void attend_part(A const& a, index_t kv_head, decode_row<A> const (&rows)[2], token_range const& keys, bool is_full,
+                                            Stream& stream, decode_state<D>& state) {
+    query_words<D> q;
+    load_queries<D>(a, rows, q);
+#pragma unroll 1
+    for (index_t t0 = keys.first + 16 * (threadIdx.x / 32); t0 < keys.last; t0 += 64) {
+        ::uint4 const* const tile = stream.wait();
+        key_words<D> k;
+        read_keys<D>(tile, k);
+        float s[2][4] = {};
+        multiply_keys<D, T>(q, k, s);
+        value_words<D> v;
+        read_values<D>(tile, v);
+        score_tile_of(a, rows, t0, keys, is_full, s);
+        bool const may_hide = !is_full || t0 + 16 > keys.last;
+        if (may_hide && have_no_number<D, T>(v)) { // copies: what a call is given lies in memory
+            bool seen[2][4];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) seen[i / 4][i % 4] = s[i / 4][i % 4] != minus_infinity;
+            weigh<D>(s, state);
+            decode_state<D> copy = state;
+            float const p[2][4] = {{s[0][0], s[0][1], s[0][2], s[0][3]}, {s[1][0], s[1][1], s[1][2], s[1][3]}};
+            add_values_one_by_one<D>(a, kv_head, t0, keys, p, seen, copy);
+            state = copy;
+        } else {
+            weigh<D>(s, state);
+            multiply_values<D, T>(s, v, state);
+        }
+        stream.load_next(); // where this tile was
+    }
+}
+
+/// The states of a row that the warps of a block have: out, or the part's state.
+template <int D, class A, class Memory>
+__device__ void merge_warps(A const& a, attention_parts const& parts, Memory const& scratch, decode_row<A> const& row, unsigned r, unsigned part,
                             index_t first_row) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     float largest = minus_infinity;
@@ -267,7 +416,7 @@ __device__ void merge_warps(A const& a, attention_parts const& parts, decode_scr
         own[w] = m == minus_infinity ? (scratch.sum[w][r] != 0.0f ? 1.0f : 0.0f) : expf(m - largest);
         if (own[w] != 0.0f) sum += own[w] * scratch.sum[w][r];
     }
-    float* const to = parts.states == nullptr ? nullptr : parts.state(blockIdx.x, first_row + row.query * a.q.extent(1) + row.head);
+    float* const to = parts.states == nullptr ? nullptr : parts.state(part, first_row + row.query * a.q.extent(1) + row.head);
     float const factor = to == nullptr ? a.finish(row.head, row.query, largest, sum) : 1.0f;
     using out_type = typename decltype(a.out)::value_type;
     for (int d = lane; d < D; d += 32) {
@@ -285,45 +434,135 @@ __device__ void merge_warps(A const& a, attention_parts const& parts, decode_scr
     }
 }
 
-/// Parts of the keys by tiles of 16 rows of a KV head by requests.
-template <int D, class T, class A, int N>
-__global__ void __launch_bounds__(128, 2)
-    attention_decode_kernel(__grid_constant__ attention_requests<A, N> const requests, __grid_constant__ attention_parts const parts) {
-    __shared__ decode_scratch<D> scratch;
-    A const& a = requests[blockIdx.z];
-    unsigned const group = parts.group;
-    unsigned const tiles = (static_cast<unsigned>(a.q.extent(0)) * group + 15) / 16;
-    if (tiles == 0) return; // requests have unequal numbers of queries
-    unsigned const kv_head = blockIdx.y / tiles;
-    unsigned const first_row = blockIdx.y % tiles * 16;
-    if (kv_head >= a.kv.kv_heads) return;
+/// The states of a row's parts, which other blocks left: out. A lane has two columns of 64, and asks for all parts at once.
+template <int D, class A>
+__device__ __forceinline__ void merge_parts(A const& a, attention_parts const& parts, index_t query, index_t head, index_t first_row) {
+    constexpr int most = 16;
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    auto const count = static_cast<int>(parts.count);
+    index_t const step = parts.rows * (D + 2);
+    float const* const first = parts.state(0, first_row + query * a.q.extent(1) + head);
+    float const m = lane < count ? __ldcg(first + lane * step + D) : minus_infinity;
+    float const s = lane < count ? __ldcg(first + lane * step + D + 1) : 0.0f;
+    ::float2 v[D / 64][most];
+#pragma unroll
+    for (int p = 0; p < most; ++p)
+#pragma unroll
+        for (int c = 0; c < D / 64; ++c)
+            v[c][p] = p < count ? __ldcg(reinterpret_cast<::float2 const*>(first + p * step + 64 * c + 2 * lane)) : ::float2{0.0f, 0.0f};
+    float const largest = lanes_reduce(m, largest_of{});
+    float const own = m == minus_infinity ? (s != 0.0f ? 1.0f : 0.0f) : expf(m - largest); // a NaN stays one
+    float sum = 0.0f;
+    float total[D / 32][4] = {};
+#pragma unroll
+    for (int p = 0; p < most; ++p) {
+        float const factor = __shfl_sync(~0u, own, p);
+        float const of_part = __shfl_sync(~0u, s, p);
+        if (factor == 0.0f) continue;
+        sum = fmaf(factor, of_part, sum);
+#pragma unroll
+        for (int c = 0; c < D / 64; ++c) {
+            total[2 * c][p % 4] = fmaf(factor, v[c][p].x, total[2 * c][p % 4]);
+            total[2 * c + 1][p % 4] = fmaf(factor, v[c][p].y, total[2 * c + 1][p % 4]);
+        }
+    }
+    float const factor = a.finish(head, query, largest, sum);
+    using out_type = typename decltype(a.out)::value_type;
+#pragma unroll
+    for (int c = 0; c < D / 32; ++c) {
+        float const v = total[c][0] + total[c][1] + (total[c][2] + total[c][3]);
+        a.out(query, head, c / 2 * 64 + 2 * lane + c % 2) = static_cast<out_type>(sum == 0.0f ? 0.0f : v * factor);
+    }
+}
+
+/// The same for all rows, of heads of `columns`: a warp each.
+template <class A, int N>
+__global__ void __launch_bounds__(128)
+    attention_parts_kernel(__grid_constant__ attention_requests<A, N> const requests, __grid_constant__ attention_parts const parts) {
+    A const& a = requests[blockIdx.y];
+    unsigned const i = blockIdx.x * 4 + threadIdx.x / 32;
+    auto const heads = static_cast<unsigned>(a.q.extent(1));
+    if (i >= a.q.extent(0) * heads) return;
+    index_t const query = i / heads;
+    unsigned const head = i % heads;
+    if (parts.columns == 64)
+        merge_parts<64>(a, parts, query, head, requests.first_row[blockIdx.y]);
+    else
+        merge_parts<128>(a, parts, query, head, requests.first_row[blockIdx.y]);
+}
+
+/// What the warps have of an item's rows, together: out, or the part's state.
+template <int D, class A, class Memory>
+__device__ __forceinline__ void leave_item(decode_item<A> const& item, attention_parts const& parts, decode_state<D> const& state, Memory& memory,
+                                           index_t first_row) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
-    decode_row<A> const rows[2] = {{a, group, kv_head, first_row + lane / 4}, {a, group, kv_head, first_row + lane / 4 + 8}};
-    index_t const q0 = a.first_query() + first_row / group;
-    index_t const q1 = a.first_query() + minimum((first_row + 15) / group + 1, a.q.extent(0));
-    token_range const keys = keys_of_part(a, parts, blockIdx.x, q0, q1);
-    decode_state<D> state{};
-    state.maximum[0] = state.maximum[1] = minus_infinity;
-    attend_part<D, T>(a, kv_head, rows, keys, sees_all(a, group, kv_head, q0, q1, keys), state);
+    unsigned const rows = item.rows(parts.group);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        int const row = lane / 4 + 8 * r;
+        if (8u * r >= rows) break;
+        __syncthreads(); // what was left before has been read
         float const sum = lanes_reduce<4>(state.sum[r], sum_of{});
+        int const row = lane / 4;
         if (lane % 4 == 0) {
-            scratch.maximum[warp][row] = state.maximum[r];
-            scratch.sum[warp][row] = sum;
+            memory.maximum[warp][row] = state.maximum[r];
+            memory.sum[warp][row] = sum;
         }
+        if (8 * r + row < static_cast<int>(rows))
 #pragma unroll
-        for (int c = 0; c < D / 8; ++c)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) scratch.sums[warp][row][c / 8 * 64 + 8 * (lane % 4 * 2 + e) + c % 8] = state.sums[c][2 * r + e];
+            for (int i = 0; i < D / 16; ++i) { // 4 columns each
+                int const c = i / 4 * 8 + i % 2 * 4;
+                int const e = 2 * r + i / 2 % 2;
+                *reinterpret_cast<::float4*>(&memory.sums[warp][row][i / 4 * 64 + 8 * (lane % 4 * 2 + i / 2 % 2) + i % 2 * 4]) =
+                    make_float4(state.sums[c][e], state.sums[c + 1][e], state.sums[c + 2][e], state.sums[c + 3][e]);
+            }
+        __syncthreads();
+        for (unsigned i = warp; i < 8; i += 4) {
+            decode_row<A> const of{item.a, parts.group, item.kv_head, item.first_row + 8 * r + i};
+            if (of.is_there) merge_warps<D>(item.a, parts, memory, of, i, item.part, first_row);
+        }
     }
-    __syncthreads();
-    for (unsigned r = warp; r < 16; r += 4) {
-        decode_row<A> const row{a, group, kv_head, first_row + r};
-        if (row.is_there) merge_warps<D>(a, parts, scratch, row, r, requests.first_row[blockIdx.z]);
+}
+
+template <int D, int Stages, class A, int N>
+__global__ void __launch_bounds__(128, 2)
+    attention_decode_kernel(__grid_constant__ attention_requests<A, N> const requests, __grid_constant__ attention_parts const parts,
+                            __grid_constant__ decode_line const line) {
+    using T = typename decltype(A::kv)::key_type;
+    extern __shared__ __align__(128) std::byte shared[];
+    auto& memory = *reinterpret_cast<decode_memory<D, Stages>*>(shared);
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    unsigned const warp = threadIdx.x / 32;
+    decode_stream<D, Stages, A, N> stream{requests, parts, line, memory.ring[warp][0][0]};
+#pragma unroll 1
+    for (unsigned i = blockIdx.x; i < line.items; i += gridDim.x) {
+        decode_item<A> const item{requests, parts, line, i};
+        if (!item.is_there) continue;
+        A const& a = item.a;
+        unsigned const row = item.first_row + lane / 4;
+        decode_row<A> const rows[2] = {{a, parts.group, item.kv_head, row}, {a, parts.group, item.kv_head, row + 8}};
+        token_range const keys = item.keys(parts);
+        decode_state<D> state{};
+        state.maximum[0] = state.maximum[1] = minus_infinity;
+        bool const is_full = sees_all(a, parts.group, item.kv_head, item.first_query(parts.group), item.last_query(parts.group), keys);
+        attend_part<D, T>(a, item.kv_head, rows, keys, is_full, stream, state);
+        index_t const first_row = requests.first_row[item.request];
+        leave_item<D>(item, parts, state, memory, first_row);
+        if (parts.counters == nullptr) continue;
+        __syncthreads(); // the part's states have been written
+        if (threadIdx.x == 0) {
+            unsigned* const counter = parts.counters + item.request * a.kv.kv_heads + item.kv_head;
+            memory.is_last = ptx::add_acquire_release(counter, 1) + 1 == static_cast<unsigned>(parts.count);
+            if (memory.is_last != 0) *counter = 0;
+        }
+        __syncthreads();
+        if (memory.is_last == 0) continue;
+        for (unsigned r = warp; r < 16; r += 4) {
+            decode_row<A> const of{a, parts.group, item.kv_head, r};
+            if (of.is_there) merge_parts<D>(a, parts, of.query, of.head, first_row);
+        }
     }
+    ptx::wait<0>();
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail

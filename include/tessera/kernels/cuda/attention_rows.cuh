@@ -35,6 +35,7 @@ struct attention_parts {
     index_t count = 1;
     index_t rows = 0; ///< of all requests
     index_t columns = 0;
+    unsigned* counters = nullptr; ///< of parts that are there, by requests and KV heads, 0 between calls; null: a second kernel merges
     unsigned group = 1; ///< query heads of a KV head; divisions of 64 bits are what short kernels cannot afford
 
     __device__ float* state(index_t part, index_t row) const { return states + (part * rows + row) * (columns + 2); }

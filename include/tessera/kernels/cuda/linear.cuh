@@ -70,18 +70,25 @@ void run_product_pass(cuda<Sm> const& exec, product_arguments<Panels> p, Out con
            &add_parts_kernel<Sm, Panels, Out>, p, out);
 }
 
+/// Strips of W, at most, that read two fragments of 8 rows of x each for itself.
+inline constexpr index_t few_strips = 136;
+
 /// The same in one kernel, for at most 8 NT columns.
 template <int Sm, class Panels, int NT, class Out>
 void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out out) {
     using stage = product_stage<Sm, Panels, 1, NT>;
     index_t const strips = ceil_div(p.w.rows(), 32);
-    strip_plan const plan = plan_strips<Sm>(strips, p.steps);
+    index_t const of_block = NT > 1 && strips > few_strips ? 2 : 1;
+    strip_plan const plan = plan_strips<Sm>(strips, p.steps, of_block);
     strip_arguments<Panels> a{p, plan.warps, plan.blocks};
-    a.of.cut = stream_cut{p.steps, plan.warps * plan.blocks};
+    a.of.cut = stream_cut{p.steps, plan.warps * plan.blocks / of_block};
     index_t const most = a.of.cut.each + (a.of.cut.larger > 0 ? 1 : 0);
     index_t const sum_bytes = 128 * 8 * NT; // of a warp, which it leaves in its ring
-    a.of.slots = static_cast<int>(maximum(minimum(most, stage::stages), ceil_div(sum_bytes, stage::warp_bytes)));
-    index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes + (plan.blocks > 1 ? sum_bytes : 0);
+    index_t const block_sum_bytes = sum_bytes * of_block;
+    constexpr int deep = deep_stages<Sm, Panels, NT>;
+    bool const is_deep = of_block == 1 && most >= stage::stages && most < deep;
+    a.of.slots = static_cast<int>(maximum(minimum(most, is_deep ? deep : stage::stages), ceil_div(sum_bytes, stage::warp_bytes)));
+    index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes + (plan.blocks > 1 ? block_sum_bytes : 0);
     if constexpr (has_side<Out>) {
         if (out.side.blocks > 0) {
             using side_stage = product_stage<Sm, typename decltype(out.side)::panels, 1, NT>;
@@ -95,24 +102,24 @@ void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out ou
             of.cut = stream_cut{of.steps, out.side.blocks * plan.warps};
             of.slots = side_stage::stages;
             a.beside = static_cast<int>(round_up(ceil_div(of.w.rows(), 32) * out.side.blocks, plan.blocks));
-            bytes = maximum(bytes + sum_bytes + 4 * 64 * 8 * NT, side_stage::table_bytes + plan.warps * of.slots * side_stage::warp_bytes);
+            bytes = maximum(bytes + block_sum_bytes + 4 * 64 * 8 * NT, side_stage::table_bytes + plan.warps * of.slots * side_stage::warp_bytes);
         }
     }
+    auto* kernel = is_deep ? &strip_kernel<Sm, Panels, NT, deep, 1, Out> : &strip_kernel<Sm, Panels, NT, stage::stages, 1, Out>;
+    if constexpr (NT > 1)
+        if (of_block == 2) kernel = &strip_kernel<Sm, Panels, NT, stage::stages, 2, Out>;
     launch("apply", stream_of(exec),
-           {dim3(static_cast<unsigned>(strips * plan.blocks + a.beside)), dim3(static_cast<unsigned>(32 * plan.warps)), bytes, Sm >= 90,
+           {dim3(static_cast<unsigned>(ceil_div(strips, of_block) * plan.blocks + a.beside)), dim3(static_cast<unsigned>(32 * plan.warps)), bytes, Sm >= 90,
             plan.blocks > 1 ? static_cast<unsigned>(plan.blocks) : 0},
-           &strip_kernel<Sm, Panels, NT, Out>, a, out);
+           kernel, a, out);
 }
 
-/// Strips of W, at most, for two fragments of 8 rows of x: every strip reads x.
-inline constexpr index_t few_strips = 136;
-
 /// Whether a product goes by strips. Its sums depend on the rows of x then: not those of `as_is`.
-template <int Sm, class Panels, class Preparation>
+template <int Sm, class Panels, class Preparation, class Out = void>
 bool goes_by_strips(Panels const& w, index_t rows) noexcept {
     if (!std::is_same_v<Preparation, as_bf16>) return false;
     index_t const strips = ceil_div(w.rows(), 32);
-    return strips <= 8 * product_blocks<Sm> && (rows <= 8 || (rows <= 16 && strips <= few_strips));
+    return strips <= 8 * product_blocks<Sm> && (rows <= 8 || (rows <= 16 && (strips <= few_strips || !has_side<Out>)));
 }
 
 /// Whether rows of bf16 can be copied as they are.
@@ -160,7 +167,7 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
     }
     if constexpr (requires { Out::triggers_late; }) p.triggers_late = true;
     if constexpr (rounds && NT <= 2)
-        if (goes_by_strips<Sm, Panels, Preparation>(p.w, rows)) return run_strips<Sm, Panels, NT>(exec, p, out);
+        if (goes_by_strips<Sm, Panels, Preparation, Out>(p.w, rows)) return run_strips<Sm, Panels, NT>(exec, p, out);
     run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
 }
 

@@ -230,12 +230,12 @@ __global__ void __launch_bounds__(256) add_parts_kernel(__grid_constant__ produc
     finish_sum(p, m, n, sum, out);
 }
 
-/// A warp's units of 32 rows of each tile, `row` the first of them: store(tile, sums) where a tile ends, or the units do.
-template <int Sm, class Panels, int Pieces, int NT, class Store>
+/// A warp's units of 32 rows of each tile, `row` the first of them, Stages - 1 of them asked for ahead: store(tile, sums) where a tile
+/// ends, or the units do.
+template <int Sm, class Panels, int Pieces, int NT, int Stages, class Store>
 __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& p, std::byte* shared, int unit, int end, int row, Store const& store) {
     using stage_type = product_stage<Sm, Panels, Pieces, NT>;
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
-    constexpr int S = stage_type::stages;
     std::byte* const ring = shared + stage_type::table_bytes + static_cast<int>(threadIdx.x) / 32 * p.slots * stage_type::warp_bytes;
     int const steps = p.steps;
     int tile = unit / steps;
@@ -247,7 +247,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
         if (!p.triggers_late) ptx::launch_dependents();
     if constexpr (Sm >= 90 && Panels::format::has_offsets) ptx::wait_for_prerequisites();
 #pragma unroll 1
-    for (int s = 0; s < S - 1; ++s) weights.load_next();
+    for (int s = 0; s < Stages - 1; ++s) weights.load_next();
     decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
     if constexpr (Sm >= 90 && !Panels::format::has_offsets) {
@@ -266,7 +266,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
     if constexpr (decoder_type::table_bytes > 0) __syncthreads();
 #pragma unroll 1
     for (; unit < end; ++unit) {
-        ptx::wait<S - 2>();
+        ptx::wait<Stages - 2>();
         __syncwarp(); // the warp's copies are there, and it is done with the stage that comes next
         weights.load_next();
         std::byte const* const stage = ring + slot * stage_type::warp_bytes;
@@ -291,8 +291,9 @@ __global__ void __launch_bounds__(256, (product_stage<Sm, Panels, Pieces, NT>::r
 product_kernel(__grid_constant__ product_arguments<Panels> const p) {
     extern __shared__ __align__(128) std::byte shared[];
     auto const block = static_cast<int>(blockIdx.x);
-    multiply_units<Sm, Panels, Pieces, NT>(p, shared, p.cut.first(block), p.cut.first(block + 1), static_cast<int>(threadIdx.x) / 32 * 32,
-                                           [&](int tile, lane_sums<NT> const& total) { store_part<NT>(p, tile, total); });
+    constexpr int stages = product_stage<Sm, Panels, Pieces, NT>::stages;
+    multiply_units<Sm, Panels, Pieces, NT, stages>(p, shared, p.cut.first(block), p.cut.first(block + 1), static_cast<int>(threadIdx.x) / 32 * 32,
+                                                   [&](int tile, lane_sums<NT> const& total) { store_part<NT>(p, tile, total); });
     if constexpr (Sm >= 90)
         if (p.waits_late) ptx::wait_for_prerequisites();
 }

@@ -3,7 +3,8 @@
 
 /// @file
 /// Products of few rows of x in one kernel: a block of threads takes a strip of 32 rows of W, its warps cut k into equal pieces, and so
-/// do the blocks of a cluster where W has few rows. They add their sums in shared memory, in the order of k, so that no parts are left
+/// do the blocks of a cluster where W has few rows. Where many strips would read much of x, a block takes two, whose warps find each
+/// other's x in the first-level cache. They add their sums in shared memory, in the order of k, so that no parts are left
 /// for a second kernel. The cut depends on the shape of W alone. Blocks beside them multiply what the outputs need besides (a low-rank
 /// term's A); they begin first, so that who waits for them is not waited for.
 
@@ -13,19 +14,28 @@
 
 namespace tessera::inline TESSERA_ABI::detail {
 
+/// Stages of the rings of warps that have few units: all of those are asked for at once, while the kernel ahead ends.
+template <int Sm, class Panels, int NT>
+inline constexpr int deep_stages = [] {
+    using stage = product_stage<Sm, Panels, 1, NT>;
+    int const room = (stage::shared / 2 - 4096 - stage::table_bytes) / stage::bytes;
+    return room < 5 ? (room > stage::stages ? room : stage::stages) : 5;
+}();
+
 /// Warps of a block, and blocks of a cluster, that share a strip.
 struct strip_plan {
     int warps;
     int blocks;
 };
 template <int Sm>
-strip_plan plan_strips(index_t strips, index_t steps) noexcept {
+strip_plan plan_strips(index_t strips, index_t steps, index_t strips_of_block) noexcept {
     index_t const resident = 8 * product_blocks<Sm>; // warps
+    index_t const many = ceil_div(strips, strips_of_block);
     index_t blocks = 1;
     if constexpr (Sm >= 90)
-        while (blocks < 8 && 16 * strips * blocks <= resident && 16 * blocks <= steps) blocks *= 2;
-    index_t const warps = maximum(1, minimum(minimum(8, steps / blocks), resident / maximum(strips * blocks, 1)));
-    return {static_cast<int>(warps), static_cast<int>(blocks)};
+        while (blocks < 8 && 32 / strips_of_block * many * blocks <= resident && 16 * blocks <= steps) blocks *= 2;
+    index_t const warps = maximum(1, minimum(minimum(8 / strips_of_block, steps / blocks), resident / maximum(many * blocks * strips_of_block, 1)));
+    return {static_cast<int>(warps * strips_of_block), static_cast<int>(blocks)};
 }
 
 template <class Panels>
@@ -71,7 +81,7 @@ __device__ __forceinline__ void multiply_side(Side const& side, int warps, std::
     int const slice = block % side.blocks * warps + static_cast<int>(threadIdx.x) / 32;
     int const of_warp = p.slots * stage_type::warp_bytes / 4;
     auto* const rings = reinterpret_cast<float*>(shared + stage_type::table_bytes);
-    multiply_units<Sm, typename Side::panels, 1, NT>(
+    multiply_units<Sm, typename Side::panels, 1, NT, stage_type::stages>(
         p, shared, p.cut.first(slice), p.cut.first(slice + 1), block / side.blocks * 32,
         [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + static_cast<int>(threadIdx.x) / 32 * of_warp); });
     __syncthreads();
@@ -102,55 +112,60 @@ __device__ __forceinline__ void gather_side(Side const& side, int beside, int re
         side.counters[0] = side.counters[1] = 0;
 }
 
-/// y of a strip: blockIdx.x counts blocks of a cluster, then strips, behind those of the side.
-template <int Sm, class Panels, int NT, class Out>
+/// y of a strip, or of Strips of them, which warps take in turn: blockIdx.x counts blocks of a cluster, then strips, behind those of the side.
+template <int Sm, class Panels, int NT, int Stages, int Strips, class Out>
 __global__ void __launch_bounds__(256, 2) strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant__ Out const out) {
     using stage_type = product_stage<Sm, Panels, 1, NT>;
     extern __shared__ __align__(128) std::byte shared[];
     product_arguments<Panels> const& p = a.of;
     if constexpr (has_side<Out>)
         if (static_cast<int>(blockIdx.x) < a.beside) return multiply_side<Sm, NT>(out.side, a.warps, shared);
-    auto const strip = (static_cast<int>(blockIdx.x) - a.beside) / a.blocks;
+    auto const strip = (static_cast<int>(blockIdx.x) - a.beside) / a.blocks * Strips;
     int const rank = (static_cast<int>(blockIdx.x) - a.beside) % a.blocks;
-    int const slice = rank * a.warps + static_cast<int>(threadIdx.x) / 32;
+    int const warp = static_cast<int>(threadIdx.x) / 32;
+    int const slice = (rank * a.warps + warp) / Strips;
     int const first = strip / 8 * p.steps;
+    int const sums = 32 * Strips * p.m; // (strips, rows of x, 32)
     int const of_warp = p.slots * stage_type::warp_bytes / 4;
     auto* const rings = reinterpret_cast<float*>(shared + stage_type::table_bytes);
     if constexpr (has_side<Out>)
-        if (a.beside > 0 && threadIdx.x < 32) out.prefetch(32 * static_cast<index_t>(strip) + threadIdx.x);
-    multiply_units<Sm, Panels, 1, NT>(
-        p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), strip % 8 * 32,
-        [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + static_cast<int>(threadIdx.x) / 32 * of_warp); });
+        if (a.beside > 0 && threadIdx.x < 32 * Strips) out.prefetch(32 * static_cast<index_t>(strip) + threadIdx.x);
+    multiply_units<Sm, Panels, 1, NT, Stages>(
+        p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), (strip % 8 + warp % Strips) * 32,
+        [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
     if constexpr (Sm >= 90)
         if (p.waits_late) ptx::wait_for_prerequisites();
     float* const of_block = rings + a.warps * of_warp;
-    auto const finish = [&](int m, index_t n, float sum) {
+    auto const finish = [&](int i, float sum) {
+        int const m = i / 32 % p.m;
+        index_t const n = 32 * static_cast<index_t>(strip + i / 32 / p.m) + i % 32;
         if (n >= p.w.rows()) return;
         if constexpr (has_side<Out>) {
-            if (a.beside > 0) return finish_sum(p, m, n, sum, out.with(of_block + 256 * NT));
+            if (a.beside > 0) return finish_sum(p, m, n, sum, out.with(of_block + 256 * NT * Strips));
         }
         finish_sum(p, m, n, sum, out);
     };
     if constexpr (has_side<Out>)
-        if (a.beside > 0 && rank == 0) gather_side(out.side, a.beside, (static_cast<int>(gridDim.x) - a.beside) / a.blocks, of_block + 256 * NT);
+        if (a.beside > 0 && rank == 0) gather_side(out.side, a.beside, (static_cast<int>(gridDim.x) - a.beside) / a.blocks, of_block + 256 * NT * Strips);
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < sums; i += static_cast<int>(blockDim.x)) {
         float sum = 0.0f;
-        for (int w = 0; w < a.warps; ++w) sum += rings[w * of_warp + i];
+        int const at = i / (32 * p.m);
+        for (int w = at; w < a.warps; w += Strips) sum += rings[w * of_warp + i - at * 32 * p.m];
         if (a.blocks > 1)
             of_block[i] = sum;
         else
-            finish(i / 32, 32 * static_cast<index_t>(strip) + i % 32, sum);
+            finish(i, sum);
     }
     if constexpr (Sm >= 90) {
         if (a.blocks == 1) return;
         ptx::sync_cluster();
         if (rank == 0) {
             std::uint32_t const there = ptx::shared_address(of_block);
-            for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
+            for (int i = static_cast<int>(threadIdx.x); i < sums; i += static_cast<int>(blockDim.x)) {
                 float sum = 0.0f;
                 for (int b = 0; b < a.blocks; ++b) sum += ptx::load_from(there + 4 * i, static_cast<unsigned>(b));
-                finish(i / 32, 32 * static_cast<index_t>(strip) + i % 32, sum);
+                finish(i, sum);
             }
         }
         ptx::sync_cluster(); // nobody ends while the first one reads
