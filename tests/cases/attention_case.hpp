@@ -55,8 +55,8 @@ struct bound_terms {
 ///
 ///     score       |s'_j - s_j| <= gamma(d + 1 + f) a_j + gamma(f) |s_j - r_j|    d products and the scale; f roundings of
 ///                                                                              functors, relative to what they get and add
-///     weight      w'_j = w_j (1 + eta_j),  eta_j <= e^(score + 2 u x_j + 4 u (1 + c_j)) - 1    the exponential's own error
-///                 is x u + 4 u, the subtraction's x u; c_j exponentials rescale it later: a tile of keys or a part each
+///     weight      w'_j = w_j (1 + eta_j),  eta_j <= e^(score + 2.25 u x_j + 4 u (1 + c_j)) - 1    the exponential's own error
+///                 is 1.25 x u + 4 u, the subtraction's x u; c_j exponentials rescale it later: a tile of keys or a part each
 ///     numerator   sum of w'_j v_j (1 + nu_j),  nu_j = gamma(number of keys seen from j on + c_j + 2 parts + 1)
 ///     denominator sum of w'_j (1 + mu_j),      mu_j = gamma(the same + c_j + log2 of the lanes)
 ///
@@ -118,7 +118,7 @@ bound bound_of(ts::tensor_view<float const, 3> const& q, ts::kv_view<Key, Value>
         double const x = largest - k.score + k.error + worst;
         index_t const rescaled = k.token == kv.tokens ? parts : (kv.tokens - 1) / 64 - k.token / 64 + parts;
         k.weight = std::exp(k.score - largest);
-        k.eta = x > 86 ? 1 : std::expm1(k.error + 2 * u * x + ts::gamma(4 * (1 + rescaled), u)); // beyond: 0
+        k.eta = x > 86 ? 1 : std::expm1(k.error + 2.25 * u * x + ts::gamma(4 * (1 + rescaled), u)); // beyond: 0
         index_t const roundings = left-- + rescaled + 2 * parts + 1;
         k.nu = ts::gamma(roundings + (has_scales ? 2 : 0), u) + terms.weight_step + terms.least_weight / std::max(k.weight, 0x1p-140);
         k.mu = ts::gamma(roundings + rescaled + 4, u);

@@ -4,6 +4,7 @@
 #include "simd_support.hpp"
 
 #include <tessera/simd/math.hpp>
+#include <tessera/simd/softmax_weight.hpp>
 
 #include <bit>
 #include <cmath>
@@ -174,6 +175,35 @@ TEST_CASE("elementary functions at the special points") {
         CHECK(one<A>(sigmoid, infinity) == 1.0f);
         CHECK(one<A>(sigmoid, -infinity) == 0.0f);
         CHECK(one<A>(sigmoid, 0.0f) == 0.5f);
+    });
+}
+
+TEST_CASE("softmax_weight is within its stated bound up to 80; what would be subnormal is 0, every NaN is NaN") {
+    auto x = sample(65537);
+    for (float const point : {-87.0f, 80.0f})
+        for (int i = -100; i <= 100; ++i) x.push_back(point + static_cast<float>(i) * 0x1p-17f);
+    for (std::uint32_t bits = 0; bits < 512; ++bits) // all that is moved to an exponent
+        x.insert(x.end(), {std::bit_cast<float>(0x7fc00000u + bits), std::bit_cast<float>(0xfffffe00u + bits), std::bit_cast<float>(0x7f800001u + bits)});
+    for_each_arch([&](auto arch) {
+        using A = decltype(arch);
+        double const slope = ts::simd::lanes<A> == 16 ? 0.25 : 1.25;
+        double worst_ratio = 0;
+        int wrong = 0;
+        for (float const v : x) {
+            float const y = one<A>([](auto const& batch) { return ts::simd::softmax_weight(batch); }, v);
+            if (std::isnan(v)) {
+                wrong += !std::isnan(y);
+            } else if (v < -87) {
+                wrong += y != 0 || std::signbit(y);
+            } else if (v <= 80) {
+                double const expected = std::exp(double{v});
+                worst_ratio = std::max(worst_ratio, std::abs(y - expected) / expected / (slope * 0x1p-24 * std::abs(double{v}) + 0x1p-22));
+            }
+        }
+        CAPTURE(A::name);
+        CHECK(wrong == 0);
+        CHECK(worst_ratio <= 1);
+        CHECK(worst_ratio > 0.5);
     });
 }
 
