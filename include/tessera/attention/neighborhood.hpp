@@ -12,7 +12,8 @@
 ///     causal:  leader = min((q div s) s + s - 1, n - 1)    start = max(leader - wl - wr, 0), end = q + 1
 ///
 /// Windows are moved at borders, not cut, and even ones lean to the left. Tokens lie in row-major order, the last axis
-/// fastest; positions beyond the axes are refused, fewer (decoding on causal axes) are not.
+/// fastest; positions beyond the axes are refused, fewer (decoding on causal axes) are not. Positions below 0, the first
+/// queries where they are more than the keys, see nothing.
 
 #include "../core/error.hpp"
 #include "../kernels/score.hpp"
@@ -116,7 +117,7 @@ struct neighborhood {
     TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
         V query = at.query();
         V key = at.key();
-        V seen(1.0f);
+        V seen = select(query < V(0.0f), V(0.0f), V(1.0f));
         for (std::size_t r = Rank; r-- > 0;) {
             index_t const length = axes[r].length;
             V const next_query = r == 0 ? V(0.0f) : detail::whole_quotient(query, length);
@@ -130,9 +131,10 @@ struct neighborhood {
     }
 
     TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
-        box const queries = around(t.first_query, t.last_query - 1);
+        if (t.last_query <= 0) return tessera::visibility::none;
+        bool every = t.first_query >= 0;
+        box const queries = around(maximum(t.first_query, 0), t.last_query - 1);
         box const keys = around(t.first_key, t.last_key - 1);
-        bool every = true;
         for (std::size_t r = 0; r < Rank; ++r) {
             neighborhood_axis const& a = axes[r];
             index_t const q0 = queries.first[r];
@@ -146,6 +148,8 @@ struct neighborhood {
 
     /// Whole planes of the first axis.
     TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
+        if (last_query <= 0) return {0, 0};
+        first_query = maximum(first_query, 0);
         index_t inner = 1;
         for (std::size_t r = 1; r < Rank; ++r) inner *= axes[r].length;
         index_t const last = minimum((last_query - 1) / inner, axes[0].length - 1);

@@ -9,6 +9,7 @@
 #include <tessera/simd/memory.hpp>
 
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -25,12 +26,12 @@ bool sees(Mask const& mask, index_t q, index_t k, index_t head = 0) {
 
 /// Lanes along queries and along keys say what scalars say.
 template <class Mask>
-bool lanes_agree(Mask const& mask, index_t queries, index_t keys) {
+bool lanes_agree(Mask const& mask, index_t queries, index_t keys, index_t first_query = 0) {
     constexpr auto width = static_cast<index_t>(floats::size);
     alignas(64) float ramp[width], seen[width];
     for (index_t l = 0; l < width; ++l) ramp[l] = static_cast<float>(l);
     floats const lane = floats::load_aligned(ramp);
-    for (index_t q = 0; q < queries; ++q)
+    for (index_t q = first_query; q < queries; ++q)
         for (index_t k = 0; k < keys; ++k)
             for (bool const along_keys : {false, true}) {
                 ts::coord<floats> const at{q, k, along_keys ? floats(0.0f) : lane, along_keys ? lane : floats(0.0f), 0};
@@ -45,9 +46,9 @@ bool lanes_agree(Mask const& mask, index_t queries, index_t keys) {
 
 /// `none` and `full` are true of all elements; how many tiles of those that are none were called so, as a share.
 template <class Mask>
-double share_of_none_found(Mask const& mask, index_t queries, index_t keys) {
+double share_of_none_found(Mask const& mask, index_t queries, index_t keys, index_t first_query = 0) {
     int none = 0, found = 0;
-    for (index_t q = 0; q < queries; ++q)
+    for (index_t q = first_query; q < queries; ++q)
         for (index_t k = 0; k < keys; ++k)
             for (index_t const rows : {1, 4, 16})
                 for (index_t const columns : {1, 8, 16}) {
@@ -97,6 +98,30 @@ TEST_CASE("masks equal torch's; lanes equal scalars; tiles equal elements") {
     check_mask("na1d", ts::neighborhood_1d(40, 5, 3), 0.4);
     check_mask("na2d", ts::neighborhood<2>{{axis{9, 4, 2}, axis{11, 5, 1, 2, true}}}, 0.5);
     check_mask("na3d", ts::neighborhood<3>{{axis{4, 2}, axis{5, 3, 1, 3}, axis{6, 2, 3}}}, 0.3);
+}
+
+TEST_CASE("neighborhoods: positions below 0 see nothing, in every backend") {
+    using axis = ts::neighborhood_axis;
+    auto const check = [](auto const& mask, index_t keys) {
+        for (index_t q = -40; q < 0; ++q)
+            for (index_t k = 0; k < keys; ++k) CHECK_FALSE(sees(mask, q, k));
+        CHECK(lanes_agree(mask, 10, keys, -40));
+        CHECK(share_of_none_found(mask, 20, keys, -40) > 0);
+        CHECK(ts::keys_of(mask, -9, 0).first == ts::keys_of(mask, -9, 0).last);
+    };
+    check(ts::neighborhood_1d(40, 5), 40);
+    check(ts::neighborhood<3>{{axis{4, 2}, axis{5, 3, 1, 3}, axis{6, 2, 3}}}, 120);
+    ts::neighborhood<2> const mask{{axis{9, 4, 2}, axis{11, 5, 1, 2, true}}};
+    check(mask, 99);
+    index_t const extra = 70, heads = 2;
+    auto const q = random_tensor(99 + extra, heads, 8, 1), k = random_tensor(99, 1, 8, 2), v = random_tensor(99, 1, 8, 3);
+    ts::tensor<float, 3> out(99 + extra, heads, 8), expected(99 + extra, heads, 8);
+    ts::matrix<float> lse(heads, 99 + extra), expected_lse(heads, 99 + extra);
+    ts::attention(native{}, q, k, v, out, mask, lse);
+    ts::attention(ts::reference{}, q, k, v, expected, mask, expected_lse);
+    CHECK(worst_ratio<float>(q.view(), ts::kv_view{k.view(), v.view()}, std::as_const(out).view(), std::as_const(expected).view(),
+                             std::as_const(lse).view(), std::as_const(expected_lse).view(), mask) <= 1);
+    CHECK((lse(1, extra - 1) == ts::minus_infinity && lse(1, extra) > ts::minus_infinity));
 }
 
 TEST_CASE("chunks, segments and neighborhoods, forward and backward") { // other masks natively: dense_mask_test.cpp
