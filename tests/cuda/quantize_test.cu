@@ -160,6 +160,8 @@ TEST_CASE("a norm, a rotation and codes in one kernel: the bits of one after the
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(3, 4096, 4096);
     check_fused<ts::int8_per_channel>(3, 11008, 256);
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(5, 1536, 64);
+    for (int const order : {8, 16, 32, 64, 256}) check_fused<ts::int8_per_channel>(4, 768 + order, order); // quads of lanes have 128 numbers
+    check_fused<ts::int8_per_channel>(4, 2816, 256);
     // More rows than a device holds blocks.
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(700, 4096, 1);
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(700, 4096, 128);

@@ -110,8 +110,10 @@ bool run_wide_rows(char const* operation, cuda<Sm> const& exec, matrix_view<X co
         launch(operation, stream_of(exec), {dim3(static_cast<unsigned>(grid)), dim3(block)}, kernel, x, change, output_of(q));
     };
     auto const choose = [&]<row_rotation Rotation>(std::integral_constant<row_rotation, Rotation>) {
+        constexpr int of_a_multiprocessor = Rotation == row_rotation::none ? 5 : 4; // blocks of 128: weights stay in registers too
+        constexpr row_rotation of_quads = Rotation == row_rotation::in_warps ? row_rotation::in_quads : Rotation;
         if (threads % 64 == 0 && threads <= 256)
-            start(&wide_row_kernel<4, 2, 128, 5, Rotation, Scheme, X, Change>, threads / 2, 1280 / threads);
+            start(&wide_row_kernel<4, 2, 128, of_a_multiprocessor, of_quads, Scheme, X, Change>, threads / 2, 256 * of_a_multiprocessor / threads);
         else
             start(&wide_row_kernel<2, 1, 512, 2, Rotation, Scheme, X, Change>, threads, 1024 / threads);
     };
@@ -126,7 +128,7 @@ bool run_wide_rows(char const* operation, cuda<Sm> const& exec, matrix_view<X co
         }
         if constexpr (Scheme::format::bits == 4 || Scheme::format::bits == 8)
             if (order == 4096 && n == 4096) {
-                start(&wide_row_kernel<4, 2, 128, 5, row_rotation::of_4096, Scheme, X, Change>, 128, 5);
+                start(&wide_row_kernel<4, 2, 128, 4, row_rotation::of_4096, Scheme, X, Change>, 128, 4);
                 return true;
             }
     }

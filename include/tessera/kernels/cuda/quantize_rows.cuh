@@ -185,7 +185,40 @@ __device__ __forceinline__ void rotate_in_warps(float (&v)[Chunks * 8], int orde
         }
 }
 
-enum class row_rotation { none, in_warps, of_4096 };
+/// The same where four lanes have 128 adjacent numbers, chunk c of 8 of thread t at 128 (t / 4) + 8 (t % 4) + 32 c: of the bits of the
+/// index two are lanes, or three.
+__device__ __forceinline__ void rotate_in_quads(float (&v)[32], int order) {
+    auto const own = [&](int bits, int order) {
+#pragma unroll
+        for (int d = 1; d < 32; d *= 2)
+            if ((bits & d) != 0 && (d < 8 ? d : 4 * d) < order)
+#pragma unroll
+                for (int i = 0; i < 32; ++i)
+                    if ((i & d) == 0) {
+                        float const other = v[i + d];
+                        v[i + d] = v[i] - other;
+                        v[i] += other;
+                    }
+    };
+    auto const others = [&](unsigned d) {
+        float const sign = (threadIdx.x & d) == 0 ? 1.0f : -1.0f;
+#pragma unroll
+        for (int i = 0; i < 32; ++i) v[i] = fmaf(v[i], sign, __shfl_xor_sync(~0u, v[i], d));
+    };
+    auto const all = [&](int order) {
+        own(7, order);
+        if (order > 8) others(1);
+        if (order > 16) others(2);
+        own(24, order);
+    };
+    if (order >= 128) // without asking at every step
+        all(128);
+    else
+        all(order);
+    if (order > 128) others(4);
+}
+
+enum class row_rotation { none, in_warps, in_quads, of_4096 };
 
 /// The norm's sum of squares: sum k of thread t is that of thread t + k blockDim of norm_kernel, and warps are added up as its are.
 template <int Sums>
@@ -203,6 +236,47 @@ __device__ __forceinline__ float sum_as_norm(float (&sums)[Sums], float* slots) 
 #pragma unroll
     for (int d = 8; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
     return sum;
+}
+/// The same of rows whose chunks lie as `rotate_in_quads` says. norm_kernel's threads go on from the first half of a row to the second:
+/// so do the halves of this block.
+__device__ __forceinline__ float sum_as_norm_in_quads(float const (&v)[32], ::float4* halves, float* slots) {
+    auto const half = static_cast<int>(blockDim.x) / 2;
+    auto const thread = static_cast<int>(threadIdx.x) % half;
+    bool const is_second = static_cast<int>(threadIdx.x) >= half;
+    float sums[4] = {};
+    auto const add = [&] {
+#pragma unroll
+        for (int i = 0; i < 32; ++i) sums[i / 8] = fmaf(v[i], v[i], sums[i / 8]);
+    };
+    if (!is_second) {
+        add();
+        halves[thread] = make_float4(sums[0], sums[1], sums[2], sums[3]);
+    }
+    __syncthreads();
+    if (is_second) {
+        ::float4 const first = halves[thread];
+        sums[0] = first.x, sums[1] = first.y, sums[2] = first.z, sums[3] = first.w;
+        add();
+    }
+    // Lane l of norm_kernel's warp is lane 4 (l / 16) + l % 4 here, sum l / 4 % 4.
+#pragma unroll
+    for (int c = 0; c < 4; ++c) sums[c] += __shfl_xor_sync(~0u, sums[c], 4);
+    float sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    if (is_second && thread % 8 == 0) slots[thread / 8] = sum;
+    __syncthreads();
+    auto const lane = static_cast<int>(threadIdx.x) % 32;
+    sum = lane % 16 < static_cast<int>(blockDim.x) / 16 ? slots[lane % 16] : 0.0f;
+#pragma unroll
+    for (int d = 8; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
+    return sum;
+}
+/// The larger magnitude of two numbers, NaN where one is.
+__device__ __forceinline__ float magnitude_or_nan(float a, float b) {
+    float m;
+    asm("{ .reg .f32 x, y; abs.f32 x, %1; abs.f32 y, %2; max.NaN.f32 %0, x, y; }" : "=f"(m) : "f"(a), "f"(b));
+    return m;
 }
 /// The largest of bits of magnitudes.
 __device__ __forceinline__ std::uint32_t block_maximum(std::uint32_t a, std::uint32_t* slots) {
@@ -226,74 +300,140 @@ __device__ __forceinline__ void store_pairs(std::uint8_t* to, eight_codes const&
     }
 }
 
-template <int Chunks, class X>
+/// Where chunk c of this thread begins.
+template <row_rotation Rotation = row_rotation::none>
+__device__ __forceinline__ int chunk_column(int c) {
+    auto const thread = static_cast<int>(threadIdx.x);
+    if constexpr (Rotation == row_rotation::in_quads) return thread / 4 * 128 + thread % 4 * 8 + 32 * c;
+    return (thread + c * static_cast<int>(blockDim.x)) * 8;
+}
+template <row_rotation Rotation = row_rotation::none, int Chunks, class X>
 __device__ __forceinline__ void load_row(X const* row, int n, raw_eight<X> (&raw)[Chunks]) {
 #pragma unroll
-    for (int c = 0; c < Chunks; ++c) {
-        int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
-        raw[c] = load_raw(row + k, k < n);
+    for (int c = 0; c < Chunks; ++c) raw[c] = load_raw(row + chunk_column<Rotation>(c), chunk_column<Rotation>(c) < n);
+}
+
+template <class Change, class X>
+struct weight_type_of {
+    using type = X;
+};
+template <class W, class X>
+struct weight_type_of<rms_change<W>, X> {
+    using type = W;
+};
+template <class Change, class X>
+using weight_of = typename weight_type_of<Change, X>::type;
+
+/// The sum of a block's squares, as norm_kernel adds them. memory: of norm_kernel's parts, where a quad has 128 numbers in a row.
+template <int Sums, row_rotation Rotation, int Size>
+__device__ __forceinline__ float sum_of_row(float (&v)[Size], float* memory, float* slots) {
+    if constexpr (Rotation == row_rotation::in_quads) {
+        return sum_as_norm_in_quads(v, reinterpret_cast<::float4*>(memory), slots);
+    } else {
+        float squares[Sums] = {};
+#pragma unroll
+        for (int i = 0; i < Size; ++i) squares[i / 8 % Sums] = fmaf(v[i], v[i], squares[i / 8 % Sums]);
+        return sum_as_norm(squares, slots);
     }
+}
+
+/// The block's row v rotated in groups of `group` numbers, times factor (1 / sqrt(group)).
+template <row_rotation Rotation, int Size>
+__device__ __forceinline__ void rotate_row(float (&v)[Size], float* memory, int group, float factor) {
+    if constexpr (Rotation == row_rotation::of_4096)
+        rotate_4096(v, memory); // two barriers ago everybody had read it
+    else if constexpr (Rotation == row_rotation::in_quads)
+        rotate_in_quads(v, group);
+    else
+        rotate_in_warps<Size / 8>(v, group);
+#pragma unroll
+    for (int i = 0; i < Size; ++i) v[i] *= factor;
+}
+
+/// Bits of this thread's largest magnitude, of NaN where one is.
+template <int Size>
+__device__ __forceinline__ std::uint32_t largest_changed(float const (&v)[Size]) {
+    float largest[2] = {};
+#pragma unroll
+    for (int i = 0; i < Size; ++i) largest[i % 2] = magnitude_or_nan(largest[i % 2], v[i]);
+    return __float_as_uint(magnitude_or_nan(largest[0], largest[1]));
+}
+
+/// The codes of this thread's numbers of a row of n.
+template <row_rotation Rotation, class Scheme, int Size>
+__device__ __forceinline__ void store_row(std::uint8_t* to, int n, scale_of_codes<Scheme> const& scale, float (&v)[Size]) {
+    constexpr int bits = Scheme::format::bits;
+    auto const store = [&](auto const& make) {
+#pragma unroll
+        for (int c = 0; c < Size / 8; ++c) {
+            eight_codes const codes = make(reinterpret_cast<float(&)[8]>(v[8 * c]));
+            if constexpr (Rotation == row_rotation::of_4096) {
+                store_pairs<bits>(to + c * (128 * bits), codes);
+            } else {
+                int const k = chunk_column<Rotation>(c);
+                if (k < n) store_codes<bits>(to + k / 8 * bits, codes, 8, true);
+            }
+        }
+    };
+    if constexpr (Rotation == row_rotation::none)
+        store([&](float const (&of)[8]) { return codes_of(scale, of); });
+    else if (scale.is_plain)
+        store([&](float const (&of)[8]) { return plain_codes(scale, of); });
+    else
+        store([&](float const (&of)[8]) { return strange_codes(scale, of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[7]); });
 }
 
 /// Rows of at most 8192 numbers, 8 Chunks a thread. Sums: 2 where norm_kernel has twice the threads.
 template <int Chunks, int Sums, int Threads, int Blocks, row_rotation Rotation, class Scheme, class X, class Change>
 __global__ void __launch_bounds__(Threads, Blocks)
     wide_row_kernel(__grid_constant__ matrix_view<X const> const x, Change const change, quantize_output<Scheme> const out) {
+    constexpr bool is_changed = !std::is_same_v<Change, no_change>;
+    constexpr bool is_rotated = Rotation != row_rotation::none;
     __shared__ float sum_slots[16];
     __shared__ std::uint32_t maximum_slots[2][16];
-    __shared__ alignas(16) float memory[Rotation == row_rotation::of_4096 ? 4096 : 1];
-    constexpr int bits = Scheme::format::bits;
+    __shared__ alignas(16) float memory[Rotation == row_rotation::of_4096 ? 4096 : Rotation == row_rotation::in_quads ? 2 * Threads : 1];
     auto const n = static_cast<int>(x.extent(1));
     auto const rows = static_cast<unsigned>(x.extent(0));
     raw_eight<X> raw[Chunks];
-    load_row(x.data_handle() + blockIdx.x * x.stride(0), n, raw);
+    X const* from = x.data_handle() + blockIdx.x * x.stride(0);
+    index_t const step = gridDim.x * x.stride(0);
+    load_row<Rotation>(from, n, raw);
+    auto const load_weight = [&](auto& to) {
+        if constexpr (is_changed) load_row<Rotation>(change.weight, n, to);
+    };
+    using weight_type = weight_of<Change, X>;
+    constexpr bool keeps_weight = is_changed && is_rotated && sizeof(weight_type) == 2; // its words are few
+    raw_eight<weight_type> weight[Chunks];
+    if constexpr (keeps_weight) load_weight(weight);
+    float factor = 1.0f;
+    if constexpr (is_rotated) factor = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(change.hadamard)));
     unsigned parity = 0;
 #pragma unroll 1
     for (unsigned row = blockIdx.x; row < rows; row += gridDim.x, parity ^= 1) {
         float v[Chunks * 8];
         std::uint32_t a = 0;
-        if constexpr (std::is_same_v<Change, no_change>) a = largest_magnitude(raw);
+        if constexpr (!is_changed) a = largest_magnitude(raw);
 #pragma unroll
         for (int c = 0; c < Chunks; ++c) unpack(raw[c], reinterpret_cast<float(&)[8]>(v[8 * c]));
-        if (row + gridDim.x < rows) load_row(x.data_handle() + (row + gridDim.x) * x.stride(0), n, raw);
-        if constexpr (!std::is_same_v<Change, no_change>) {
-            float squares[Sums] = {};
-#pragma unroll
-            for (int i = 0; i < Chunks * 8; ++i) squares[i / 8 % Sums] = fmaf(v[i], v[i], squares[i / 8 % Sums]);
-            float const r = __frsqrt_rn(sum_as_norm(squares, sum_slots) / static_cast<float>(n) + change.epsilon);
+        from += step;
+        if (row + gridDim.x < rows) load_row<Rotation>(from, n, raw);
+        if constexpr (is_changed) {
+            float const sum = sum_of_row<Sums, Rotation>(v, memory, sum_slots);
+            float const r = __frsqrt_rn(sum / static_cast<float>(n) + change.epsilon);
+            if constexpr (!keeps_weight) load_weight(weight);
 #pragma unroll
             for (int c = 0; c < Chunks; ++c) {
                 float w[8];
-                int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
-                unpack(load_raw(change.weight + k, k < n), w);
+                unpack(weight[c], w);
 #pragma unroll
                 for (int i = 0; i < 8; ++i) v[8 * c + i] = __fmul_rn(w[i], r * v[8 * c + i]); // not a part of a butterfly's fma
             }
-            if constexpr (Rotation != row_rotation::none) {
-                if constexpr (Rotation == row_rotation::of_4096)
-                    rotate_4096(v, memory); // two barriers ago everybody had read it
-                else
-                    rotate_in_warps<Chunks>(v, change.hadamard);
-                float const factor = __fdiv_rn(1.0f, __fsqrt_rn(static_cast<float>(change.hadamard)));
-#pragma unroll
-                for (int i = 0; i < Chunks * 8; ++i) v[i] *= factor;
-            }
-#pragma unroll
-            for (int i = 0; i < Chunks * 8; ++i) a = max(a, __float_as_uint(v[i]) & 0x7fffffffu);
+            if constexpr (is_rotated) rotate_row<Rotation>(v, memory, change.hadamard, factor);
+            a = largest_changed(v);
         }
         scale_of_codes<Scheme> const scale{magnitude_from(block_maximum(a, maximum_slots[parity]))};
         if (threadIdx.x == 0) out.scales[row] = scale.code;
-        std::uint8_t* const to = out.codes + static_cast<index_t>(row) * out.row_bytes;
-#pragma unroll
-        for (int c = 0; c < Chunks; ++c) {
-            eight_codes const codes = codes_of(scale, reinterpret_cast<float(&)[8]>(v[8 * c]));
-            if constexpr (Rotation == row_rotation::of_4096) {
-                store_pairs<bits>(to + c * (128 * bits), codes);
-            } else {
-                int const k = (static_cast<int>(threadIdx.x) + c * static_cast<int>(blockDim.x)) * 8;
-                if (k < n) store_codes<bits>(to + k / 8 * bits, codes, 8, true);
-            }
-        }
+        store_row<Rotation>(out.codes + static_cast<index_t>(row) * out.row_bytes, n, scale, v);
     }
 }
 
