@@ -2,8 +2,10 @@
 #pragma once
 
 /// @file
-/// Everything but the leaves (interop, Eigen). A program that uses one family includes that family's header instead and
-/// compiles faster; README.md beside this file says where what is.
+/// Every family's calls. Left out, because they cost more to compile than the programs that want them are many: the leaves
+/// (interop, dispatch, Eigen), the pool of std::thread (core/thread_pool.hpp), what fits codebooks to weights before a run
+/// (quant/table_quantize.hpp, any_precision.hpp, vptq.hpp) and the packing of sequences (attention/packing.hpp). A program that
+/// uses one family includes that family's header instead and compiles faster; README.md beside this file says where what is.
 
 #include "adapter/combine.hpp"
 #include "adapter/dora.hpp"
@@ -23,11 +25,9 @@
 #include "attention/merge.hpp"
 #include "attention/neighborhood.hpp"
 #include "attention/normaliser.hpp"
-#include "attention/packing.hpp"
 #include "attention/page_selection.hpp"
 #include "attention/rerotate.hpp"
 #include "attention/rotary_cache.hpp"
-#include "core/thread_pool.hpp"
 #include "fwd.hpp"
 #include "moe/describe.hpp"
 #include "moe/moe.hpp"
@@ -44,7 +44,6 @@
 #include "operators/backward.hpp"
 #include "operators/describe.hpp"
 #include "operators/place.hpp"
-#include "quant/any_precision.hpp"
 #include "quant/bit_planes.hpp"
 #include "quant/codec.hpp"
 #include "quant/convert.hpp"
@@ -57,9 +56,7 @@
 #include "quant/pvq.hpp"
 #include "quant/quantize.hpp"
 #include "quant/range.hpp"
-#include "quant/table_quantize.hpp"
 #include "quant/ternary.hpp"
-#include "quant/vptq.hpp"
 #include "sampling/sampler.hpp"
 #include "sparse/place.hpp"
 #include "sparse/sparsify.hpp"
