@@ -72,7 +72,10 @@ void attention_batch(cuda<Sm> const& exec,
     check::equal(name, "first offset", offsets[0], 0, "where the first request begins");
     check::equal(name, "last offset", offsets[n], from.extent(0), "tokens of q");
     detail::check_nothrow<Score>();
-    detail::check_score(name, score, from.extent(1));
+    index_t end_position = 0;
+    for (index_t b = 0; b < n; ++b)
+        end_position = maximum(end_position, detail::kv_of(caches[static_cast<std::size_t>(b)]).end_position());
+    detail::check_score(name, score, from.extent(1), end_position);
     if (n == 0) return;
     auto const resolved = detail::resolved_score(score, from.extent(2));
     using view_type = std::remove_const_t<decltype(detail::kv_of(caches[0]))>;
