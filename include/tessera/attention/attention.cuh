@@ -74,7 +74,7 @@ void attention_batch(cuda<Sm> const& exec,
     detail::check_nothrow<Score>();
     index_t end_position = 0;
     for (index_t b = 0; b < n; ++b)
-        end_position = maximum(end_position, detail::kv_of(caches[static_cast<std::size_t>(b)]).end_position());
+        end_position = maximum(end_position, detail::checked_end_position(name, detail::kv_of(caches[static_cast<std::size_t>(b)])));
     detail::check_score(name, score, from.extent(1), end_position);
     if (n == 0) return;
     auto const resolved = detail::resolved_score(score, from.extent(2));

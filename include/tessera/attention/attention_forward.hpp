@@ -54,6 +54,14 @@ footprint kv_footprint(kv_rows<T const> const& rows, kv_view<K, V> const& kv, in
     return footprint_of(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});
 }
 
+/// The position behind the last key, for `check_score`.
+template <class K, class V>
+index_t checked_end_position(char const* name, kv_view<K, V> const& kv) {
+    constexpr index_t far = index_t{1} << 60;
+    check::within(name, "first position of the keys", kv.first_position, -far, far);
+    return kv.end_position();
+}
+
 template <class Q, class K, class V, class O>
 void check_attention(char const* name, tensor_view<Q const, 3> const& q, kv_view<K, V> const& kv,
                      tensor_view<O, 3> const& out, matrix_view<float> const& lse) {
@@ -105,7 +113,7 @@ void run_attention(Exec const& exec, tensor_view<Q const, 3> const& q, kv_view<K
     require_backend<Exec>();
     check_nothrow<Score>();
     check_attention("attention", q, kv, out, lse);
-    check_score("attention", score, q.extent(1), kv.end_position());
+    check_score("attention", score, q.extent(1), checked_end_position("attention", kv));
     auto const resolved = resolved_score(score, kv.key_dim);
     using rest_type = std::remove_const_t<decltype(resolved.rest)>;
     using arguments_type = attention_arguments<Q, K, V, O, rest_type>;

@@ -88,7 +88,7 @@ void attention_gradient(Exec const& exec,
     using out_type = typename decltype(results)::value_type;
     static_assert(std::is_same_v<out_type, typename decltype(detail::input(d_out))::value_type>,
                   "tessera: out and d_out have the same element type");
-    detail::check_score("attention_gradient", score, queries.extent(1), view.end_position());
+    detail::check_score("attention_gradient", score, queries.extent(1), detail::checked_end_position("attention_gradient", view));
     auto const resolved = detail::resolved_score(score, view.key_dim);
     using rest_type = std::remove_const_t<decltype(resolved.rest)>;
     using view_type = std::remove_const_t<decltype(view)>;

@@ -93,7 +93,7 @@ void attention_mass(Exec const& exec,
     matrix_view<float const> const lse = detail::input(log_sum_exp);
     matrix_view<float> const sums = detail::output(mass);
     detail::check_attention_mass("attention_mass", queries, view, lse, sums);
-    detail::check_score("attention_mass", score, queries.extent(1), view.end_position());
+    detail::check_score("attention_mass", score, queries.extent(1), detail::checked_end_position("attention_mass", view));
     detail::run_attention_mass(exec, queries, view, lse, score, sums);
 }
 
@@ -116,7 +116,7 @@ void attention_with_mass(Exec const& exec,
     matrix_view<float> const sums = detail::output(mass);
     detail::check_attention_mass(name, queries, view, lse, sums);
     detail::check_attention(name, queries, view, outputs, lse);
-    detail::check_score(name, score, queries.extent(1), view.end_position());
+    detail::check_score(name, score, queries.extent(1), detail::checked_end_position(name, view));
     check::no_overlap(name, "out", footprint_of(outputs), "mass", footprint_of(sums));
     check::no_overlap(name, "values", detail::kv_footprint(view.values, view, view.value_dim), "mass", footprint_of(sums));
     if constexpr (detail::is_cpu<Exec>)

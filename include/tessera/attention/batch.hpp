@@ -43,7 +43,8 @@ void run_attention_batch(Exec const& exec, tensor_view<Q const, 3> const& q, vec
     check::no_overlap(name, "q", footprint_of(q), "log_sum_exp", footprint_of(lse));
     check::no_overlap(name, "out", footprint_of(out), "log_sum_exp", footprint_of(lse));
     index_t end_position = 0;
-    for (index_t b = 0; b < n; ++b) end_position = maximum(end_position, kv_of(caches[static_cast<std::size_t>(b)]).end_position());
+    for (index_t b = 0; b < n; ++b)
+        end_position = maximum(end_position, checked_end_position(name, kv_of(caches[static_cast<std::size_t>(b)])));
     check_score(name, score, q.extent(1), end_position);
 
     using view_type = std::remove_const_t<decltype(kv_of(caches[0]))>;

@@ -78,7 +78,7 @@ void rotated_attention(Exec const& exec, hadamard_kv_cache<Cache> const& kv, ten
                        tensor_view<O, 3> const& out, Score const& score, matrix_view<float> const& lse, Attend const& attend) {
     auto const view = kv_of(kv.stored());
     check_attention("attention", q, view, out, lse);
-    check_score("attention", score, q.extent(1), view.end_position());
+    check_score("attention", score, q.extent(1), checked_end_position("attention", view));
     workspace_scope scope{exec.scratch()};
     index_t const n = q.extent(0), heads = q.extent(1);
     tensor_view<float, 3> const rotated{scope.template carve<float>(n, heads, view.key_dim), n, heads, view.key_dim};

@@ -13,6 +13,7 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <limits>
 
 namespace {
 
@@ -118,6 +119,15 @@ TEST_CASE("bad calls: attention_mass and attention_gradient") {
     CHECK(gradient(lse, short_g, d_q, d_k) == sentence(name, "tokens of d_out is 3, expected 4 (tokens of its input)"));
     CHECK(gradient(lse, g, d_k, d_k) == sentence(name, "tokens of d_q is 6, expected 4 (tokens of its input)"));
     CHECK(gradient(lse, g, d_q, less) == sentence(name, "heads of d_k is 1, expected 2 (heads of its input)"));
+    auto far = kv;
+    far.first_position = std::numeric_limits<index_t>::max();
+    auto const refused = [&](auto const& call) { return message_of(call).find(": first position of the keys is 9223372036854775807, ") != std::string::npos; };
+    ts::tensor<float, 3> to(4, 4, 5);
+    std::int32_t const offsets[] = {0, 4};
+    CHECK(refused([&] { ts::attention(exec, q, far, to, ts::causal); }));
+    CHECK(refused([&] { ts::attention_batch(exec, q, ts::vector_view<std::int32_t const>{offsets, 2}, std::array{far}, to, ts::causal); }));
+    CHECK(refused([&] { ts::attention_mass(exec, q, far, lse, ts::causal, mass); }));
+    CHECK(refused([&] { ts::attention_gradient(exec, q, far, out, lse, g, d_q, d_k, d_v, ts::causal); }));
 }
 
 TEST_CASE("bad calls: append, pages, policies, rerotate") {
