@@ -15,7 +15,8 @@
 /// The code of a weight is the number of midpoints of the ascending table below it: the nearest value, a tie the lower.
 ///
 /// Scales and tables are rounded to their stored type first, saturating, and codes are chosen for what is stored. A group of
-/// zeros has scale 0. Finite weights decode to finite numbers. A weight that is not finite makes the scale of its group, or its whole table, NaN: what shares it decodes to NaN.
+/// zeros has scale 0. Finite weights decode to finite numbers. A weight that is not finite makes the scale of its group, or its whole
+/// table, NaN: what shares it decodes to NaN.
 ///
 /// `normal_float_levels` are the values of NormalFloat (QLoRA, arXiv:2305.14314; NFL of FLUTE learns scales beside them).
 
@@ -30,6 +31,7 @@
 #include <limits>
 #include <numbers>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
@@ -44,6 +46,17 @@ T saturated(float x) noexcept {
         return x > largest ? largest : x < -largest ? -largest : x;
     else
         return T::from_bits(static_cast<std::uint16_t>(T::encode(x, rounding::nearest_even, overflow::saturate)));
+}
+
+/// The largest float or fp16 whose product with x, of at least 1, is a finite float.
+template <class T>
+T largest_factor(float x) noexcept {
+    constexpr float largest = std::numeric_limits<float>::max();
+    float const factor = largest / x;
+    if constexpr (std::is_same_v<T, float>)
+        return factor * x > largest ? std::nextafter(factor, 0.0f) : factor;
+    else
+        return T::from_bits(static_cast<std::uint16_t>(T::encode(factor, rounding::toward_zero, overflow::saturate)));
 }
 
 /// The number of midpoints of an ascending table below x.
@@ -94,7 +107,7 @@ public:
 
     /// Tables fitted to blocks of weights.
     owner fit() {
-        set_scales(1.0f);
+        set_scales(1.0f, 1.0f);
         index_t const rows = Storage::tables == table_kind::tensor ? maximum(w_.extent(0), 1) : 1;
         index_t const columns = Storage::tables == table_kind::group ? group_ : maximum(w_.extent(1), 1);
         index_t table = 0;
@@ -107,15 +120,27 @@ public:
         return std::move(out_);
     }
     owner with(std::span<float const> table) {
-        float largest = 0;
-        for (float const v : table) largest = std::fmax(largest, std::fabs(v));
-        set_scales(largest);
-        encode(0, {table.begin(), table.end()}, 0, w_.extent(0), 0, w_.extent(1));
+        float largest = 0, largest_stored = 0;
+        for (float const v : table) {
+            largest = std::fmax(largest, std::fabs(v));
+            largest_stored = std::fmax(largest_stored, std::fabs(static_cast<float>(saturated<value_type>(v))));
+        }
+        set_scales(largest, largest_stored);
+        std::vector<float> values{table.begin(), table.end()};
+        if (!has_scale && !is_finite()) values.assign(values.size(), std::numeric_limits<float>::quiet_NaN());
+        encode(0, std::move(values), 0, w_.extent(0), 0, w_.extent(1));
         return std::move(out_);
     }
 
 private:
-    void set_scales(float largest_of_table) {
+    bool is_finite() const noexcept {
+        for (index_t n = 0; n < w_.extent(0); ++n)
+            for (index_t k = 0; k < w_.extent(1); ++k)
+                if (!std::isfinite(w_(n, k))) return false;
+        return true;
+    }
+    /// `largest_stored`: of the table as it is stored.
+    void set_scales(float largest_of_table, float largest_stored) {
         if constexpr (has_scale) {
             index_t at = 0;
             for (index_t n = 0; n < w_.extent(0); ++n)
@@ -127,8 +152,8 @@ private:
                         if (a != a) break;
                     }
                     auto stored = saturated<typename Storage::stored_scale>(a / largest_of_table);
-                    if constexpr (std::is_same_v<typename Storage::stored_scale, float>)
-                        if (largest_of_table * stored > std::numeric_limits<float>::max()) stored = std::nextafter(stored, 0.0f);
+                    if (largest_stored * static_cast<float>(stored) > std::numeric_limits<float>::max())
+                        stored = largest_factor<typename Storage::stored_scale>(largest_stored);
                     out_.scales()[at] = stored;
                     scale_[static_cast<std::size_t>(at)] = static_cast<float>(stored);
                 }
@@ -223,6 +248,10 @@ auto quantize_with_table(matrix_view<float const> const& w, std::span<float cons
     static_assert(Storage::tables == detail::table_kind::tensor, "tessera: quantize_with_table: the table is that of the tensor");
     check::elements("quantize_with_table", "w", w);
     check::equal("quantize_with_table", "numbers in the table", static_cast<index_t>(table.size()), Storage::table_size, "2^Bits");
+    for (std::size_t i = 0; i < table.size(); ++i)
+        if (!std::isfinite(table[i]))
+            detail::raise<shape_error>("tessera: quantize_with_table: number " + std::to_string(i) + " of the table is " +
+                                       std::to_string(table[i]) + ", expected a finite number");
     for (std::size_t i = 1; i < table.size(); ++i)
         if (!(table[i - 1] < table[i]))
             detail::raise<shape_error>("tessera: quantize_with_table: number " + std::to_string(i) + " of the table is " +

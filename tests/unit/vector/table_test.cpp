@@ -151,6 +151,22 @@ TEST_CASE("bad input") {
     auto const capped =
         ts::quantize_with_table<ts::table_quantized<4, ts::per_tensor, float, ts::scaled_by<ts::fp16, ts::group<8>>>>(large, ts::nf4_table::values);
     CHECK(capped.view()(0, 0) == 65504.0f);
+    // Rounded to fp16, the largest of the one table and the scale of the other (3.003) would give more than the largest float.
+    float const above_one[] = {-1, 1.0006f};
+    float const three[] = {-1, 3.4e38f / 3.0007f};
+    large(0, 0) = std::numeric_limits<float>::max();
+    auto const wide = ts::quantize_with_table<ts::table_quantized<1, ts::per_tensor, ts::fp16, ts::scaled_by<float, ts::group<8>>>>(large, above_one);
+    auto const half = ts::quantize_with_table<ts::table_quantized<1, ts::per_tensor, float, ts::scaled_by<ts::fp16, ts::group<8>>>>(large, three);
+    for (float const v : {wide.view()(0, 0), half.view()(0, 0)}) {
+        CHECK(std::isfinite(v));
+        CHECK(v > 3.39e38f);
+    }
+    // Without scales the table is NaN where a weight is.
+    float const ends[] = {-1, 1};
+    auto const unscaled = ts::quantize_with_table<ts::table_quantized<1, ts::per_tensor>>(w, ends);
+    CHECK(std::isnan(unscaled.view()(0, 0)));
+    float const endless[] = {-1, std::numeric_limits<float>::infinity()};
+    CHECK_THROWS_AS((ts::quantize_with_table<ts::table_quantized<1, ts::per_tensor>>(large, endless)), ts::shape_error);
     // K = 0, a group larger than K, one weight.
     CHECK(ts::quantize_tables<ts::table_quantized<3, ts::group<8>>>(ts::matrix<float>{3, 0}).bytes() == 0);
     auto const single = ts::quantize_tables<ts::table_quantized<3, ts::group<64>, float>>(normal_matrix(1, 1));
