@@ -94,7 +94,7 @@ public:
         requires(!requires { typename Storage::layout; })
     explicit any_coded(Storage const& w) noexcept
         : actions_{&detail::coded_actions_of<Arch, Storage>::actions}, rows_{w.rows()}, cols_{w.cols()} {
-        static_assert(std::is_trivially_copyable_v<Storage> && sizeof(Storage) <= detail::coded_view_bytes);
+        static_assert(std::is_trivially_copyable_v<Storage> && sizeof(Storage) <= detail::coded_view_bytes && alignof(Storage) <= 8);
         ::new (static_cast<void*>(view_)) Storage{w};
     }
 
@@ -215,6 +215,10 @@ private:
     std::byte const* panel_ = nullptr;
 };
 
+template <class Arch, class Other>
+struct panel_decoder<Arch, any_coded<Other>> {
+    static_assert(std::is_same_v<Arch, Other>, "tessera: any_coded<Arch>: its decoders are another architecture's than the policy's");
+};
 template <class Arch>
 struct panel_decoder<Arch, any_coded<Arch>> : packing_decoder<Arch, any_coded<Arch>, prepacked<panel<simd::lanes<Arch>, 4>, any_coded<Arch>>> {
     using packing_decoder<Arch, any_coded<Arch>, prepacked<panel<simd::lanes<Arch>, 4>, any_coded<Arch>>>::packing_decoder;
