@@ -21,6 +21,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -79,11 +80,25 @@ TESSERA_HOST_DEVICE V whole_quotient(V i, index_t n) noexcept {
     return floor((i + V(0.5f)) * V(1.0f / static_cast<float>(n)));
 }
 
+// std::min and operator[] of std::array are no functions of a device.
+template <class V>
+TESSERA_HOST_DEVICE V lesser_of(V a, V b) noexcept {
+    if constexpr (std::is_floating_point_v<V>)
+        return b < a ? b : a;
+    else
+        return min(a, b);
+}
+template <class V>
+TESSERA_HOST_DEVICE V greater_of(V a, V b) noexcept {
+    if constexpr (std::is_floating_point_v<V>)
+        return a < b ? b : a;
+    else
+        return max(a, b);
+}
+
 /// 1 where the query's window on an axis holds the key, else 0.
 template <class V>
 TESSERA_HOST_DEVICE V in_neighborhood(neighborhood_axis const& a, V query, V key) noexcept {
-    using std::max;
-    using std::min;
     V const q = whole_quotient(query, a.dilation);
     V const k = whole_quotient(key, a.dilation);
     V const d = position_as<V>(a.dilation);
@@ -92,13 +107,13 @@ TESSERA_HOST_DEVICE V in_neighborhood(neighborhood_axis const& a, V query, V key
     index_t const short_groups = a.length - (most - 1) * a.dilation;
     V const n = select(group < position_as<V>(short_groups), position_as<V>(most), position_as<V>(most - 1));
     V const step = position_as<V>(a.stride);
-    V const leader =
-        min(whole_quotient(q, a.stride) * step + position_as<V>(a.causal ? a.stride - 1 : a.stride / 2), n - V(1.0f));
+    V const nominal = whole_quotient(q, a.stride) * step + position_as<V>(a.causal ? a.stride - 1 : a.stride / 2);
+    V const leader = lesser_of<V>(nominal, n - V(1.0f));
     V const left = position_as<V>(a.causal ? a.window - 1 : a.window / 2);
     V const right = position_as<V>(a.window - 1 - a.window / 2);
-    V const first = max(leader - left, V(0.0f));
+    V const first = greater_of<V>(leader - left, V(0.0f));
     V const start = a.causal ? first : select(leader + right < n, first, first + (n - right - leader - V(1.0f)));
-    V const end = a.causal ? min(q + V(1.0f), n) : start + position_as<V>(a.window);
+    V const end = a.causal ? lesser_of<V>(q + V(1.0f), n) : start + position_as<V>(a.window);
     V const in_group = select(key - k * d == group, V(1.0f), V(0.0f));
     return select(k < start, V(0.0f), select(k < end, in_group, V(0.0f)));
 }
@@ -109,9 +124,11 @@ TESSERA_HOST_DEVICE V in_neighborhood(neighborhood_axis const& a, V query, V key
 template <std::size_t Rank>
 struct neighborhood {
     static_assert(Rank >= 1 && Rank <= 3, "tessera: a neighborhood has one to three dimensions");
-    std::array<neighborhood_axis, Rank> axes;
+    neighborhood_axis axes[Rank];
 
-    constexpr explicit neighborhood(std::array<neighborhood_axis, Rank> const& a) noexcept : axes{a} {}
+    constexpr explicit neighborhood(std::array<neighborhood_axis, Rank> const& a) noexcept : axes{} {
+        for (std::size_t r = 0; r < Rank; ++r) axes[r] = a[r];
+    }
 
     template <class V>
     TESSERA_HOST_DEVICE V operator()(V s, coord<V> at) const noexcept {
@@ -173,8 +190,8 @@ struct neighborhood {
 
 private:
     struct box {
-        std::array<index_t, Rank> first;
-        std::array<index_t, Rank> last;
+        index_t first[Rank];
+        index_t last[Rank];
     };
     /// The least box that holds tokens [first, last].
     TESSERA_HOST_DEVICE constexpr box around(index_t first, index_t last) const noexcept {
