@@ -197,8 +197,8 @@ private:
     index_t step_ = 0;
 };
 
-/// Keys of n slots as floats: to[i * dim + d]. Float keys too: rows a power of two apart would share one set of the
-/// first-level cache.
+/// Keys of n slots as floats: to[i * dim + d]. Float keys too, where rows lie apart: a power of two between them would put all
+/// into one set of the first-level cache.
 template <class Arch, class T>
 void stage_keys(kv_rows<T const> const& rows, index_t head, index_t const* slots, index_t n, index_t dim, float* to) noexcept {
     for (index_t i = 0; i < n; ++i) stage_row<Arch>(rows, head, slots[i], 0, dim, to + i * dim);
