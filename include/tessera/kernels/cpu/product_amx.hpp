@@ -330,8 +330,8 @@ TESSERA_COLD void unpack_tail_amx(Weights const& w, std::byte const* data, index
 }
 
 /// One segment of a panel, from column k, as signed bytes: most often a constant number of vectors. Every line
-/// is asked for twice, into the first-level cache not far ahead and shortly before use, which costs nothing if it is there: the
-/// processor's own prefetching does the rest, and lines asked for pages ahead disturb it.
+/// is asked for twice, into the first-level cache not far ahead and into the second-level one shortly before use, which costs nothing if
+/// it is there: the processor's own prefetching does the rest, and lines asked for pages ahead disturb it.
 template <class Arch, class Weights, class Form>
 TESSERA_FORCE_INLINE void unpack_segment_amx(Weights const& w, std::byte const* data, index_t k, std::int8_t* out) noexcept {
     using source = typename Weights::source;
