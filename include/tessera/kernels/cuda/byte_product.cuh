@@ -22,6 +22,7 @@
 #include "../fp8_rows.hpp"
 #include "product.cuh"
 #include "ptx/elect.cuh"
+#include "ptx/mma_half.cuh"
 #include "ptx/grid_dependency.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/wgmma_bytes.cuh"
@@ -148,11 +149,7 @@ inline constexpr bool takes_every_element<product_output<Y, Finish>> = true;
 /// Two elements of 16 bits as y has them; NaN as the definition has it.
 template <class Y>
 __device__ __forceinline__ std::uint32_t two_elements(float low, float high) {
-    std::uint32_t word;
-    if constexpr (std::is_same_v<Y, bf16>)
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-    else
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    std::uint32_t word = ptx::pack<Y>(low, high);
     if (low != low || high != high) word = Y{low}.to_bits() | std::uint32_t{Y{high}.to_bits()} << 16;
     return word;
 }
