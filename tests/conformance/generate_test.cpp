@@ -53,8 +53,8 @@ struct model_file {
     ts::gguf::file file;
 };
 
-std::vector<token_id> some_tokens(std::size_t n) {
-    ts::philox const random{7};
+std::vector<token_id> some_tokens(std::size_t n, std::uint64_t seed = 7) {
+    ts::philox const random{seed};
     std::vector<token_id> out;
     for (std::size_t i = 0; i < n; ++i) out.push_back(static_cast<token_id>(random.bits(i) % 260u));
     return out;
@@ -95,11 +95,6 @@ double largest_divergence(std::vector<floats> const& p, std::vector<floats> cons
 /// d = 1e-4, and KL <= d^2 to second order.
 constexpr double rounding_divergence = 1e-8;
 
-/// The same where activations are rounded to int8 on both sides, after sums in float32 here and in double there: an
-/// activation that lies between two codes may fall on either side, one step (1/127 of its group's largest) apart:
-/// one of hundreds of terms of a sum is off by a hundredth.
-constexpr double int8_tie_divergence = 1e-5;
-
 } // namespace
 
 TEST_CASE("synthetic model: float32 activations against plain loops in double, every tensor type") {
@@ -129,20 +124,39 @@ TEST_CASE("synthetic model: float32 activations against plain loops in double, e
 }
 
 TEST_CASE("synthetic model: the CPU policy against the reference policy, every kind of activations") {
-    std::vector<token_id> const tokens = some_tokens(21);
     model_file const f;
-    for (activations const products : {activations::exact, activations::int8_per_token, activations::int8_per_group}) {
-        CAPTURE(std::string{name_of(products)});
+    auto const run = [&](auto policy, activations products, std::vector<token_id> const& tokens) {
         llama_options o;
         o.products = products;
         o.kv.formats = "fp32";
         o.context = 64;
-        llama slow{ts::reference{}, f.file, o};
-        llama fast{backend{}, f.file, o};
-        double const bound = products == activations::exact ? rounding_divergence : int8_tie_divergence;
-        double const kl = largest_divergence(logits_of(slow, tokens, 8), logits_of(fast, tokens, 8));
-        MESSAGE(std::string{name_of(products)}, ": largest KL ", kl);
-        CHECK(kl <= bound);
+        llama model{policy, f.file, o};
+        return logits_of(model, tokens, 8);
+    };
+    CHECK(largest_divergence(run(ts::reference{}, activations::exact, some_tokens(21)), run(backend{}, activations::exact, some_tokens(21))) <=
+          rounding_divergence);
+    // Sums are in float32 here and in double there. A value that lies between two codes may fall on either side, and what follows is
+    // then rounded anew: the runs differ as two roundings of one thing do. To second order KL is a squared distance, so that
+    // d(p, q) <= 2 d(u, p) + 2 d(u, q) with the unrounded run u. Most prompts have no such value (measured: 11 of 12) and must
+    // agree as sums do.
+    for (activations const products : {activations::int8_per_token, activations::int8_per_group}) {
+        CAPTURE(std::string{name_of(products)});
+        int agree = 0;
+        for (std::uint64_t seed = 7; seed < 13; ++seed) {
+            CAPTURE(seed);
+            std::vector<token_id> const tokens = some_tokens(10, seed);
+            auto const slow = run(ts::reference{}, products, tokens);
+            auto const fast = run(backend{}, products, tokens);
+            double const kl = largest_divergence(slow, fast);
+            if (kl <= rounding_divergence) {
+                ++agree;
+                continue;
+            }
+            auto const unrounded = run(ts::reference{}, activations::exact, tokens);
+            CHECK(kl <= 2 * (largest_divergence(unrounded, slow) + largest_divergence(unrounded, fast)));
+        }
+        MESSAGE(std::string{name_of(products)}, ": ", agree, " of 6 prompts without a tie");
+        CHECK(agree > 3);
     }
 }
 
