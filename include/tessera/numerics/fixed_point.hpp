@@ -121,16 +121,10 @@ struct fixed_point {
     using integer_format = small_integer<Width, signedness::is_signed>;
 
     static constexpr int bits = Width;
-    static constexpr char name_text[] = {'f',
-                                         'i',
-                                         'x',
-                                         'e',
-                                         'd',
-                                         char('0' + Width),
-                                         Fraction < 0 ? 'n' : 'p',
-                                         char('0' + (Fraction < 0 ? -Fraction : Fraction) / 10),
-                                         char('0' + (Fraction < 0 ? -Fraction : Fraction) % 10),
-                                         '\0'};
+    // With its bound: clang indexes no array of unknown bound in a constant of the class that derives from this one.
+    static constexpr char name_text[10] = {'f', 'i', 'x', 'e', 'd', char('0' + Width), Fraction < 0 ? 'n' : 'p',
+                                           char('0' + (Fraction < 0 ? -Fraction : Fraction) / 10),
+                                           char('0' + (Fraction < 0 ? -Fraction : Fraction) % 10), '\0'};
     static constexpr char const* name = name_text;
     static constexpr float unit = static_cast<float>(detail::power_of_two(-Fraction));
     static constexpr float max_magnitude = integer_format::max_magnitude * unit;
