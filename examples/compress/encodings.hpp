@@ -9,8 +9,8 @@
 /// * `add_row(n, out)`: out += row n, decoded;
 /// * `op<Preparation>()`: the linear operator that multiplies by it, a view.
 ///
-/// A quantiser of your own is such a class (see `narrowed`). Two are compositions: what is added to a base is one more term of the
-/// operator, multiplied in the same pass.
+/// A quantiser of your own is such a class (see `narrowed`). One keeps a part of the weights (`pruned`). Two are compositions: what
+/// is added to a base is one more term of the operator, multiplied in the same pass.
 
 #include <tessera/core/philox.hpp>
 #include <tessera/operators/linear_operator.hpp>
@@ -113,6 +113,25 @@ public:
 
 private:
     ts::matrix<T> stored_;
+};
+
+/// A matrix without its smaller weights: csr keeps the PerMille / 1000 largest of all, n_of_m (without a number) those that its name says.
+template <ts::sparse_storage Storage, int... PerMille>
+class pruned {
+public:
+    static constexpr index_t multiple = 1;
+    explicit pruned(weight_view const& w) : kept_{ts::sparsify<Storage>(w, ts::keep_fraction{PerMille * 0.001}...)} {}
+    index_t bytes() const { return kept_.bytes(); }
+    void add_row(index_t n, float* out) const {
+        kept_.view().for_each_entry(n, [&](index_t k, float weight) { out[k] += weight; });
+    }
+    template <class Preparation>
+    auto op() const {
+        return ts::linear<Storage, Preparation>{kept_.view()};
+    }
+
+private:
+    decltype(ts::sparsify<Storage>(std::declval<weight_view>(), ts::keep_fraction{PerMille * 0.001}...)) kept_;
 };
 
 /// The PerMille / 1000 largest weights as compressed rows of fp16; the base rounds the others, so its scales need not reach

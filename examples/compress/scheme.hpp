@@ -37,7 +37,7 @@ inline constexpr std::size_t families = 5;
 
 constexpr char const* name_of(family f) noexcept {
     constexpr char const* names[] = {"as stored in the file", "integers", "GGUF blocks", "small floats and codebooks",
-                                     "compositions"};
+                                     "sparse, and compositions"};
     return names[static_cast<int>(f)];
 }
 

@@ -111,6 +111,11 @@ using other_blocks = schemes<family::gguf,
     row<"Q1_0", erased<blocks<ts::q1_0>>, ts::as_is>>;
 
 using compositions = schemes<family::composed,
+    row<"half of the weights, fp16", pruned<ts::csr<ts::fp16>, 500>, ts::as_is>,
+    row<"half of the weights, int8 per channel", pruned<ts::csr<ts::int8>, 500>, ts::as_is>,
+    row<"2 of 4, fp16", pruned<ts::n_of_m<2, 4, ts::fp16>>, ts::as_is>,
+    row<"2 of 4, int8 per channel", pruned<ts::n_of_m<2, 4, ts::int8>>, ts::as_is>,
+    row<"4 of 8, fp16", pruned<ts::n_of_m<4, 8, ts::fp16>>, ts::as_is>,
     row<"int4 g128 + 0.5% outliers", with_outliers<symmetric<ts::int4, 128>, 5>, per_32>,
     quick_row<"int3 g32 + 0.5% outliers", with_outliers<symmetric<ts::int3, 32>, 5>, per_32>,
     row<"uint2 g32 affine + 2% outliers", with_outliers<with_zero_points<ts::uint2, 32>, 20>, per_32>,

@@ -12,6 +12,11 @@
 /// operator like others: it may be a term of a sum, a factor, or sliced, takes epilogues and x and y of other types; tiles
 /// then cost a virtual call each, and a copy of x in float32 is made. Nothing allocates but `erase`.
 ///
+/// Gradients multiply by the transpose, whose kernels are compiled where it is asked for:
+///
+///     auto u = ts::erase(exec, ts::place(exec, ts::linear{q}), ts::both_directions{});
+///     ts::apply(exec, ts::transposed(u.view()), dy, dx);                                    // of a sum with u.view() too
+///
 /// What is erased is compiled for one policy type, so the operator belongs to it. Of the policy `cpu<dispatched>` it runs the
 /// instruction set of the file that erased it, a unit of tessera_add_dispatch; the caller's file may be compiled for another.
 /// There `place` returns an `any_operator` at once:
@@ -41,6 +46,7 @@ public:
     virtual void apply(Exec const&, matrix_view<float const> const& x, matrix_view<float> const& y) const = 0;
     virtual void check_apart(char const* operation, char const* output, footprint const& y) const = 0;
     virtual std::string describe(Exec const&, index_t m) const = 0;
+    virtual erased_base const* other_direction() const noexcept { return nullptr; }
 
     // The contract of kernels/kernel.hpp; the state, and x's forms, are what `plan` carves.
     virtual void const* plan(Exec const&, matrix_view<float const> const& x, workspace_scope&) const = 0;
@@ -57,6 +63,7 @@ public:
     virtual void apply(reference const&, matrix_view<float const> const& x, matrix_view<float> const& y) const = 0;
     virtual void check_apart(char const* operation, char const* output, footprint const& y) const = 0;
     virtual std::string describe(reference const&, index_t m) const = 0;
+    virtual erased_base const* other_direction() const noexcept { return nullptr; }
     virtual void measure(workspace_sizer&) const = 0;
     virtual void row(double const* x, double* y, double factor, workspace&) const = 0;
 };
@@ -90,7 +97,7 @@ private:
 };
 
 template <class Exec, class Run, class W>
-class erased_operator final : public erased_holder<Exec, Run, W> {
+class erased_operator : public erased_holder<Exec, Run, W> {
     using op_type = decltype(erased_view(std::declval<W const&>()));
     using term = kernel<op::apply, Run, op_type>;
     using inputs_type = input_set<typename term::forms>;
@@ -130,7 +137,7 @@ public:
 };
 
 template <class W>
-class erased_operator<reference, reference, W> final : public erased_holder<reference, reference, W> {
+class erased_operator<reference, reference, W> : public erased_holder<reference, reference, W> {
     using term = kernel<op::apply, reference, decltype(erased_view(std::declval<W const&>()))>;
 
 public:
@@ -142,7 +149,39 @@ public:
     }
 };
 
+/// An operator and its transpose, which refers to what the operator holds.
+template <class Exec, class Run, class W>
+class erased_both_ways final : public erased_operator<Exec, Run, W> {
+    using op_type = decltype(erased_view(std::declval<W const&>()));
+    using transposed_type = decltype(transposed(std::declval<op_type const&>()));
+    class backward final : public erased_operator<Exec, Run, transposed_type> {
+    public:
+        backward(transposed_type&& w, erased_both_ways const& forward)
+            : erased_operator<Exec, Run, transposed_type>{std::move(w)}, forward_{&forward} {}
+        erased_base<Exec> const* other_direction() const noexcept override { return forward_; }
+
+    private:
+        erased_both_ways const* forward_;
+    };
+
+public:
+    explicit erased_both_ways(W&& w)
+        : erased_operator<Exec, Run, W>{std::move(w)}, backward_{transposed(this->op()), *this} {}
+    erased_both_ways(erased_both_ways const&) = delete;
+    erased_both_ways& operator=(erased_both_ways const&) = delete;
+    erased_base<Exec> const* other_direction() const noexcept override { return &backward_; }
+
+private:
+    backward backward_;
+};
+
 } // namespace detail
+
+/// What `erase` compiles of an operator: y = x Wᵀ, or y = x W too.
+struct forward_direction {};
+struct both_directions {};
+template <class D>
+concept erased_direction = std::same_as<D, forward_direction> || std::same_as<D, both_directions>;
 
 /// The operator of an `any_operator`: a view, valid as long as that is.
 template <execution_policy Exec>
@@ -201,21 +240,27 @@ private:
     detail::emptied_by_move<index_t> bytes_;
 };
 
-/// What is erased goes one way, so that a program compiles the kernels of the other only where it asks for them:
-/// `erase(exec, transposed(w))` is an operator of its own.
+/// The other direction of an operator that was erased with `both_directions`; it is part of what `w` views.
+/// @throws unsupported_error where one direction was erased
 template <class Exec>
-constexpr any_view<Exec> transposed(any_view<Exec> const& w) {
-    static_assert(detail::always_false<Exec>, "tessera: transposed: the type of an erased operator is not known; erase transposed(w) beside w");
-    return w;
+any_view<Exec> transposed(any_view<Exec> const& w) {
+    auto const* const erased = w.erased().other_direction();
+    if (erased == nullptr)
+        detail::raise<unsupported_error>("tessera: transposed: the operator was erased in one direction, "
+                                         "expected erase(exec, w, both_directions{})");
+    return {*erased, w.cols(), w.rows()};
 }
 
 namespace detail {
 
-template <class Exec, class Arch, class W>
+template <class Exec, class Arch, class Direction, class W>
 any_operator<Exec> erase_for(W&& w) {
     using held = std::remove_cvref_t<W>;
-    using policies = erased_policies<Exec, Arch>;
-    using erased = erased_operator<typename policies::boundary, typename policies::run, held>;
+    using boundary = typename erased_policies<Exec, Arch>::boundary;
+    using run = typename erased_policies<Exec, Arch>::run;
+    constexpr bool is_both = std::is_same_v<Direction, both_directions>;
+    using erased = typename std::conditional_t<is_both, std::type_identity<erased_both_ways<boundary, run, held>>,
+                                               std::type_identity<erased_operator<boundary, run, held>>>::type;
     auto const op = erased_view(w);
     index_t const rows = op.rows();
     index_t const cols = op.cols();
@@ -228,16 +273,16 @@ any_operator<Exec> erase_for(W&& w) {
 } // namespace detail
 
 /// The operator `w` without its type; an owner (of `place`) is moved in. Throws std::bad_alloc.
-template <execution_policy Exec, class W, class Arch = native_arch>
+template <execution_policy Exec, class W, erased_direction Direction = forward_direction, class Arch = native_arch>
     requires linear_operator<std::remove_cvref_t<W>> || (!std::is_lvalue_reference_v<W> && operator_owner<W>)
-any_operator<Exec> erase(Exec const&, W&& w) {
-    return detail::erase_for<Exec, Arch>(std::forward<W>(w));
+any_operator<Exec> erase(Exec const&, W&& w, Direction = {}) {
+    return detail::erase_for<Exec, Arch, Direction>(std::forward<W>(w));
 }
 
 /// Places an operator for the instruction set of the calling file, a unit of tessera_add_dispatch, and erases it.
-template <class Parallel, linear_operator Op, class Arch = native_arch>
-any_operator<cpu<dispatched, Parallel>> place(cpu<dispatched, Parallel> const& exec, Op const& w) {
-    return detail::erase_for<cpu<dispatched, Parallel>, Arch>(place(cpu<Arch, Parallel>{exec.parallel(), exec.scratch()}, w));
+template <class Parallel, linear_operator Op, erased_direction Direction = forward_direction, class Arch = native_arch>
+any_operator<cpu<dispatched, Parallel>> place(cpu<dispatched, Parallel> const& exec, Op const& w, Direction = {}) {
+    return detail::erase_for<cpu<dispatched, Parallel>, Arch, Direction>(place(cpu<Arch, Parallel>{exec.parallel(), exec.scratch()}, w));
 }
 
 /// y = x Wᵀ in one virtual call.

@@ -21,8 +21,8 @@
 namespace tessera::inline TESSERA_ABI::gguf {
 
 /// The formats of tensors that a program multiplies, by the type in the file. Coded weights take x in the form of
-/// `Preparation`, dense ones as it is.
-template <execution_policy Exec, preparation Preparation = int8_per_group<32>>
+/// `Preparation`, dense ones as it is. With `both_directions` transposes are compiled too, for gradients through frozen weights.
+template <execution_policy Exec, preparation Preparation = int8_per_group<32>, erased_direction Direction = forward_direction>
 class operator_formats {
 public:
     /// With the dense types, except for `cpu<dispatched>`, whose units add all that they are compiled for.
@@ -73,10 +73,10 @@ private:
     template <class Arch, class Op>
     static any_operator<Exec> make(boundary const& exec, Op const& w) {
         if constexpr (std::is_same_v<Exec, reference>) {
-            return erase(exec, w);
+            return erase(exec, w, Direction{});
         } else {
             using run = typename tessera::detail::erased_policies<Exec, Arch>::run;
-            return tessera::detail::erase_for<Exec, Arch>(tessera::place(tessera::detail::running<run>(exec), w));
+            return tessera::detail::erase_for<Exec, Arch, Direction>(tessera::place(tessera::detail::running<run>(exec), w));
         }
     }
     template <class T, class Arch>

@@ -10,6 +10,7 @@
 #include <tessera/core/thread_pool.hpp>
 #include <tessera/dispatch/any_operator.hpp>
 #include <tessera/dispatch/gguf_operator.hpp>
+#include <tessera/quant/quantize.hpp>
 
 #include <string>
 #include <type_traits>
@@ -120,6 +121,59 @@ TEST_CASE("an erased operator is a term, a factor, a slice") {
     CHECK(ts::describe(exec, any.view() + adapter, 1) == ts::describe(exec, base + adapter, 1));
 }
 
+TEST_CASE_TEMPLATE("both directions of an erased operator", Exec, exec_type, ts::reference) {
+    blocks_of<ts::q4_k> const w{37, 256};
+    auto const b = random_matrix<float>(37, 5, 1);
+    auto const a = random_matrix<float>(5, 256, 2);
+    Exec const exec;
+    auto const base = ts::linear{w.view(), g32{}};
+    ts::low_rank const adapter{b, a, 0.5f};
+    auto const any = ts::erase(exec, base, ts::both_directions{});
+    auto const backward = ts::transposed(any.view());
+    CHECK(backward.rows() == 256);
+    CHECK(backward.cols() == 37);
+    for (index_t const m : {0, 1, 17}) {
+        auto const x = random_matrix<float>(m, 256, 3);
+        auto const dy = random_matrix<float>(m, 37, 4);
+        check_same(exec, itself{base}, any, x);
+        check_same(exec, itself{ts::transposed(base)}, itself{backward}, dy);
+        check_same(exec, itself{base}, itself{ts::transposed(backward)}, x);
+        check_same(exec, itself{ts::transposed(base + adapter)}, itself{ts::transposed(any.view() + adapter)}, dy);
+        check_same(exec, itself{ts::transposed(2.0f * base)}, itself{ts::transposed(2.0f * any.view())}, dy);
+    }
+    auto const forward = ts::erase(exec, base);
+    CHECK_THROWS_WITH_AS(static_cast<void>(ts::transposed(forward.view())),
+                         "tessera: transposed: the operator was erased in one direction, expected erase(exec, w, both_directions{})",
+                         ts::unsupported_error);
+}
+
+TEST_CASE("both directions of an operator that owns its weights, from anywhere it is moved to") {
+    auto const w = random_matrix<float>(24, 40, 1);
+    auto const q = ts::quantize<ts::int4_g32>(w);
+    exec_type const exec;
+    auto first = ts::erase(exec, ts::place(exec, ts::linear{q, g32{}}), ts::both_directions{});
+    auto const any = std::move(first);
+    auto const typed = ts::place(exec, ts::linear{q, g32{}});
+    check_same(exec, typed, any, random_matrix<float>(3, 40, 2));
+    check_same(exec, itself{ts::transposed(typed.view())}, itself{ts::transposed(any.view())}, random_matrix<float>(3, 24, 3));
+    CHECK(ts::describe(exec, ts::transposed(any.view()), 3) == ts::describe(exec, ts::transposed(typed.view()), 3));
+    // What the transpose reads must not be written.
+    auto dense = random_matrix<float>(8, 8, 4);
+    auto const refers = ts::erase(exec, ts::linear{dense}, ts::both_directions{});
+    auto const dy = random_matrix<float>(3, 8, 5);
+    CHECK_THROWS_AS(ts::apply(exec, ts::transposed(refers.view()), dy.view(), ts::rows(dense.view(), 0, 3)), ts::shape_error);
+}
+
+TEST_CASE("tensors of files with both directions") {
+    blocks_of<ts::q4_k> const w{37, 512};
+    exec_type const exec;
+    ts::gguf::operator_formats<exec_type, g32, ts::both_directions> formats;
+    formats.add<ts::q4_k>();
+    auto const any = formats.place(exec, w.tensor());
+    auto const typed = ts::place(exec, ts::linear{w.view(), g32{}});
+    check_same(exec, itself{ts::transposed(typed.view())}, itself{ts::transposed(any.view())}, random_matrix<float>(5, 37, 1));
+}
+
 TEST_CASE("the reference policy") {
     blocks_of<ts::q5_0> const w{9, 64};
     ts::reference const exec;
@@ -219,6 +273,26 @@ TEST_CASE("the dispatching policy: what is erased runs the instruction set of th
     CHECK(ts::describe(exec, any.view() + any.view(), 1).find("dispatched: (" + std::string{ts::native_arch::name}) == 0);
     ts::matrix<float> small{3, 7};
     CHECK_THROWS_AS(ts::apply(exec, any, x, small), ts::shape_error);
+}
+
+TEST_CASE("both directions for the dispatching policy") {
+    ts::thread_pool pool{2};
+    ts::cpu<ts::dispatched, ts::threads> const exec{ts::threads{pool}};
+    ts::cpu<ts::native_arch, ts::threads> const typed_exec{ts::threads{pool}};
+    blocks_of<ts::q4_k> const w{70, 256};
+    auto const op = ts::linear{w.view(), g32{}};
+    auto const typed = ts::place(typed_exec, op);
+    auto const any = ts::place(exec, op, ts::both_directions{});
+    for (index_t const m : {0, 1, 17}) {
+        auto const dy = random_matrix<float>(m, 70, 3);
+        guarded<float> dx{m, 256}, expected{m, 256, 1, 2};
+        dx.clear();
+        expected.clear();
+        ts::apply(typed_exec, ts::transposed(typed.view()), dy.view(), expected.view());
+        ts::apply(exec, ts::transposed(any.view()), dy.view(), dx.view());
+        CHECK(dx.is_intact());
+        CHECK(same_bits(dx, expected));
+    }
 }
 
 TEST_CASE("tensors of files for the dispatching policy: nothing but what was added") {
