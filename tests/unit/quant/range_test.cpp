@@ -59,7 +59,7 @@ void check_rounding(std::vector<float> const& w, ts::weight_grid<Format> const& 
     std::vector<float> actual(w.size());
     definition::round(w.data(), n, grid, expected.data());
     fast::round(w.data(), n, grid, actual.data());
-    CHECK(std::memcmp(expected.data(), actual.data(), w.size() * sizeof(float)) == 0);
+    CHECK((w.empty() || std::memcmp(expected.data(), actual.data(), w.size() * sizeof(float)) == 0));
 }
 
 template <class Format>

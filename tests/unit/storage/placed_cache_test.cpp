@@ -24,6 +24,8 @@
 #include <utility>
 #include <vector>
 
+#include <unistd.h>
+
 namespace {
 
 namespace ts = tessera;
@@ -33,7 +35,7 @@ using backend = ts::cpu<ts::native_arch, ts::serial>;
 /// A folder that is gone when the test ends.
 struct folder {
     std::filesystem::path path;
-    explicit folder(char const* name) : path{std::filesystem::temp_directory_path() / name} {
+    explicit folder(char const* name) : path{std::filesystem::temp_directory_path() / (name + std::to_string(::getpid()))} {
         std::filesystem::remove_all(path);
         std::filesystem::create_directories(path);
     }
