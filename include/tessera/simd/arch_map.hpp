@@ -188,14 +188,15 @@ TESSERA_FORCE_INLINE xsimd::batch<float, A> min(xsimd::batch<float, A> const& x,
 /// The sum of all lanes; its order is a constant of the architecture. Integers wrap around.
 template <class T, class A>
 TESSERA_FORCE_INLINE T reduce_add(xsimd::batch<T, A> const& v) noexcept {
-    if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) // xsimd adds halves as scalars
+    if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) { // xsimd adds halves as scalars
         return static_cast<T>(simd::reduce_add(reinterpret<std::make_unsigned_t<T>>(v)));
-    else
+    } else {
 #if XSIMD_VERSION_MAJOR < 10
-    return xsimd::hadd(v);
+        return xsimd::hadd(v);
 #else
-    return xsimd::reduce_add(v);
+        return xsimd::reduce_add(v);
 #endif
+    }
 }
 
 /// The largest lane.
