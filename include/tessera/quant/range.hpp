@@ -9,7 +9,9 @@
 /// * `min_max_range`      r = [low, high]: nothing saturates.
 /// * `percentile_range`   Symmetric schemes: the ceil(p n)-th smallest |w|, with both signs. Affine ones: from the order
 ///                        statistic floor((1 - p) / 2 (n - 1)) to ceil((1 + p) / 2 (n - 1)), counted from 0, and 0.
-/// * `least_error_range`  Of r = [low, high] i / G, i = 1 .. G, the one with the least sum of (w - q(w; r))^2; the widest of equals.
+/// * `least_error_range`  Of r = [low, high] s i / G, i = 1 .. G, the one with the least sum of (w - q(w; r))^2; the widest of equals.
+///                        s = 1 unless told: ranges wider than the weights leave the highest levels unused, which pays where these
+///                        are far apart (e2m1 goes from 4 to 6: s = 1.5 lets the largest weight become a 4 as well).
 /// * `lloyd_max_range`    Lloyd's iteration of the scale: r <- r t, t = sum w q(w; r) / sum q(w; r)^2, the scale of least squared
 ///                        error for the codes that r gave; from [low, high], until t is 1 to 2^-12 or as often as asked. Of
 ///                        all r on the way that with the least squared error.
@@ -98,21 +100,28 @@ struct percentile_range {
     }
 };
 
-/// The one of `candidates` shares of the min-max interval with the least squared error.
+/// The one of `candidates` shares of the min-max interval, or of one `widest` times as wide, with the least squared error.
 struct least_error_range {
     int candidates = 64;
+    float widest = 1; ///< 1 to 16
 
-    /// @throws shape_error without candidates
-    void check() const { check::within("quantize", "candidates of least_error_range", candidates, 1, 1 << 20); }
+    /// @throws shape_error without candidates; unsupported_error for another `widest`
+    void check() const {
+        check::within("quantize", "candidates of least_error_range", candidates, 1, 1 << 20);
+        if (!(widest >= 1 && widest <= 16))
+            detail::raise<unsupported_error>("tessera: quantize: widest of least_error_range is " + std::to_string(widest) +
+                                             ", expected 1 to 16");
+    }
     template <class Round>
     weight_range choose(range_question const& block, Round const& round) const noexcept {
         weight_range best = block.extremes;
         double least = std::numeric_limits<double>::infinity();
         for (int i = candidates; i >= 1; --i) {
-            float const share = static_cast<float>(i) / static_cast<float>(candidates);
-            weight_range r = block.extremes;
-            r.low *= share;
-            r.high *= share;
+            double const share = static_cast<double>(widest * (static_cast<float>(i) / static_cast<float>(candidates)));
+            constexpr double largest = std::numeric_limits<float>::max();
+            weight_range r;
+            r.low = static_cast<float>(std::fmax(static_cast<double>(block.extremes.low) * share, -largest));
+            r.high = static_cast<float>(std::fmin(static_cast<double>(block.extremes.high) * share, largest));
             double const error = round(r).error;
             if (error < least) {
                 least = error;

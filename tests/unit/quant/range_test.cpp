@@ -179,6 +179,10 @@ TEST_CASE("ranges are what their formulas say") {
     }
     CHECK(chosen(w, ts::least_error_range{}).magnitude() == best);
     CHECK(best < widest);
+    // Twice as many shares of twice the range hold all of these, and others.
+    CHECK(error_of(w, chosen(w, ts::least_error_range{128, 2.0f}).magnitude()) <= error_of(w, best));
+    constexpr float most = std::numeric_limits<float>::max();
+    CHECK(chosen({most, most / 7}, ts::least_error_range{64, 2.0f}).magnitude() <= most);
 
     // Lloyd's scale is no worse than the widest, and is the least squares one for its own codes.
     float const fixed_point = chosen(w, ts::lloyd_max_range{1000}).magnitude();
@@ -206,6 +210,9 @@ TEST_CASE("ranges that cannot be are refused") {
     CHECK_THROWS_AS(ts::percentile_range{-0.1}.check(), ts::unsupported_error);
     CHECK_THROWS_AS(ts::percentile_range{std::numeric_limits<double>::quiet_NaN()}.check(), ts::unsupported_error);
     CHECK_THROWS_AS(ts::least_error_range{0}.check(), ts::shape_error);
+    CHECK_THROWS_WITH_AS((ts::least_error_range{64, 0.5f}.check()),
+                         "tessera: quantize: widest of least_error_range is 0.500000, expected 1 to 16", ts::unsupported_error);
+    CHECK_THROWS_AS((ts::least_error_range{64, std::numeric_limits<float>::quiet_NaN()}.check()), ts::unsupported_error);
     CHECK_THROWS_AS(ts::lloyd_max_range{-1}.check(), ts::shape_error);
 }
 
