@@ -14,6 +14,7 @@
 
 #include <tessera/core/philox.hpp>
 #include <tessera/operators/linear_operator.hpp>
+#include <tessera/quant/block_search.hpp>
 #include <tessera/quant/quantize.hpp>
 #include <tessera/sparse/sparsify.hpp>
 #include <tessera/storage/blocked.hpp>
@@ -72,14 +73,20 @@ private:
     ts::quantized_tensor<Scheme> stored_;
 };
 
-/// A block format of GGUF's files.
-template <ts::block_format Format>
+/// A block format of GGUF's files, its scales from extremes or looked for.
+template <ts::block_format Format, bool IsSearched = false>
 class blocks {
 public:
     static constexpr index_t multiple = Format::block_size;
     explicit blocks(weight_view const& w)
         : stored_{w.extent(0) * (w.extent(1) / multiple)}, rows_{w.extent(0)}, cols_{w.extent(1)} {
-        for (index_t n = 0; n < rows_; ++n) ts::encode_row<Format>(&w(n, 0), cols_, stored_.data() + n * (cols_ / multiple));
+        for (index_t n = 0; n < rows_; ++n) {
+            typename Format::block* const row = stored_.data() + n * (cols_ / multiple);
+            if constexpr (IsSearched)
+                ts::encode_row_least_error<Format>(&w(n, 0), cols_, row);
+            else
+                ts::encode_row<Format>(&w(n, 0), cols_, row);
+        }
     }
     index_t bytes() const { return view().bytes(); }
     void add_row(index_t n, float* out) const { detail::add_elements(view(), n, cols_, out); }

@@ -14,9 +14,9 @@ namespace rate_distortion {
 
 namespace {
 
-template <class Format>
+template <class Format, bool IsSearched = false>
 format blocks(std::string name) {
-    return encoding<compress::blocks<Format>>(std::move(name), family::gguf);
+    return encoding<compress::blocks<Format, IsSearched>>(std::move(name), family::gguf);
 }
 
 double half(double x) { return detail::rounded<ts::fp16>(x); }
@@ -57,6 +57,12 @@ format published(std::string name, double error, double tolerance) {
     return blocks<Format>(std::move(name)).expect(error, tolerance);
 }
 
+/// The same of `encode_row_least_error`, which leaves 1 to 8 % less than ggml's.
+template <class Format>
+format searched(std::string name, double error) {
+    return blocks<Format, true>(std::move(name)).expect(error, 0.08);
+}
+
 } // namespace
 
 void add_blocks(std::vector<format>& out) {
@@ -70,6 +76,11 @@ void add_blocks(std::vector<format>& out) {
     out.push_back(k_format<ts::q4_k>("Q4_K", {32, 0, 15, 63}));
     out.push_back(k_format<ts::q3_k>("Q3_K", {16, -4, 3, -32}));
     out.push_back(k_format<ts::q2_k>("Q2_K", {16, 0, 3, 15}));
+    out.push_back(searched<ts::q6_k>("Q6_K, least error", 2.994e-4));
+    out.push_back(searched<ts::q5_k>("Q5_K, least error", 1.2465e-3));
+    out.push_back(searched<ts::q4_k>("Q4_K, least error", 5.011e-3));
+    out.push_back(searched<ts::q3_k>("Q3_K, least error", 2.089e-2));
+    out.push_back(searched<ts::q2_k>("Q2_K, least error", 7.181e-2));
     out.push_back(published<ts::iq4_nl>("IQ4_NL", .00579, 0.05)); // these two without an importance matrix, as ours
     out.push_back(published<ts::iq4_xs>("IQ4_XS", .00588, 0.05));
     out.push_back(symmetric<ts::tq2_0>("TQ2_0", integers(-1, 1), 1));

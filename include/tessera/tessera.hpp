@@ -45,6 +45,7 @@
 #include "operators/describe.hpp"
 #include "operators/place.hpp"
 #include "quant/bit_planes.hpp"
+#include "quant/block_search.hpp"
 #include "quant/codec.hpp"
 #include "quant/convert.hpp"
 #include "quant/higgs.hpp"

@@ -23,7 +23,7 @@
 /// * decode, bit-exact with ggml: scales, minima, and their products with codes are exact in float32 (at most 11 + 7 + 5
 ///   significant bits), so only the addition of a minimum rounds (nearest even).
 /// * encode: round to nearest, in two steps: ranges of the groups give scales (and minima), the largest of a block gives the
-///   super scale; codes come from the scales as stored. ggml searches for better ones, slower: its blocks differ.
+///   super scale; codes come from the scales as stored. `encode_row_least_error` (quant/block_search.hpp) searches for better ones.
 /// * a block that holds a NaN or an infinity gets a NaN super scale: all of it decodes to NaN.
 
 #include "block_formats.hpp"
@@ -48,6 +48,7 @@ struct two_level_blocks {
     static constexpr int block_size = 256;
     static constexpr int group_size = GroupSize;
     static constexpr float bits_per_weight = static_cast<float>(sizeof(Block)) / 32.0f;
+    static constexpr int largest_sub = Extreme;
 
     TESSERA_HOST_DEVICE static constexpr float super_scale(Block const& b) noexcept { return static_cast<float>(b.scale); }
     TESSERA_HOST_DEVICE static constexpr float super_minimum(Block const& b) noexcept {
