@@ -5,7 +5,8 @@
 /// Blocks of GGUF's formats with scales of two levels (`q2_k`, `q3_k`, `q4_k`, `q5_k`, `q6_k`), encoded for the least squared
 /// error:
 ///
-///     ts::encode_row_least_error<ts::q4_k>(x, k, blocks);
+///     std::vector<ts::q4_k::block> blocks(k / 256);
+///     ts::encode_row_least_error<ts::q4_k>(&x(0, 0), k, blocks.data());
 ///
 /// Where `encode_row` takes every group's scale and minimum from its extremes, this looks for those that leave least of
 ///
