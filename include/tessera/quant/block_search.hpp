@@ -2,8 +2,7 @@
 #pragma once
 
 /// @file
-/// Blocks of GGUF's formats with scales of two levels (`q2_k`, `q3_k`, `q4_k`, `q5_k`, `q6_k`), encoded for the least squared
-/// error:
+/// Blocks of GGUF's formats with scales of two levels (`q2_k` to `q6_k`, `iq1_s` to `iq3_s`), encoded for the least squared error:
 ///
 ///     std::vector<ts::q4_k::block> blocks(k / 256);
 ///     ts::encode_row_least_error<ts::q4_k>(&x(0, 0), k, blocks.data());
@@ -12,24 +11,34 @@
 ///
 ///     sum over the block of (x - S a_g c_i - M b_g)^2,    S, M: super scale and super minimum, a_g, b_g: integers of a group, c_i: codes
 ///
-/// in three steps, each by coordinates: of every group the real scale and minimum (from 20 shares of its range, each followed by least
-/// squares for the codes that it gives); S and M from the largest of them; then, in turn, the a_g and b_g next to the best for S
-/// and M, and the S and M of least squares for these. The best block on the way is kept, `encode_row`'s among them: it is never worse.
+/// by coordinates. K-quants in three steps: of every group the real scale and minimum (from 20 shares of its range, each followed by
+/// least squares for the codes that it gives); S and M from the largest of them; then, in turn, the a_g and b_g next to the best for S
+/// and M, and the S and M of least squares for these. Grids (no M) start from `encode_row`'s codes: in turn the S of least squares, and of
+/// the a_g next to the best for it the one whose vectors leave least. The best block on the way is kept, `encode_row`'s among them: it is
+/// never worse.
 ///
-/// Mean squared errors on N(0, 1), 524288 numbers (examples/rate_distortion); ggml's encoders are asked with an importance of ones, which
-/// leaves less than without one (262144 numbers, to 0.4 %, tests/data/gguf/ggml_gauss.py):
+/// Mean squared errors on N(0, 1), of K-quants 524288 numbers (examples/rate_distortion), of grids 65536, to 0.9 %; ggml's encoders are asked with
+/// an importance of ones, which leaves less than without one (262144 numbers, to 0.4 %, tests/data/gguf/ggml_gauss.py). Time of one thread:
 ///
-/// | format | `encode_row` | this     | ggml 0.25.3 |
-/// |--------|--------------|----------|-------------|
-/// | q2_k   | 1.077e-1     | 6.70e-2  | 7.18e-2     |
-/// | q3_k   | 2.40e-2      | 2.066e-2 | 2.089e-2    |
-/// | q4_k   | 6.14e-3      | 4.93e-3  | 5.01e-3     |
-/// | q5_k   | 1.458e-3     | 1.192e-3 | 1.247e-3    |
-/// | q6_k   | 3.53e-4      | 2.77e-4  | 2.99e-4     |
+/// | format  | `encode_row` | this     | ggml 0.25.3 | microseconds a number |
+/// |---------|--------------|----------|-------------|-----------------------|
+/// | q2_k    | 0.1077       | 0.0670   | 0.0718      | 0.5                   |
+/// | q3_k    | 0.0240       | 0.02066  | 0.02089     | 0.5                   |
+/// | q4_k    | 0.00614      | 0.00493  | 0.00501     | 0.4                   |
+/// | q5_k    | 0.001458     | 0.001192 | 0.001247    | 0.3                   |
+/// | q6_k    | 0.000353     | 0.000277 | 0.000299    | 0.5                   |
+/// | iq3_s   | 0.0193       | 0.0171   | 0.0187      | 4                     |
+/// | iq3_xxs | 0.0352       | 0.0317   | 0.0329      | 3                     |
+/// | iq2_s   | 0.0706       | 0.0585   | 0.0618      | 5                     |
+/// | iq2_xs  | 0.0967       | 0.0824   | 0.0894      | 4                     |
+/// | iq2_xxs | 0.1185       | 0.1081   | 0.1177      | 3                     |
+/// | iq1_m   | 0.2029       | 0.1728   | 0.2030      | 16                    |
+/// | iq1_s   | 0.2491       | 0.1994   | 0.2351      | 16                    |
 ///
 /// Decisions are taken in double: a compiler that contracts products may choose another of two scales that are equally good.
 
 #include "../storage/blocked.hpp"
+#include "../storage/grid_formats.hpp"
 #include "../storage/k_formats.hpp"
 
 #include <cmath>
@@ -39,6 +48,23 @@
 namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
+
+/// The squared error of a block; not finite where it decodes to something that is not.
+template <class Format>
+double squared_error(float const* x, typename Format::block const& b) noexcept {
+    double sum = 0;
+    for (int i = 0; i < Format::block_size; ++i) {
+        double const d = static_cast<double>(x[i]) - static_cast<double>(Format::decode(b, i));
+        sum += d * d;
+    }
+    return sum;
+}
+
+/// A finite fp16.
+inline fp16 narrowed_scale(double v) noexcept {
+    constexpr double most = 65504;
+    return fp16{static_cast<float>(std::fmax(std::fmin(v, most), -most))};
+}
 
 /// The search for one block of a format of two_level_blocks.
 template <class Format>
@@ -65,8 +91,8 @@ public:
     explicit block_search(float const* x) noexcept : x_{x} {}
 
     void run(block& best) noexcept {
-        double least = error_of(best);
-        if (!(least > 0)) return; // exact; or not finite
+        double least = squared_error<Format>(x_, best);
+        if (least == 0 || !std::isfinite(least)) return; // exact; or a scale beyond fp16, a NaN
         line lines[groups];
         for (int g = 0; g < groups; ++g) lines[g] = fitted(x_ + g * size);
         double super_scale = 0;
@@ -80,10 +106,10 @@ public:
         block current{};
         for (int round = 0; round < rounds; ++round) {
             current = block{};
-            current.scale = narrowed(super_scale);
-            if constexpr (is_affine) current.minimum = narrowed(-super_minimum);
+            current.scale = narrowed_scale(super_scale);
+            if constexpr (is_affine) current.minimum = narrowed_scale(-super_minimum);
             for (int g = 0; g < groups; ++g) choose_integers(current, g, lines[g]);
-            double const error = error_of(current);
+            double const error = squared_error<Format>(x_, current);
             if (error < least) {
                 least = error;
                 best = current;
@@ -93,19 +119,6 @@ public:
     }
 
 private:
-    /// Of a block that decodes to something that is not finite: NaN.
-    double error_of(block const& b) const noexcept {
-        double sum = 0;
-        for (int i = 0; i < Format::block_size; ++i) {
-            double const d = static_cast<double>(x_[i]) - static_cast<double>(Format::decode(b, i));
-            sum += d * d;
-        }
-        return sum;
-    }
-    static fp16 narrowed(double v) noexcept {
-        constexpr double most = 65504;
-        return fp16{static_cast<float>(std::fmax(std::fmin(v, most), -most))};
-    }
     static int code_of(double x, double minimum, double inverse) noexcept {
         double const c = std::nearbyint((x - minimum) * inverse);
         return c < low ? low : c > high ? high : static_cast<int>(c);
@@ -223,14 +236,98 @@ private:
     float const* x_;
 };
 
+/// The search for one block of a grid format.
+template <class Format>
+class grid_search {
+    using block = typename Format::block;
+    static constexpr int size = Format::group_size;
+    static constexpr int groups = Format::block_size / size;
+    static constexpr int rounds = 3;
+
+public:
+    explicit grid_search(float const* x) noexcept : x_{x} {}
+
+    void run(block& best) const noexcept {
+        double least = squared_error<Format>(x_, best);
+        if (least == 0 || !std::isfinite(least)) return; // exact; or a scale beyond fp16, a NaN
+        block current = best;
+        for (int round = 0; round < rounds; ++round) {
+            double scales[groups];
+            double const super_scale = fitted(current, scales);
+            if (!(super_scale > 0)) return;
+            fp16 const super = narrowed_scale(super_scale);
+            int subs[groups];
+            for (int g = 0; g < groups; ++g) subs[g] = best_sub(super, g, scales[g] / super_scale);
+            current = with(super, subs);
+            double const error = squared_error<Format>(x_, current);
+            if (error < least) {
+                least = error;
+                best = current;
+            }
+        }
+    }
+
+private:
+    /// The super scale of least squares for the rest of a block, and each group's scale likewise.
+    double fitted(block const& b, double (&scales)[groups]) const noexcept {
+        double xp = 0, pp = 0;
+        for (int g = 0; g < groups; ++g) {
+            double xv = 0, vv = 0;
+            for (int i = g * size; i < (g + 1) * size; ++i) {
+                double const v = static_cast<double>(Format::value(Format::code(b, i)));
+                xv += static_cast<double>(x_[i]) * v;
+                vv += v * v;
+            }
+            double const sub = Format::sub_scale(b, g);
+            scales[g] = vv > 0 ? xv / vv : 0;
+            xp += sub * xv;
+            pp += sub * sub * vv;
+        }
+        return pp > 0 ? xp / pp : 0;
+    }
+    /// The s next to (ratio - 1) / 2 whose entries leave least of the group.
+    int best_sub(fp16 super, int g, double ratio) const noexcept {
+        constexpr int most = Format::largest_sub;
+        double const wanted = std::nearbyint((ratio - 1) / 2);
+        int const middle = !(wanted > 0) ? 0 : wanted > most ? most : static_cast<int>(wanted);
+        int best = middle;
+        float least = std::numeric_limits<float>::infinity();
+        for (int s = middle > 0 ? middle - 1 : 0; s <= (middle < most ? middle + 1 : most); ++s) {
+            block trial{};
+            Format::set_super(trial, super);
+            Format::set_sub(trial, g, s);
+            if (float const error = Format::encode_group(x_, g, trial); error < least) {
+                least = error;
+                best = s;
+            }
+        }
+        return best;
+    }
+    block with(fp16 super, int const (&subs)[groups]) const noexcept {
+        block out{};
+        Format::set_super(out, super);
+        for (int g = 0; g < groups; ++g) Format::set_sub(out, g, subs[g]);
+        for (int g = 0; g < groups; ++g) Format::encode_group(x_, g, out);
+        return out;
+    }
+
+    float const* x_;
+};
+
+/// Formats that a class above searches.
+template <class F>
+concept has_sub_minima = two_level_format<F> && requires(typename F::block& b) { F::set_sub(b, 0, 0, 0), F::set_code(b, 0, 0); };
+template <class F>
+concept has_grid = two_level_format<F> && requires(float const* x, typename F::block& b) { F::encode_group(x, 0, b); };
+
 } // namespace detail
 
-/// A block format whose integers of groups can be chosen.
+/// A block format whose scales can be looked for.
 template <class F>
-concept searched_block_format = two_level_format<F> && requires(typename F::block& b) { F::set_sub(b, 0, 0, 0), F::set_code(b, 0, 0); };
+concept searched_block_format = detail::has_sub_minima<F> || detail::has_grid<F>;
 
 /// k numbers, a multiple of 256, as the blocks of the least squared error that was found. A block that holds a NaN or an infinity
-/// decodes to NaN. O(k), 0.3 to 0.5 microseconds a number.
+/// decodes to NaN. O(k), for grids times their vectors.
 /// @throws shape_error for another k
 template <searched_block_format Format>
 void encode_row_least_error(float const* x, index_t k, typename Format::block* blocks) {
@@ -238,7 +335,10 @@ void encode_row_least_error(float const* x, index_t k, typename Format::block* b
     for (index_t i = 0; i < k / Format::block_size; ++i) {
         float const* const from = x + i * Format::block_size;
         Format::encode(from, blocks[i]);
-        detail::block_search<Format>{from}.run(blocks[i]);
+        if constexpr (detail::has_grid<Format>)
+            detail::grid_search<Format>{from}.run(blocks[i]);
+        else
+            detail::block_search<Format>{from}.run(blocks[i]);
     }
 }
 

@@ -26,8 +26,8 @@
 /// Card of the conversions:
 /// * decode, bit-exact with ggml: all products are exact in float32.
 /// * encode: the scale of a group is the best of 13 for levels without a grid, by least squares; then each vector is the nearest
-///   of its grid, its signs those of x (where they must be even, that of the smallest magnitude gives way). ggml weighs errors with
-///   an importance matrix; its blocks differ.
+///   of its grid, its signs those of x (where they must be even, that of the smallest magnitude gives way). `encode_row_least_error`
+///   (quant/block_search.hpp) looks further. ggml weighs errors with an importance matrix; its blocks differ.
 /// * a block that holds a NaN or an infinity gets a NaN super scale: all of it decodes to NaN.
 
 #include "grid_tables.hpp"
@@ -88,7 +88,14 @@ struct grid_blocks : two_level_blocks<Format, Block, GroupSize, 1> {
         float const inverse = reciprocal_or_zero(Format::super_scale(out));
         for (int g = 0; g < groups; ++g) // rounded (r - 1) / 2
             Format::set_sub(out, g, clamped_code(0.5f * (scales[g] * inverse), 0, Format::largest_sub));
-        for (int first = 0; first < 256; first += Format::sign_columns) encode_columns(x, first, out);
+        for (int g = 0; g < groups; ++g) encode_group(x, g, out);
+    }
+
+    /// Entries and signs of group g for the scales that `out` has, whose fields for them are zeros; the squared error. x holds 256 values.
+    static constexpr float encode_group(float const* x, int g, Block& out) noexcept {
+        float error = 0;
+        for (int first = g * GroupSize; first < (g + 1) * GroupSize; first += Format::sign_columns) error += encode_columns(x, first, out);
+        return error;
     }
 
 private:
@@ -134,8 +141,8 @@ private:
         return Format::sign_kind == grid_signs::even && is_odd ? signs ^ 1 << smallest : signs;
     }
 
-    /// Columns [first, first + sign_columns).
-    static constexpr void encode_columns(float const* x, int first, Block& out) noexcept {
+    /// Columns [first, first + sign_columns); their squared error.
+    static constexpr float encode_columns(float const* x, int first, Block& out) noexcept {
         int entries[2][Format::sign_columns / Width]{};
         float errors[2]{};
         constexpr bool is_shared = Format::sign_kind == grid_signs::shared;
@@ -149,6 +156,7 @@ private:
         for (int v = 0; v < Format::sign_columns / Width; ++v) Format::set_entry(out, first / Width + v, entries[best][v]);
         for (int o = first / 8; o < (first + Format::sign_columns) / 8; ++o)
             Format::set_signs(out, o, is_shared ? best * 255 : signs_of(x + 8 * o));
+        return errors[best];
     }
 
     /// The entry of the grid that is nearest to x; `error` grows by its squared distance.
@@ -159,11 +167,17 @@ private:
                 float const d = x[j] - scale * Format::value(l | (signs >> j & 1) << Format::level_bits);
                 distances[j][l] = d * d;
             }
+        // Of either half of the columns, the sums for all levels that it may have.
+        constexpr int half_bits = Format::level_bits * Width / 2;
+        float sums[2][1 << half_bits]{};
+        for (int half = 0; half < 2; ++half)
+            for (int bits = 0; bits < 1 << half_bits; ++bits)
+                for (int j = 0; j < Width / 2; ++j)
+                    sums[half][bits] += distances[half * Width / 2 + j][bits >> Format::level_bits * j & (levels - 1)];
         int best = 0;
         float least = std::numeric_limits<float>::max();
         for (int e = 0; e < static_cast<int>(sizeof(Format::grid) / sizeof(Format::grid[0])); ++e) {
-            float sum = 0;
-            for (int j = 0; j < Width; ++j) sum += distances[j][level_of(e, j)];
+            float const sum = sums[0][Format::grid[e] & ((1 << half_bits) - 1)] + sums[1][Format::grid[e] >> half_bits];
             if (sum < least) least = sum, best = e;
         }
         error += least;

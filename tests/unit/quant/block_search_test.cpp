@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <numbers>
+#include <string_view>
 #include <vector>
 
 namespace ts = tessera;
@@ -20,6 +21,9 @@ namespace {
 
 static_assert(ts::searched_block_format<ts::q2_k> && ts::searched_block_format<ts::q3_k> && ts::searched_block_format<ts::q4_k> &&
               ts::searched_block_format<ts::q5_k> && ts::searched_block_format<ts::q6_k>);
+static_assert(ts::searched_block_format<ts::iq1_s> && ts::searched_block_format<ts::iq1_m> && ts::searched_block_format<ts::iq2_xxs> &&
+              ts::searched_block_format<ts::iq2_xs> && ts::searched_block_format<ts::iq2_s> && ts::searched_block_format<ts::iq3_xxs> &&
+              ts::searched_block_format<ts::iq3_s>);
 static_assert(!ts::searched_block_format<ts::q8_k> && !ts::searched_block_format<ts::q4_0>);
 
 std::vector<float> normal_numbers(std::size_t count, float scale = 1, float shift = 0) {
@@ -57,10 +61,10 @@ void check_no_worse(std::vector<float> const& x) {
     }
 }
 
-/// The mean squared error on 262144 normal numbers, by Box and Muller: philox::normal has no tails.
+/// The mean squared error on normal numbers, by Box and Muller: philox::normal has no tails.
 template <class Format>
-double normal_error() {
-    std::vector<float> x(262144);
+double normal_error(std::size_t count) {
+    std::vector<float> x(count);
     ts::philox const random{5};
     for (std::size_t i = 0; i < x.size(); ++i) {
         double const radius = std::sqrt(-2 * std::log(1 - static_cast<double>(random.uniform(2 * i))));
@@ -69,21 +73,30 @@ double normal_error() {
     auto const blocks = searched<Format>(x);
     double sum = 0;
     for (std::size_t b = 0; b < blocks.size(); ++b) sum += error_of<Format>(x.data() + 256 * b, blocks[b]);
-    return sum / 262144;
+    return sum / static_cast<double>(count);
 }
 
 } // namespace
 
 TEST_CASE("less error than ggml's encoders leave") {
     // ggml 0.25.3 with an importance of ones (without one it leaves more), as many numbers: tests/data/gguf/ggml_gauss.py.
-    CHECK(normal_error<ts::q2_k>() < 7.18084e-02);
-    CHECK(normal_error<ts::q3_k>() < 2.08890e-02);
-    CHECK(normal_error<ts::q4_k>() < 5.01099e-03);
-    CHECK(normal_error<ts::q5_k>() < 1.24651e-03);
-    CHECK(normal_error<ts::q6_k>() < 2.99377e-04);
+    CHECK(normal_error<ts::q2_k>(262144) < 7.18084e-02);
+    CHECK(normal_error<ts::q3_k>(262144) < 2.08890e-02);
+    CHECK(normal_error<ts::q4_k>(262144) < 5.01099e-03);
+    CHECK(normal_error<ts::q5_k>(262144) < 1.24651e-03);
+    CHECK(normal_error<ts::q6_k>(262144) < 2.99377e-04);
+    // Standard errors of 8192 numbers are 2 % at most; what is left is 4 to 15 % less.
+    CHECK(normal_error<ts::iq3_s>(8192) < 0.97 * .01870);
+    CHECK(normal_error<ts::iq3_xxs>(8192) < .03287);
+    CHECK(normal_error<ts::iq2_s>(8192) < 0.98 * .06183);
+    CHECK(normal_error<ts::iq2_xs>(8192) < 0.97 * .08944);
+    CHECK(normal_error<ts::iq2_xxs>(8192) < 0.97 * .11765);
+    CHECK(normal_error<ts::iq1_m>(4096) < 0.92 * .2030);
+    CHECK(normal_error<ts::iq1_s>(4096) < 0.92 * .2351);
 }
 
-TEST_CASE_TEMPLATE("never worse than extremes", Format, ts::q2_k, ts::q3_k, ts::q4_k, ts::q5_k, ts::q6_k) {
+TEST_CASE_TEMPLATE("never worse than encode_row", Format, ts::q2_k, ts::q3_k, ts::q4_k, ts::q5_k, ts::q6_k, ts::iq3_s, ts::iq3_xxs, ts::iq2_s,
+                   ts::iq2_xs, ts::iq2_xxs, ts::iq1_m, ts::iq1_s) {
     for (float const scale : {1.0f, 1e-3f, 300.0f, 1e-7f, 1e-30f, 1e-42f, 1e4f}) {
         CAPTURE(scale);
         check_no_worse<Format>(normal_numbers(512, scale));
@@ -105,7 +118,8 @@ TEST_CASE_TEMPLATE("never worse than extremes", Format, ts::q2_k, ts::q3_k, ts::
     CHECK(std::memcmp(&found[0], &plain, sizeof plain) == 0);
 }
 
-TEST_CASE_TEMPLATE("what a block can hold exactly, zeros, and what is not finite", Format, ts::q2_k, ts::q3_k, ts::q4_k, ts::q5_k, ts::q6_k) {
+TEST_CASE_TEMPLATE("what a block can hold exactly, zeros, and what is not finite", Format, ts::q2_k, ts::q3_k, ts::q4_k, ts::q5_k, ts::q6_k, ts::iq3_s,
+                   ts::iq3_xxs, ts::iq2_s, ts::iq2_xs, ts::iq2_xxs, ts::iq1_m, ts::iq1_s) {
     auto const of_zeros = searched<Format>(std::vector<float>(256));
     for (int i = 0; i < 256; ++i) CHECK(Format::decode(of_zeros[0], i) == 0.0f);
     for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
@@ -115,14 +129,16 @@ TEST_CASE_TEMPLATE("what a block can hold exactly, zeros, and what is not finite
         CHECK(error_of<Format>(x.data(), blocks[0]) < 256);
         for (int i = 0; i < 256; ++i) CHECK(std::isnan(Format::decode(blocks[1], i)));
     }
-    // A second time changes nothing for the worse.
+    if constexpr (std::string_view{Format::name}.front() == 'q') { // what was decoded is found again, but for roundings of the scales
+        auto const first = searched<Format>(normal_numbers(256));
+        std::vector<float> decoded(256);
+        ts::decode_row<Format>(first.data(), 256, decoded.data());
+        auto const second = searched<Format>(decoded);
+        CHECK(error_of<Format>(decoded.data(), second[0]) <= 0.05 * error_of<Format>(normal_numbers(256).data(), first[0]));
+    }
+    // Again the same bytes, and nothing for no numbers.
     auto const x = normal_numbers(256);
     auto const first = searched<Format>(x);
-    std::vector<float> decoded(256);
-    ts::decode_row<Format>(first.data(), 256, decoded.data());
-    auto const second = searched<Format>(decoded);
-    CHECK(error_of<Format>(decoded.data(), second[0]) <= 0.05 * error_of<Format>(x.data(), first[0]));
-    // Again the same bytes, and nothing for no numbers.
     auto const again = searched<Format>(x);
     CHECK(std::memcmp(first.data(), again.data(), sizeof first[0]) == 0);
     ts::encode_row_least_error<Format>(nullptr, 0, nullptr);
