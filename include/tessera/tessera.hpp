@@ -4,7 +4,7 @@
 /// @file
 /// Every family's calls. Left out, because they cost more to compile than the programs that want them are many: the leaves
 /// (interop, dispatch, Eigen), the pool of std::thread (core/thread_pool.hpp), what fits codebooks to weights before a run
-/// (quant/table_quantize.hpp, any_precision.hpp, vptq.hpp) and the packing of sequences (attention/packing.hpp). A program that
+/// (quant/table_quantize.hpp, any_precision.hpp, vptq.hpp), what searches the blocks of files (block_search.hpp) and the packing of sequences (attention/packing.hpp). A program that
 /// uses one family includes that family's header instead and compiles faster; README.md beside this file says where what is.
 
 #include "adapter/combine.hpp"
@@ -45,7 +45,6 @@
 #include "operators/describe.hpp"
 #include "operators/place.hpp"
 #include "quant/bit_planes.hpp"
-#include "quant/block_search.hpp"
 #include "quant/codec.hpp"
 #include "quant/convert.hpp"
 #include "quant/higgs.hpp"
