@@ -54,12 +54,13 @@ footprint kv_footprint(kv_rows<T const> const& rows, kv_view<K, V> const& kv, in
     return footprint_of(rows_view{rows.data, typename rows_view::mapping_type{extents_from<3>(sizes), strides}});
 }
 
-/// The position behind the last key, for `check_score`.
+/// The position behind the last key and query, for `check_score`.
 template <class K, class V>
 index_t checked_end_position(char const* name, kv_view<K, V> const& kv) {
     constexpr index_t far = index_t{1} << 60;
-    check::within(name, "first position of the keys", kv.first_position, -far, far);
-    return kv.end_position();
+    check::within(name, "first position of the keys", kv.first_position, 0, far);
+    check::within(name, "tokens after the keys", kv.tokens_after, 0, far);
+    return kv.query_end();
 }
 
 template <class Q, class K, class V, class O>

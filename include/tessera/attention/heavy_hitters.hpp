@@ -25,6 +25,7 @@
 #include "attention_mass.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
@@ -34,7 +35,7 @@ class heavy_hitters {
 public:
     heavy_hitters(index_t kv_heads, index_t capacity, index_t heavy, index_t recent)
         : heavy_{checked("heavy", heavy)}, recent_{checked("recent", recent)},
-          mass_{checked("kv_heads", kv_heads), checked("capacity", capacity)}, order_(static_cast<std::size_t>(capacity)) {}
+          mass_{checked("kv_heads", kv_heads, most_heads), checked("capacity", capacity, most_tokens)}, order_(static_cast<std::size_t>(capacity)) {}
 
     /// Tokens that have a score; later ones have none yet.
     index_t tokens() const noexcept { return tokens_; }
@@ -81,8 +82,11 @@ public:
     }
 
 private:
-    static index_t checked(char const* argument, index_t n) {
+    static constexpr index_t most_heads = index_t{1} << 20;
+    static constexpr index_t most_tokens = index_t{1} << 36; // 2^56 scores, whose bytes are a number
+    static index_t checked(char const* argument, index_t n, index_t most = std::numeric_limits<index_t>::max()) {
         check::at_least("heavy_hitters", argument, n, 0);
+        check::within("heavy_hitters", argument, n, 0, most);
         return n;
     }
 

@@ -88,6 +88,7 @@ struct keys_before {
         return t.last_key <= count ? tessera::visibility::full : tessera::visibility::partial;
     }
     TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t) const noexcept { return {0, count}; }
+    void check(char const* operation, index_t) const { check::at_least(operation, "count of keys_before", count, 0); }
 };
 
 /// A query sees keys of its own chunk of `size` positions.
@@ -294,8 +295,12 @@ struct seen_where {
     TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile) const noexcept { return tessera::visibility::partial; }
 };
 
+/// A mask, or a pipeline of masks.
+template <class F>
+concept score_masks = score_functor<F> && !detail::has_transform<F>;
+
 /// Seen where one of two masks lets it.
-template <score_mask First, score_mask Second>
+template <score_masks First, score_masks Second>
 struct either_mask {
     First first;
     Second second;
@@ -306,9 +311,9 @@ struct either_mask {
         return select(seen == V(minus_infinity), second(s, at), seen);
     }
     TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
-        tessera::visibility const a = first.visibility(t);
+        tessera::visibility const a = visibility_of(first, t);
         if (a == tessera::visibility::full) return a;
-        tessera::visibility const b = second.visibility(t);
+        tessera::visibility const b = visibility_of(second, t);
         return a == tessera::visibility::none || b == tessera::visibility::full ? b : a;
     }
     TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t first_query, index_t last_query) const noexcept {
@@ -321,8 +326,8 @@ struct either_mask {
         detail::check_score(operation, second, heads, end_position);
     }
 };
-/// A query sees what either mask lets it see.
-template <score_mask First, score_mask Second>
+/// A query sees what either mask lets it see; of a pipeline of masks what all of them do.
+template <score_masks First, score_masks Second>
 constexpr either_mask<First, Second> either(First first, Second second) noexcept {
     static_assert(!detail::has_sink<First> && !detail::has_sink<Second>,
                   "tessera: either takes masks alone; sinks follow it in the pipeline");

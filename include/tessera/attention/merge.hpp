@@ -8,7 +8,13 @@
 ///     L = log(e^L1 + e^L2)      out = e^(L1 - L) out1 + e^(L2 - L) out2
 ///
 /// Prompts that sequences share, caches in several memories, machines that hold a part of the keys each: every part is
-/// attended to on its own. Masks that count positions must know where a part begins (`kv_view::first_position`).
+/// attended to on its own. Masks and biases that count positions must know where a part begins in the sequence and how many tokens
+/// come behind it: the queries are the last ones of the sequence, not of the part.
+///
+///     ts::kv_view part = kv.view();       // holds tokens 60 to 119 of 200
+///     part.first_position = 60;
+///     part.tokens_after = 80;
+///     ts::attention(exec, q, part, out, ts::causal, log_sum_exp);
 ///
 /// A part that saw no key (log-sum-exp of minus infinity) is neutral, whatever its out holds. Shapes that do not fit and null
 /// pointers are a shape_error.

@@ -43,8 +43,9 @@ struct sinks {
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "number of logits of sinks", logits.extent(0), heads, "heads of q");
         check::not_null(operation, "logits of sinks", logits.data_handle(), heads);
-        if (gradient.data_handle() != nullptr)
-            check::equal(operation, "number of gradients of sinks", gradient.extent(0), heads, "heads of q");
+        if (gradient.data_handle() == nullptr) return;
+        check::equal(operation, "number of gradients of sinks", gradient.extent(0), heads, "heads of q");
+        if (heads > 1) check::at_least(operation, "stride of the gradients of sinks", gradient.stride(0), 1); // heads in parallel
     }
 };
 

@@ -28,7 +28,7 @@ struct scaled {
     constexpr explicit scaled(float f) noexcept : factor{f} {}
     template <class V>
     TESSERA_HOST_DEVICE constexpr V operator()(V s, coord<V>) const noexcept {
-        return s * V(factor);
+        return select(s == V(minus_infinity), s, s * V(factor)); // what a mask hid stays hidden
     }
     template <class V>
     constexpr V derivative(V, coord<V>) const noexcept {
@@ -44,7 +44,7 @@ struct soft_cap {
     template <class V>
     TESSERA_HOST_DEVICE V operator()(V s, coord<V>) const noexcept {
         using std::tanh;
-        return V(limit) * tanh(s / V(limit));
+        return select(s == V(minus_infinity), s, V(limit) * tanh(s / V(limit))); // what a mask hid stays hidden
     }
     template <class V>
     V derivative(V s, coord<V>) const noexcept {

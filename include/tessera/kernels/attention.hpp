@@ -94,7 +94,7 @@ struct attention_arguments {
         return {q.extent(0), q.extent(1), kv.kv_heads, kv.key_dim, kv.value_dim, kv.tokens};
     }
     /// Position of query 0 in the sequence.
-    TESSERA_HOST_DEVICE index_t first_query() const noexcept { return kv.end_position() - q.extent(0); }
+    TESSERA_HOST_DEVICE index_t first_query() const noexcept { return kv.query_end() - q.extent(0); }
     TESSERA_HOST_DEVICE void set_log_sum_exp(index_t head, index_t i, float value) const noexcept {
         if (log_sum_exp.data_handle() != nullptr) log_sum_exp(head, i) = value;
     }

@@ -13,7 +13,7 @@
 ///
 /// A functor with parameters may judge them: `void check(char const* operation, index_t heads) const`, called once before
 /// anything is written, throws where they do not fit (heads: of the queries); or `check(operation, heads, end_position)`, which
-/// is also told the position behind the last key, the largest of a batch.
+/// is also told the position behind the last key and query, the largest of a batch.
 ///
 /// A mask may also say where the keys are that some queries see, `key_span keys_of(index_t first_query, index_t last_query)
 /// const noexcept`: keys outside are not looked at, tile by tile.

@@ -130,6 +130,7 @@ struct kv_view {
     index_t key_dim = 0;
     index_t value_dim = 0;
     index_t first_position = 0;
+    index_t tokens_after = 0; ///< of the sequence, behind these: of other parts (attention/merge.hpp)
     index_t ring_size = 0; ///< slots of a ring; 0: slot(t) is t
     index_t first_slot = 0;
     std::int32_t const* pages = nullptr; ///< null: no pages
@@ -165,6 +166,8 @@ struct kv_view {
     }
     /// The position after the last token.
     TESSERA_HOST_DEVICE constexpr index_t end_position() const noexcept { return first_position + tokens; }
+    /// The end of the sequence, which is the position after the last query.
+    TESSERA_HOST_DEVICE constexpr index_t query_end() const noexcept { return end_position() + tokens_after; }
 };
 
 template <class K, class V>

@@ -8,6 +8,7 @@
 #include <tessera/attention/batch.hpp>
 #include <tessera/attention/eviction.hpp>
 #include <tessera/attention/merge.hpp>
+#include <tessera/attention/normaliser.hpp>
 #include <tessera/attention/rerotate.hpp>
 
 #include <doctest/doctest.h>
@@ -33,6 +34,31 @@ bool is_untouched(X const& x) {
 std::string sentence(char const* operation, char const* rest) { return "tessera: " + std::string{operation} + ": " + rest; }
 
 } // namespace
+
+TEST_CASE("bad calls: where the keys are, and what masks and sinks count") {
+    auto const k = random_tensor(5, 2, 8, 1), q = random_tensor(3, 4, 8, 2);
+    ts::tensor<float, 3> out(3, 4, 8);
+    auto const said = [&](auto const& change, auto const& score) {
+        ts::kv_view kv{k.view(), k.view()};
+        change(kv);
+        fill(out);
+        auto const text = message_of([&] { ts::attention(exec, q, kv, out, score); });
+        CHECK(is_untouched(out));
+        return text;
+    };
+    auto const nothing = [](auto&) {};
+    CHECK(said([](auto& kv) { kv.first_position = -4; }, ts::causal) ==
+          sentence("attention", "first position of the keys is -4, expected 0 to 1152921504606846976"));
+    CHECK(said([](auto& kv) { kv.tokens_after = -1; }, ts::causal) ==
+          sentence("attention", "tokens after the keys is -1, expected 0 to 1152921504606846976"));
+    CHECK(said(nothing, ts::keys_before{std::numeric_limits<index_t>::min()}) ==
+          sentence("attention", "count of keys_before is -9223372036854775808, expected at least 0"));
+    float numbers[4] = {};
+    index_t const none[] = {0};
+    ts::vector_view<float> const one_for_all{numbers, ts::vector_view<float>::mapping_type{ts::dynamic_extents<1>{4}, none}};
+    CHECK(said(nothing, ts::sinks{ts::vector_view<float const>{numbers, 4}, one_for_all}) ==
+          sentence("attention", "stride of the gradients of sinks is 0, expected at least 1"));
+}
 
 TEST_CASE("bad calls: attention_batch") {
     std::array<ts::kv_view<float, float>, 2> caches;
@@ -152,6 +178,8 @@ TEST_CASE("bad calls: append, pages, policies, rerotate") {
     CHECK(message_of([&] { kv.unshare(0, 7); }) == sentence("unshare", "last token is 7, expected 0 to 6"));
     CHECK(message_of([&] { kv.reserve(most); }).find("append: tokens is ") != std::string::npos);
     CHECK(message_of([] { ts::heavy_hitters{2, -1, 1, 1}; }) == sentence("heavy_hitters", "capacity is -1, expected at least 0"));
+    CHECK(message_of([] { ts::heavy_hitters{1, most / 2, 1, 1}; }) == sentence("heavy_hitters", "capacity is 4611686018427387903, expected 0 to 68719476736"));
+    CHECK(message_of([] { ts::heavy_hitters{most, 1, 1, 1}; }) == sentence("heavy_hitters", "kv_heads is 9223372036854775807, expected 0 to 1048576"));
     CHECK(message_of([] { ts::page_means{2, 8, most}; }).find("page_means: page is ") != std::string::npos);
     CHECK(message_of([&] { kv.drop(0, 3); }) == sentence("drop", "last token is 3, expected a multiple of 4"));
 

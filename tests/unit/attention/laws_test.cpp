@@ -5,6 +5,9 @@
 #include "attention_support.hpp"
 #include "support/message_of.hpp"
 
+#include <tessera/attention/attention_mass.hpp>
+#include <tessera/attention/mask.hpp>
+#include <tessera/attention/merge.hpp>
 #include <tessera/core/thread_pool.hpp>
 
 #include <doctest/doctest.h>
@@ -108,6 +111,57 @@ TEST_CASE("attention over parts of the keys, merged, is attention over all of th
                 }
             }
     });
+}
+
+namespace {
+
+/// Parts [0, 60), [60, 120) and [120, 130) of a sequence whose last queries ask: each on its own, then merged, is the whole.
+template <class Exec, class Score>
+void check_parts(Exec const& exec, char const* name, Score const& score) {
+    CAPTURE(name);
+    index_t const queries = 3, keys = 130;
+    auto const q = random_tensor(queries, 4, 16, 1);
+    auto const k = random_tensor(keys, 2, 16, 2);
+    auto const v = random_tensor(keys, 2, 16, 3);
+    ts::tensor<float, 3> whole(queries, 4, 16), merged(queries, 4, 16), part(queries, 4, 16);
+    ts::matrix<float> whole_lse(4, queries), merged_lse(4, queries), lse(4, queries), mass(2, keys), part_mass(2, keys);
+    ts::attention(ts::reference{}, q, k, v, whole, score, whole_lse);
+    std::fill_n(merged_lse.data(), merged_lse.size(), ts::minus_infinity); // nothing yet
+    std::fill_n(mass.data(), mass.size(), 0.0f);
+    std::fill_n(part_mass.data(), part_mass.size(), 0.0f);
+    ts::attention_mass(ts::reference{}, q, ts::kv_view{k.view(), v.view()}, whole_lse, score, mass);
+    for (index_t const first : {index_t{0}, index_t{60}, index_t{120}}) {
+        index_t const last = ts::minimum(first + 60, keys);
+        ts::kv_view some{ts::slice(k.view(), ts::range{first, last}, ts::all, ts::all),
+                         ts::slice(v.view(), ts::range{first, last}, ts::all, ts::all)};
+        some.first_position = first;
+        some.tokens_after = keys - last;
+        ts::attention(exec, q, some, part, score, lse);
+        ts::merge_attention(exec, {part.view(), lse.view()}, {merged.view(), merged_lse.view()}, merged.view(), merged_lse.view());
+        ts::attention_mass(exec, q, some, whole_lse, score, ts::slice(part_mass.view(), ts::all, ts::range{first, last}));
+    }
+    // Scores of 16 products below 8 in magnitude, exponentials and sums of 130 of them, in float: a relative error of
+    // less than (16 * 8 + 130 + 32) u of every weight; the values are below 6.
+    double const bound = (16 * 8 + 130 + 32) * ts::unit_roundoff<float> * 6;
+    for (index_t i = 0; i < whole.size(); ++i) CHECK(std::fabs(double{merged.data()[i]} - double{whole.data()[i]}) <= bound);
+    for (index_t i = 0; i < mass.size(); ++i) CHECK(std::fabs(double{part_mass.data()[i]} - double{mass.data()[i]}) <= bound);
+}
+
+} // namespace
+
+TEST_CASE("parts of a sequence under masks that count positions") {
+    float const slopes[] = {0.5f, 0.25f, 0.125f, 0.0625f};
+    auto const check = [&](auto const& exec) {
+        check_parts(exec, "full", ts::full);
+        check_parts(exec, "causal", ts::causal);
+        check_parts(exec, "window", ts::window{20});
+        check_parts(exec, "alibi", ts::alibi{ts::vector_view<float const>{slopes, 4}} | ts::causal);
+        check_parts(exec, "chunked", ts::causal | ts::chunked{40});
+        check_parts(exec, "soft cap behind a mask", ts::causal | ts::soft_cap{5.0f});
+        check_parts(exec, "prefix or a chunk", ts::either(ts::causal | ts::chunked{40}, ts::keys_before{10}));
+    };
+    check(ts::reference{});
+    for_each_arch(check);
 }
 
 TEST_CASE("attention gives the same bits on any number of threads") {

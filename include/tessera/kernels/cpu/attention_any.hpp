@@ -46,6 +46,7 @@ struct any_tile_task {
         a.kv.tokens = geometry.tokens;
         a.kv.kv_heads = geometry.kv_heads;
         a.kv.first_position = geometry.first_position;
+        a.kv.tokens_after = geometry.tokens_after;
         a.kv.ring_size = geometry.ring_size;
         a.kv.first_slot = geometry.first_slot;
         a.kv.pages = geometry.pages;
@@ -61,6 +62,7 @@ any_tile_task<Formats> any_task(kv_view<K, V> const& kv, decode_tile_task const&
     t.geometry.tokens = kv.tokens;
     t.geometry.kv_heads = kv.kv_heads;
     t.geometry.first_position = kv.first_position;
+    t.geometry.tokens_after = kv.tokens_after;
     t.geometry.ring_size = kv.ring_size;
     t.geometry.first_slot = kv.first_slot;
     t.geometry.pages = kv.pages;

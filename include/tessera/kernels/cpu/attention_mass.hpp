@@ -149,8 +149,9 @@ private:
                     index_t k1) noexcept {
         index_t const n = k1 - k0;
         index_t const stride = round_up(a.kv.key_dim, width);
+        using detail::stage_row; // and those of caches whose headers come later
         for (index_t i = 0; i < n; ++i)
-            detail::stage_row<Arch>(a.kv.keys, kv_head, a.kv.slot(k0 + i), 0, a.kv.key_dim, s.keys + i * a.kv.key_dim);
+            stage_row<Arch>(a.kv.keys, kv_head, a.kv.slot(k0 + i), 0, a.kv.key_dim, s.keys + i * a.kv.key_dim);
         for (index_t i = 0; i < tile::keys; ++i) s.mass[i] = 0.0f;
         detail::cache_stream<float> const keys{s.keys, a.kv.key_dim, a.kv.key_dim};
         auto const rows = [&](index_t r, auto count) noexcept {

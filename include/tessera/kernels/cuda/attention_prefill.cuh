@@ -207,7 +207,7 @@ struct prefill_block {
     __device__ __forceinline__ prefill_block(A const& arguments, std::byte* memory)
         : a{arguments}, head{blockIdx.y}, kv_head{head / a.shape().group()},
           first{static_cast<index_t>(gridDim.x - 1 - blockIdx.x) * 128}, // the longest rows first
-          q0{a.first_query() + first}, q1{minimum(q0 + 128, a.kv.end_position())}, keys{tokens_seen(a.score, a.kv, q0, q1)},
+          q0{a.first_query() + first}, q1{minimum(q0 + 128, a.kv.query_end())}, keys{tokens_seen(a.score, a.kv, q0, q1)},
           base{(ptx::shared_address(memory) + 1023) & ~1023u}, slots{a.kv} {}
 
     __device__ __forceinline__ std::uint32_t key_tile(int stage) const { return base + (1 + stage) * tile_bytes; }

@@ -29,7 +29,7 @@ struct attention_mass_arguments {
     attention_shape shape() const noexcept {
         return {q.extent(0), q.extent(1), kv.kv_heads, kv.key_dim, kv.value_dim, kv.tokens};
     }
-    index_t first_query() const noexcept { return kv.end_position() - q.extent(0); }
+    index_t first_query() const noexcept { return kv.query_end() - q.extent(0); }
 };
 
 } // namespace detail
