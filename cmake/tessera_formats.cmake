@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# tessera_add_formats(<target> FORMATS q4_k q6_k ... [ARCHS sse2 avx2 avx512_vnni ...] [POLICY <type>] [PREPARATION <type>])
+# tessera_add_formats(<target> FORMATS q4_k q6_k ... [ARCHS sse2 avx2 avx512_vnni ...] [POLICY <type>] [PREPARATION <type>]
+#                     [BOTH_DIRECTIONS])
 #
 # Compiles the products of GGUF block formats that <target> meets at run time: one source file a format, in parallel, with the
 # target's own flags. The target may then
@@ -8,16 +9,26 @@
 #     auto const formats = tessera_formats::all();                      // gguf::operator_formats<POLICY, PREPARATION>
 #     auto const w = formats.place(exec, file.tensor("..."));           // an any_operator<POLICY>
 #
-# and compiles no kernel itself. POLICY is tessera::cpu<> by default, PREPARATION (of x) tessera::int8_per_group<32>.
+# and compiles no kernel itself. POLICY is tessera::cpu<> by default, PREPARATION (of x) tessera::int8_per_group<32>. With
+# BOTH_DIRECTIONS the products by transposes are compiled too, for gradients. Once a target.
 #
 # With ARCHS every file is compiled for each of these instruction sets (tessera_add_dispatch), the list tessera_formats::archs;
 # all() takes the best that the machine runs, all(limit) the best up to `limit`. POLICY is then tessera::cpu<tessera::dispatched>,
 # or with a parallel backend of yours tessera::cpu<tessera::dispatched, ...>. `describe` says which set an operator runs.
 function(tessera_add_formats target)
-    cmake_parse_arguments(PARSE_ARGV 1 arg "" "POLICY;PREPARATION" "FORMATS;ARCHS")
+    cmake_parse_arguments(PARSE_ARGV 1 arg "BOTH_DIRECTIONS" "POLICY;PREPARATION" "FORMATS;ARCHS")
     if(arg_UNPARSED_ARGUMENTS OR NOT arg_FORMATS)
         message(FATAL_ERROR "tessera_add_formats(<target> FORMATS <format>... [ARCHS <instruction set>...] [POLICY <type>] "
-                            "[PREPARATION <type>])")
+                            "[PREPARATION <type>] [BOTH_DIRECTIONS])")
+    endif()
+    get_target_property(has_formats ${target} TESSERA_FORMATS)
+    if(has_formats)
+        message(FATAL_ERROR "tessera_add_formats: ${target} has formats already (${has_formats}), expected one call that names all")
+    endif()
+    set_target_properties(${target} PROPERTIES TESSERA_FORMATS "${arg_FORMATS}")
+    set(direction forward_direction)
+    if(arg_BOTH_DIRECTIONS)
+        set(direction both_directions)
     endif()
     if(NOT arg_POLICY AND arg_ARCHS)
         set(arg_POLICY "tessera::cpu<tessera::dispatched>")
@@ -82,7 +93,7 @@ namespace tessera_formats_@name@ {
 @include@
 namespace tessera_formats_@name@ {
 
-@archs@using formats = tessera::gguf::operator_formats<@arg_POLICY@, @arg_PREPARATION@>;
+@archs@using formats = tessera::gguf::operator_formats<@arg_POLICY@, @arg_PREPARATION@, tessera::@direction@>;
 formats @all@;
 @declarations@
 } // namespace tessera_formats_@name@

@@ -140,7 +140,7 @@ table convert_model(options const& o, backend const& exec) {
     if (o.synthetic) t.setting.push_back("The weights are random: divergences mean nothing here but that every scheme runs.");
     t.notes = {"A row is one operator: x is what activations become in its products, for the divergence and for the speed. "
                "int8/32: a scale for 32 values, int8/token: for a row; the output matrix takes int8/32 in both.",
-               "MB placed: as this machine reads them; 5 to 7 bit codes are placed as bytes."};
+               "MB placed: as this machine reads them; 7-bit codes are placed as bytes."};
     t.notes.insert(t.notes.end(), notes.begin(), notes.end());
     return t;
 }

@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
         auto const config = tessera::peft::parse_config({copy.get(), size}, "fuzz");
         auto const again = tessera::peft::parse_config(tessera::peft::config_text(config), "again");
         if (again.r != config.r || again.lora_alpha != config.lora_alpha || again.base_model != config.base_model ||
-            again.target_modules != config.target_modules || again.rank_pattern.size() != config.rank_pattern.size() ||
+            again.target_modules != config.target_modules || again.targets_by_expression != config.targets_by_expression || again.rank_pattern.size() != config.rank_pattern.size() ||
             again.scale_of("model.layers.0.q_proj") != config.scale_of("model.layers.0.q_proj"))
             std::abort();
     } catch (tessera::format_error const&) {

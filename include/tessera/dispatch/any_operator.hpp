@@ -246,10 +246,24 @@ template <class Exec>
 any_view<Exec> transposed(any_view<Exec> const& w) {
     auto const* const erased = w.erased().other_direction();
     if (erased == nullptr)
-        detail::raise<unsupported_error>("tessera: transposed: the operator was erased in one direction, "
-                                         "expected erase(exec, w, both_directions{})");
+        detail::raise<unsupported_error>("tessera: transposed: the operator was erased in one direction, expected both_directions "
+                                         "(of erase, place, gguf::operator_formats or tessera_add_formats)");
     return {*erased, w.cols(), w.rows()};
 }
+
+/// It is placed where it was erased: what is placed with it refers to the same operator.
+template <execution_policy Exec>
+    requires(!std::same_as<Exec, reference>) // which places nothing
+class placed<Exec, any_view<Exec>> {
+public:
+    placed(Exec const&, any_view<Exec> const& w, memory_arena* = nullptr) noexcept : view_{w} {}
+    any_view<Exec> view() const& noexcept { return view_; }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return 0; }
+
+private:
+    any_view<Exec> view_;
+};
 
 namespace detail {
 

@@ -42,7 +42,8 @@ struct adapter_config {
     double lora_alpha = 8;
     bool use_rslora = false;
     bool use_dora = false;
-    std::vector<std::string> target_modules;
+    std::vector<std::string> target_modules; ///< ends of names
+    bool targets_by_expression = false;      ///< target_modules is one string in the file: a regular expression, or "all-linear"
     std::vector<pattern> rank_pattern;
     std::vector<pattern> alpha_pattern;
     std::string base_model;
@@ -148,6 +149,7 @@ private:
         } else if (key == "rank_pattern" || key == "alpha_pattern") {
             patterns(key == "rank_pattern");
         } else if (key == "target_modules") {
+            result_.targets_by_expression = in_.peek() == json::kind::string;
             names(result_.target_modules);
         } else if (key == "base_model_name_or_path") {
             in_.peek() == json::kind::string ? void(result_.base_model = in_.string()) : in_.null();
@@ -333,12 +335,13 @@ inline std::string config_text(adapter_config const& c) {
     key("use_dora"), out += c.use_dora ? "true" : "false";
     key("rank_pattern"), patterns(c.rank_pattern);
     key("alpha_pattern"), patterns(c.alpha_pattern);
-    key("target_modules"), out += '[';
+    bool const is_expression = c.targets_by_expression && c.target_modules.size() == 1;
+    key("target_modules"), out += is_expression ? "" : "[";
     for (std::string const& m : c.target_modules) {
         if (&m != c.target_modules.data()) out += ", ";
         json::append_string(out, m);
     }
-    out += ']';
+    out += is_expression ? "" : "]";
     key("bias"), out += "\"none\"";
     key("lora_dropout"), out += "0.0";
     key("fan_in_fan_out"), out += "false";

@@ -28,6 +28,24 @@ struct weighted {
     float weight;
 };
 
+namespace detail {
+
+/// Patterns for the ranks of an adapter's modules. The first whose key is an end of a name counts, and a dot in a key is any
+/// character: where ranks differ every module has its own, long ones first, of equally long ones those with fewer dots.
+inline void name_ranks(adapter& a) {
+    auto const has_other_rank = [&](module_adapter const& m) { return m.a.extent(0) != a.config.r; };
+    if (std::none_of(a.modules.begin(), a.modules.end(), has_other_rank)) return;
+    auto& patterns = a.config.rank_pattern;
+    for (module_adapter const& m : a.modules) patterns.push_back({m.name, static_cast<double>(m.a.extent(0))});
+    auto const dots = [](pattern const& p) { return std::count(p.name.begin(), p.name.end(), '.'); };
+    std::stable_sort(patterns.begin(), patterns.end(), [&](pattern const& x, pattern const& y) {
+        return x.name.size() != y.name.size() ? x.name.size() > y.name.size() : dots(x) < dots(y);
+    });
+    a.config.alpha_pattern = patterns; // so that every scale is 1
+}
+
+} // namespace detail
+
 /// @throws unsupported_error where one is a DoRA, which is no sum; shape_error where modules of one name have other shapes, or
 /// there is no adapter
 inline adapter stack(std::span<weighted const> list) {
@@ -43,9 +61,14 @@ inline adapter stack(std::span<weighted const> list) {
     adapter result;
     result.config.base_model = list[0].source->config.base_model;
     auto& targets = result.config.target_modules;
+    auto const add_target = [&](std::string const& t) {
+        if (std::find(targets.begin(), targets.end(), t) == targets.end()) targets.push_back(t);
+    };
     for (weighted const& w : list)
-        for (std::string const& t : w.source->config.target_modules)
-            if (std::find(targets.begin(), targets.end(), t) == targets.end()) targets.push_back(t);
+        if (w.source->config.targets_by_expression) // which a list cannot hold: the modules that it found
+            for (module_adapter const& m : w.source->modules) add_target(m.name);
+        else
+            for (std::string const& t : w.source->config.target_modules) add_target(t);
     for (std::string const& name : names) {
         std::vector<dense_low_rank> terms;
         for (weighted const& w : list)
@@ -53,12 +76,9 @@ inline adapter stack(std::span<weighted const> list) {
         low_rank_tensor sum = tessera::stack(terms);
         double const rank = static_cast<double>(sum.rank());
         if (result.modules.empty()) result.config.r = sum.rank(), result.config.lora_alpha = rank; // so that the scale is 1
-        if (sum.rank() != result.config.r) {
-            result.config.rank_pattern.push_back({name, rank});
-            result.config.alpha_pattern.push_back({name, rank});
-        }
         result.modules.push_back({name, std::move(sum.b()), std::move(sum.a()), {}, 1.0f});
     }
+    detail::name_ranks(result);
     return result;
 }
 

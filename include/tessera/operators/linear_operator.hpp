@@ -277,6 +277,12 @@ auto operator*(float factor, A const& a) -> decltype(factor * a.view()) {
 template <operator_owner A>
 auto operator*(float factor, A const&& a) -> decltype(factor * a.view()) = delete;
 template <operator_owner A>
+auto operator*(A const& a, float factor) -> decltype(factor * a.view()) {
+    return factor * a.view();
+}
+template <operator_owner A>
+auto operator*(A const&& a, float factor) -> decltype(factor * a.view()) = delete;
+template <operator_owner A>
 auto transposed(A const& a) {
     return transposed(a.view());
 }

@@ -76,9 +76,12 @@ struct jagged_panel {
     template <class F>
     void for_each(index_t lane, F const& f) const {
         index_t at = lane;
-        index_t j = 0;
-        for (index_t c = R; c > lane; --c)
-            for (index_t const end = length(c - 1); j < end; ++j, at += c) f(static_cast<index_t>(columns[at]), values[at]);
+        index_t lanes = R; // that have an entry j, in order of their lengths
+        for (index_t j = 0; j < length(lane); ++j) {
+            while (length(lanes - 1) <= j) --lanes;
+            f(static_cast<index_t>(columns[at]), values[at]);
+            at += lanes;
+        }
     }
 };
 

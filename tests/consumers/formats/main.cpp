@@ -28,5 +28,12 @@ int main() {
     ts::apply(ts::reference{}, ts::linear{ts::blocked<ts::q4_k>{blocks.data(), 8, 256}, ts::int8_per_group<32>{}}, x, expected);
     for (ts::index_t i = 0; i < y.size(); ++i)
         if (!(y.data()[i] - expected.data()[i] < 0.01f && expected.data()[i] - y.data()[i] < 0.01f)) return 1;
+    ts::matrix<float> dy{2, 8}, dx{2, 256}, of_definition{2, 256};
+    for (ts::index_t i = 0; i < dy.size(); ++i) dy.data()[i] = static_cast<float>(i % 5) - 2;
+    ts::apply(exec, ts::transposed(w.view()), dy, dx);
+    ts::apply(ts::reference{}, ts::transposed(ts::linear{ts::blocked<ts::q4_k>{blocks.data(), 8, 256}, ts::int8_per_group<32>{}}), dy,
+              of_definition);
+    for (ts::index_t i = 0; i < dx.size(); ++i)
+        if (!(dx.data()[i] - of_definition.data()[i] < 0.01f && of_definition.data()[i] - dx.data()[i] < 0.01f)) return 2;
     std::printf("%s\n", ts::describe(exec, w, 1).c_str());
 }

@@ -143,7 +143,8 @@ TEST_CASE_TEMPLATE("both directions of an erased operator", Exec, exec_type, ts:
     }
     auto const forward = ts::erase(exec, base);
     CHECK_THROWS_WITH_AS(static_cast<void>(ts::transposed(forward.view())),
-                         "tessera: transposed: the operator was erased in one direction, expected erase(exec, w, both_directions{})",
+                         "tessera: transposed: the operator was erased in one direction, expected both_directions (of erase, place, "
+                         "gguf::operator_formats or tessera_add_formats)",
                          ts::unsupported_error);
 }
 
@@ -162,6 +163,22 @@ TEST_CASE("both directions of an operator that owns its weights, from anywhere i
     auto const refers = ts::erase(exec, ts::linear{dense}, ts::both_directions{});
     auto const dy = random_matrix<float>(3, 8, 5);
     CHECK_THROWS_AS(ts::apply(exec, ts::transposed(refers.view()), dy.view(), ts::rows(dense.view(), 0, 3)), ts::shape_error);
+}
+
+TEST_CASE("what is placed with an erased operator refers to it; factors on either side") {
+    blocks_of<ts::q4_k> const w{37, 256};
+    auto const b = random_matrix<float>(37, 5, 1);
+    auto const a = random_matrix<float>(5, 256, 2);
+    exec_type const exec;
+    ts::low_rank const adapter{b, a, 0.5f};
+    auto const any = ts::erase(exec, ts::place(exec, ts::linear{w.view(), g32{}}));
+    auto const typed = ts::place(exec, ts::linear{w.view(), g32{}});
+    auto const placed = ts::place(exec, any.view() + adapter);
+    auto const alone = ts::place(exec, adapter);
+    CHECK(placed.bytes() == alone.bytes());
+    auto const x = random_matrix<float>(3, 256, 3);
+    check_same(exec, itself{typed.view() + alone.view()}, placed, x);
+    check_same(exec, itself{2.0f * typed}, itself{typed * 2.0f}, x);
 }
 
 TEST_CASE("tensors of files with both directions") {

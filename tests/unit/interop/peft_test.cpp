@@ -219,6 +219,30 @@ TEST_CASE("adapters stacked: modules of either, weights, files") {
     for (auto const& m : both.modules) CHECK(static_cast<float>(both.config.scale_of(m.name)) == m.scale);
     CHECK(peft::parse_config(peft::config_text(both.config), "config").rank_of("b.v") == 3);
 
+    // Names that end others, and a dot that is any character: every module keeps its rank.
+    peft::adapter const ends = make(1, {"a", "proj", "z.proj", "l1.q", "l1_q"});
+    peft::adapter const more = make(2, {"proj", "l1_q"});
+    peft::weighted const nested[] = {{ends}, {more}};
+    peft::adapter const all = peft::stack(nested);
+    for (auto const& m : all.modules) {
+        CHECK(all.config.rank_of(m.name) == m.rank());
+        CHECK(all.config.scale_of(m.name) == 1.0);
+    }
+    CHECK(all.find("z.proj")->rank() == 1);
+    CHECK(all.find("l1_q")->rank() == 3);
+
+    // An expression is written as one; a stack lists what it found.
+    peft::adapter found = make(1, {"x.q"});
+    found.config.target_modules = {".*\\.(q|v)"};
+    found.config.targets_by_expression = true;
+    auto const text = peft::config_text(found.config);
+    CHECK(text.find("\"target_modules\": \".*\\\\.(q|v)\"") != std::string::npos);
+    auto const again = peft::parse_config(text, "config");
+    CHECK(again.targets_by_expression);
+    CHECK(again.target_modules == found.config.target_modules);
+    peft::weighted const mixed[] = {{found}, {one}};
+    CHECK(peft::stack(mixed).config.target_modules == std::vector<std::string>{"x.q", "a.q", "b.v"});
+
     peft::adapter dora = make(1, {"a.q"});
     dora.config.use_dora = true;
     peft::weighted const wrong[] = {{one}, {dora}};

@@ -43,6 +43,25 @@ TEST_CASE("csr with many rows of x, and more columns than 16 bits number") {
     }
 }
 
+TEST_CASE_TEMPLATE("the definition reads placed rows as it does stored ones, also in sums", T, float, ts::fp16, ts::int8) {
+    auto const s = ts::sparsify<ts::csr<T>>(random_sparse(37, 70, 0.3), ts::magnitude_threshold{0});
+    archs_by_width::visit([&]<class Arch>(Arch) {
+        ts::cpu<Arch, ts::serial> const exec;
+        auto const p = ts::place(exec, ts::linear{s});
+        guarded<float> x{3, 70};
+        x.fill(3);
+        auto const by_definition = [&](auto const& op, guarded<float>& y) { ts::apply(ts::reference{}, op, x.view(), y.view()); };
+        guarded<float> stored{3, 37}, placed{3, 37}, twice{3, 37}, two{3, 37};
+        for (auto* y : {&stored, &placed, &twice, &two}) y->clear();
+        by_definition(ts::linear{s}, stored);
+        by_definition(p.view(), placed);
+        by_definition(ts::linear{s} + ts::linear{s}, twice);
+        by_definition(p.view() + p.view(), two);
+        CHECK(same_bits(stored, placed)); // the same sums in the same order
+        CHECK(same_bits(twice, two));
+    });
+}
+
 TEST_CASE("a weight that is not stored meets no x") {
     ts::matrix<float> dense{5, 40};
     for (index_t n = 0; n < 5; ++n)
