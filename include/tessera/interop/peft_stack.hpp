@@ -38,8 +38,9 @@ inline void name_ranks(adapter& a) {
     auto& patterns = a.config.rank_pattern;
     for (module_adapter const& m : a.modules) patterns.push_back({m.name, static_cast<double>(m.a.extent(0))});
     auto const dots = [](pattern const& p) { return std::count(p.name.begin(), p.name.end(), '.'); };
-    std::stable_sort(patterns.begin(), patterns.end(), [&](pattern const& x, pattern const& y) {
-        return x.name.size() != y.name.size() ? x.name.size() > y.name.size() : dots(x) < dots(y);
+    std::sort(patterns.begin(), patterns.end(), [&](pattern const& x, pattern const& y) {
+        if (x.name.size() != y.name.size()) return x.name.size() > y.name.size();
+        return dots(x) != dots(y) ? dots(x) < dots(y) : x.name < y.name;
     });
     a.config.alpha_pattern = patterns; // so that every scale is 1
 }
