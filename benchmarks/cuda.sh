@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: MIT
 # On a machine with a CUDA device: builds the device's tests and benchmarks, runs both, and writes build/report/cuda.md.
 #     sh benchmarks/cuda.sh [--quick] [--dirty]    needs nvcc, CMake, doctest (tests alone)
+#     sh benchmarks/cuda.sh --sanitize             the tests under compute-sanitizer's four tools in place of the benchmarks
+#     sh benchmarks/cuda.sh --generate FILE.gguf   examples/generate on the device and on the processor (--exact) in place of the benchmarks: do
+#                                                  they print the same? Needs CMake; SmolLM2: ~/.cache/tessera after examples/run.sh
 #     sh benchmarks/cuda.sh --direct   without CMake: nvcc alone, DOCTEST_INCLUDE is the folder that has doctest/doctest.h
 #     sh benchmarks/cuda.sh --built FOLDER   programs that were built elsewhere (cuda_tests, cuda_bench, cuda_rows_bench, cuda_sparse_bench, cuda_bytes_bench)
 set -eu
@@ -9,15 +12,44 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 quick=''
 folder=''
 direct=''
+sanitize=''
+model=''
 while [ $# -gt 0 ]; do
     case $1 in
     --quick | --dirty) quick="$quick $1" ;;
     --direct) direct=yes ;;
+    --sanitize) sanitize=yes ;;
+    --generate) model=$2; shift ;;
     --built) folder=$2; shift ;;
-    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--dirty] [--direct | --built FOLDER]" >&2; exit 2 ;;
+    *) echo "usage: sh benchmarks/cuda.sh [--quick] [--dirty] [--sanitize] [--generate FILE] [--direct | --built FOLDER]" >&2; exit 2 ;;
     esac
     shift
 done
+if [ -n "$model" ]; then
+    if [ -z "$folder" ]; then
+        folder=$root/build/cuda
+        cmake --preset cuda -S "$root" -DTESSERA_BUILD_EXAMPLES=ON
+        cmake --build "$folder" -j --target example_generate
+        find "$folder" -path '*/examples/generate' -type f -exec cp {} "$folder/" \;
+    fi
+    report=$root/build/report
+    mkdir -p "$report"
+    number=0
+    for prompt in 'What is gravity? Explain it in three sentences.' 'Write a short poem about the sea.' 'List the planets of the solar system.'; do
+        number=$((number + 1))
+        for backend in --exact '--backend cuda'; do
+            # shellcheck disable=SC2086 # an option and its value
+            "$folder/generate" --model "$model" --prompt "$prompt" --length 64 $backend >"$report/generated"
+            sed '/^prefill /,$d' "$report/generated" >"$report/generated${backend%% *}.$number"
+        done
+        if ! cmp "$report/generated--exact.$number" "$report/generated--backend.$number"; then
+            echo "generate: the device and the processor differ: $prompt" >&2
+            exit 1
+        fi
+    done
+    echo "generate: $number answers of 64 tokens at most, the device's are the processor's"
+    exit 0
+fi
 if [ -n "$direct" ]; then
     folder=$root/build/cuda
     mkdir -p "$folder"
@@ -47,6 +79,14 @@ code=0
 if [ -x "$folder/cuda_tests" ]; then
     "$folder/cuda_tests" >"$report/cuda_tests.log" 2>&1 || code=$?
     tail -n 3 "$report/cuda_tests.log"
+fi
+if [ -n "$sanitize" ]; then
+    # The test of exhausted memory makes the runtime say so: errors of its functions are the tests' own matter.
+    for tool in memcheck racecheck initcheck synccheck; do
+        compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 1 "$folder/cuda_tests" >"$report/cuda_$tool.log" 2>&1 || code=$?
+        echo "$tool: $(grep -E 'SUMMARY' "$report/cuda_$tool.log" | tail -n 1)"
+    done
+    exit $code
 fi
 {
     echo '# CUDA'

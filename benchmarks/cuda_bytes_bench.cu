@@ -197,7 +197,7 @@ void bench(timer& t, peer& p, char const* name, index_t n, index_t k, std::vecto
     tiles const w{memory.data(), n, k};
     ts::linear<tiles, Preparation> const op{w};
     for (index_t const m : ms) {
-        index_t const rows = ts::round_up(m, 256);
+        index_t const rows = ts::detail::byte_rows(m);
         bytes x{m * k * 2}, x_codes{k * rows}, y{m * n * 4}, x_scales{(k / 128 + 1) * rows * 4 + 65536};
         fill(x, 3, 1);
         fill(x_scales, 4, 2);

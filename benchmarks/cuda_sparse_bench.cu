@@ -289,15 +289,15 @@ void bench_mixture(timer& t, index_t experts, index_t k, index_t h, index_t f, s
         auto const in = ts::kernel_view(std::as_const(there).view());
         auto const out = ts::kernel_view(y.view());
         ts::workspace_sizer sizer;
-        ts::detail::run_mixture(exec, block, family, in, out, ts::vector_view<index_t>{}, sizer);
+        ts::detail::run_mixture(exec, block, family, in, out, ts::detail::routing_wishes{}, sizer);
         exec.reserve(sizer.bytes());
         auto const run = [&](int) {
             ts::detail::device_arena arena{workspace};
-            ts::detail::run_mixture(exec, block, family, in, out, ts::vector_view<index_t>{}, arena);
+            ts::detail::run_mixture(exec, block, family, in, out, ts::detail::routing_wishes{}, arena);
         };
         {
             ts::detail::device_arena arena{workspace};
-            ts::detail::run_mixture(exec, block, family, in, out, ts::kernel_view(counts.view()), arena);
+            ts::detail::run_mixture(exec, block, family, in, out, ts::detail::routing_wishes{ts::kernel_view(counts.view()), {}, {}}, arena);
         }
         ts::vector<index_t> loads(experts);
         ts::copy(exec, std::as_const(counts).view(), loads.view());

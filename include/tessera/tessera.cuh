@@ -11,6 +11,7 @@
 #include "nn/embedding.cuh"
 #include "nn/nn.cuh"
 #include "operators/apply.cuh"
+#include "operators/apply_vector.cuh"
 #include "quant/convert.cuh"
 #include "quant/quantize.cuh"
 #include "sparse/sparse.cuh"

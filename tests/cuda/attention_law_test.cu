@@ -121,6 +121,31 @@ TEST_CASE("attention_batch: the bits of single calls; the same bits every time")
     CHECK(equal_bits(a, b));
 }
 
+TEST_CASE("attention_batch: more requests than a launch has") {
+    index_t const dim = 128;
+    index_t const n = 70;
+    std::vector<ts::device_kv_cache<ts::key<ts::bf16>, ts::value<ts::bf16>>> caches;
+    std::vector<std::int32_t> offsets{0};
+    for (index_t b = 0; b < n; ++b) {
+        caches.emplace_back(700, 2, dim);
+        index_t const keys = 600 + b;
+        ts::append(device{}, caches.back(), there(random_tensor<ts::bf16>(keys, 2, dim, 10 + b)), there(random_tensor<ts::bf16>(keys, 2, dim, 200 + b)));
+        offsets.push_back(static_cast<std::int32_t>(b + 1));
+    }
+    auto const dq = there(random_tensor<ts::bf16>(n, 8, dim, 4));
+    ts::device_tensor<ts::bf16, 3> all{n, 8, dim};
+    ts::device_tensor<ts::bf16, 3> one{n, 8, dim};
+    ts::attention_batch(device{}, dq, ts::vector_view<std::int32_t const>{offsets.data(), n + 1}, caches, all, ts::causal);
+    for (index_t r = 0; r < n; ++r)
+        ts::attention(device{}, ts::slice(dq.view(), ts::range{r, r + 1}, ts::all, ts::all), caches[static_cast<std::size_t>(r)],
+                      ts::slice(one.view(), ts::range{r, r + 1}, ts::all, ts::all), ts::causal);
+    ts::tensor<ts::bf16, 3> a(n, 8, dim), b(n, 8, dim);
+    ts::copy(device{}, all.view(), a.view());
+    ts::copy(device{}, one.view(), b.view());
+    wait();
+    CHECK(equal_bits(a, b));
+}
+
 TEST_CASE("attention: memory of the host is refused") {
     auto q = random_tensor<ts::bf16>(4, 2, 64, 1);
     auto const dq = there(q);

@@ -90,6 +90,7 @@ TEST_CASE("bytes: a row's bits are those it has alone, and in every run") {
 TEST_CASE("bytes: the largest tiles, a row's bits") {
     check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>(4100, 4104, 300);
     check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>(4097, 4101, 700);
+    check_invariance<block_scheme<ts::e4m3fn>, ts::fp8_per_group<128>>(1000, 4000, 1300); // of 256 rows; the others are of 192
     check_invariance<ts::int8_per_channel, ts::int8_per_token>(4100, 4104, 300);
 }
 

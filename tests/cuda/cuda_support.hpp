@@ -75,8 +75,8 @@ void check_bits(Op const& placed, guarded<float> const& x, guarded<float> const&
     }
 }
 
-/// The law of a stored matrix: over the processors' shapes, the placed product is the reference's; returns the worst error /
-/// tolerance.
+/// The law of a stored matrix: over the processors' shapes, the placed product and its transpose are the reference's; returns the
+/// worst error / tolerance.
 template <class Storage, class Preparation>
 double check_device_law() {
     double worst = 0;
@@ -97,6 +97,15 @@ double check_device_law() {
         double const ratio = expected.worst_ratio(ts::matrix_view<float const>{y.view()});
         CHECK(ratio <= 1.0);
         worst = std::fmax(worst, ratio);
+        auto const turned = ts::transposed(w);
+        guarded<float> dy{s.m, s.n, turn % 3, turn % 3 == 2 ? 2 : 1};
+        guarded<float> dx{s.m, s.k, turn % 2, turn % 5 == 4 ? 3 : 1};
+        dy.fill(19);
+        apply_case<std::remove_const_t<decltype(turned)>> const expected_turned{turned, dy.view()};
+        apply_there(ts::transposed(placed.view()), dy, dx);
+        double const turned_ratio = expected_turned.worst_ratio(ts::matrix_view<float const>{dx.view()});
+        CHECK(turned_ratio <= 1.0);
+        worst = std::fmax(worst, turned_ratio);
         if (turn % 4 == 1 && !std::is_same_v<Preparation, ts::as_bf16>) check_bits(placed.view(), x, y); // see kernels/cuda/tiles.cuh
     }
     return worst;

@@ -8,6 +8,7 @@
 
 #include <tessera/moe/moe.cuh>
 
+#include <cstring>
 #include <numeric>
 #include <span>
 
@@ -248,8 +249,20 @@ double check_mixture(Moe const& m, ts::matrix_view<float const> x) {
     y.clear();
     on_device<float> const dy{y.view()};
     ts::device_vector<index_t> there{counts.size()};
-    ts::apply(device{}, ready, dx.view(), dy.view(), there.view());
+    both<std::int32_t> chosen{tokens, k}, routed{tokens, k};
+    both<float> chosen_weight{tokens, k}, routed_weight{tokens, k};
+    ts::apply(device{}, ready, dx.view(), dy.view(), {there.view(), chosen.there.view(), chosen_weight.there.view()});
+    ts::route(device{}, ready.view().router(), dx.view(), routed.there.view(), routed_weight.there.view());
     wait();
+    chosen.fetch();
+    routed.fetch();
+    chosen_weight.fetch();
+    routed_weight.fetch();
+    for (index_t i = 0; i < tokens * k; ++i) {
+        CHECK(chosen.here.data()[i] == index.data()[i]);
+        CHECK(chosen.here.data()[i] == routed.here.data()[i]);
+        CHECK(std::memcmp(chosen_weight.here.data() + i, routed_weight.here.data() + i, sizeof(float)) == 0);
+    }
     dy.fetch();
     CHECK(y.is_intact());
     ts::vector<index_t> fetched(counts.size());

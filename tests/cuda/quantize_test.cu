@@ -124,6 +124,41 @@ TEST_CASE("quantize: codes and scales") {
     check_quantize<ts::int4_g128, ts::bf16>(1001, 384, 0, 1e-30f);
 }
 
+/// Numbers next to ties of codes, of scales whose digits make their quotients end next to the middles of two float32; zeros with signs.
+template <class Scheme>
+void check_ties() {
+    using format = typename Scheme::format;
+    index_t const n = 512;
+    index_t const k = 1024;
+    float const steps = ts::detail::device_symmetric_limit<format>();
+    ts::matrix<float> x{n, k};
+    ts::philox const random{17};
+    for (index_t i = 0; i < n; ++i) {
+        float const scale = std::ldexp(static_cast<float>((64 + i % 64) * 131072 + i / 64 * 8 - 28), -23);
+        x(i, 0) = scale * steps;
+        for (index_t j = 1; j < k; ++j) {
+            std::uint32_t const bits = random.bits(static_cast<std::uint64_t>(i * k + j));
+            float const tie = format::is_integer ? static_cast<float>(bits % static_cast<std::uint32_t>(steps)) + 0.5f
+                                                 : std::ldexp(static_cast<float>(17 + bits % 8 * 2), static_cast<int>(bits / 8 % 12) - 12);
+            float w = tie * scale;
+            for (unsigned step = bits >> 30; step > 0; --step) w = std::nextafter(w, (bits >> 29 & 1u) != 0 ? 0.0f : 1e30f);
+            x(i, j) = bits >> 23 == 0 ? -0.0f : (bits >> 28 & 1u) != 0 ? w : -w;
+        }
+    }
+    ts::device_matrix<float> there{n, k};
+    ts::copy(device{}, std::as_const(x).view(), there.view());
+    ts::device_quantized<Scheme> q{n, k};
+    ts::quantize(device{}, there, q);
+    wait();
+    check_codes(std::as_const(x).view(), q);
+}
+TEST_CASE("quantize: numbers next to ties") {
+    check_ties<ts::int8_per_channel>();
+    check_ties<ts::scheme<ts::e4m3fn, ts::per_channel>>();
+    check_ties<ts::scheme<ts::int4, ts::per_channel>>();
+    check_ties<ts::int4_g128>();
+}
+
 template <class Scheme>
 void check_fused(index_t n, index_t k, index_t order) {
     CAPTURE(k);
@@ -166,6 +201,9 @@ TEST_CASE("a norm, a rotation and codes in one kernel: the bits of one after the
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(700, 4096, 1);
     check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(700, 4096, 128);
     check_fused<ts::int8_per_channel>(700, 4096, 4096);
+    check_fused<ts::scheme<ts::int4, ts::per_channel>>(5, 4096, 4096);
+    for (index_t const k : {2048, 6144, 8192}) check_fused<ts::scheme<ts::e4m3fn, ts::per_channel>>(5, k, 128); // 64 numbers a thread
+    check_fused<ts::int8_per_channel>(5, 8192, 256);
 }
 
 template <class X, class Y>

@@ -50,6 +50,34 @@ TEST_CASE("tiles: whole ones, and equal parts of them") {
     check(4000, 640, {9, 40});
     check(1900, 128, {897});
 }
+TEST_CASE("tiles: 256 rows of x, in halves of k, whole, and in parts") {
+    auto const halves = random_quantized<ts::int4_g128>(7200, 300); // 57 tiles of 3 steps
+    check_operator<ts::bf16, float>(ts::linear{halves.view(), ts::as_bf16{}}, 129);
+    auto const whole = random_quantized<ts::int4_g128>(7170, 128); // twice as many
+    check_operator<ts::bf16, float>(ts::linear{whole.view(), ts::as_bf16{}}, 257);
+    auto const parts = random_quantized<ts::int4_g128>(140, 1000);
+    check_operator<float, ts::bf16>(ts::linear{parts.view(), ts::as_bf16{}}, 257);
+}
+TEST_CASE("tiles: groups whose scale is 0, tiny or large") {
+    auto q = random_quantized<ts::int4_g128>(300, 2048);
+    auto const view = q.view();
+    index_t const groups = view.scale_columns();
+    for (index_t n = 0; n < 300; ++n)
+        for (index_t g = 0; g < groups; ++g) {
+            index_t const turn = (n + g * (n % 7)) % 5;
+            bool const is_zero = turn == 0 || n == 5 || (n == 6 && g > 0) || (n == 7 && g + 1 < groups);
+            if (is_zero)
+                q.scales()[n * groups + g] = ts::fp16{0.0f};
+            else if (turn == 1)
+                q.scales()[n * groups + g] = ts::fp16{6e-8f};
+            else if (turn == 2 && n % 3 == 0)
+                q.scales()[n * groups + g] = ts::fp16{60000.0f};
+        }
+    for (index_t const m : {16, 64, 130, 200}) {
+        CAPTURE(m);
+        check_operator<ts::bf16, float>(ts::linear{q.view(), ts::as_bf16{}}, m);
+    }
+}
 TEST_CASE("tiles: a low-rank term") {
     auto const q = random_quantized<ts::int4_g128>(300, 1024);
     guarded<ts::bf16> b{300, 20};
@@ -59,7 +87,7 @@ TEST_CASE("tiles: a low-rank term") {
     auto const bv = std::as_const(b).view();
     auto const av = std::as_const(a).view();
     auto const w = ts::linear{q.view(), ts::as_bf16{}} + ts::low_rank{ts::linear{bv}, ts::linear{av}, 0.5f};
-    for (index_t const m : {1, 7, 16, 17, 70}) {
+    for (index_t const m : {1, 7, 16, 17, 70, 140}) {
         check_operator<ts::bf16, float>(w, m);
         check_operator<float, float>(w, m);
     }
@@ -75,6 +103,15 @@ TEST_CASE("tiles: the same bits in every run") {
     for (int i = 0; i < 4; ++i) {
         apply_there(placed.view(), x, again);
         CHECK(same_bits<float>(again.view(), y.view()));
+    }
+    guarded<float> wide_x{190, 4096};
+    guarded<float> wide_y{190, 700};
+    guarded<float> wide_again{190, 700};
+    wide_x.fill(6);
+    apply_there(placed.view(), wide_x, wide_y);
+    for (int i = 0; i < 4; ++i) {
+        apply_there(placed.view(), wide_x, wide_again);
+        CHECK(same_bits<float>(wide_again.view(), wide_y.view()));
     }
 }
 

@@ -12,6 +12,8 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -94,10 +96,20 @@ void check_device(char const* operation) {
                                  std::to_string(Sm) + " (cuda<" + std::to_string(Sm) + ">)");
 }
 
-/// `pointer` is memory of the current device, or there are no elements.
-inline void check_device_pointer(char const* operation, char const* argument, void const* pointer, index_t elements) {
+[[noreturn]] TESSERA_COLD inline void raise_other_device(char const* operation, char const* argument, int of_argument, int current) {
+    raise<shape_error>("tessera: " + std::string{operation} + ": " + argument + " is memory of CUDA device " + std::to_string(of_argument) +
+                       ", expected device " + std::to_string(current));
+}
+
+/// `pointer` is memory of the current device, with elements at multiples of their alignment, or there are no elements.
+template <class T>
+void check_device_pointer(char const* operation, char const* argument, T const* pointer, index_t elements) {
     if (elements == 0) return;
     check::not_null(operation, argument, pointer, elements);
+    if constexpr (!std::is_void_v<T>)
+        if (auto const beyond = reinterpret_cast<std::uintptr_t>(pointer) % alignof(T); beyond != 0)
+            raise<shape_error>("tessera: " + std::string{operation} + ": " + argument + " begins " + std::to_string(beyond) +
+                               " bytes beyond a multiple of " + std::to_string(alignof(T)) + ", expected elements at such multiples");
     int device = 0;
     check_cuda(operation, "cudaGetDevice", cudaGetDevice(&device));
     cudaPointerAttributes attributes{};
@@ -108,9 +120,17 @@ inline void check_device_pointer(char const* operation, char const* argument, vo
     if (!is_device)
         raise<shape_error>("tessera: " + std::string{operation} + ": " + argument +
                            " is memory of the host, expected memory of CUDA device " + std::to_string(device));
-    if (attributes.type == cudaMemoryTypeDevice && attributes.device != device)
-        raise<shape_error>("tessera: " + std::string{operation} + ": " + argument + " is memory of CUDA device " +
-                           std::to_string(attributes.device) + ", expected device " + std::to_string(device));
+    if (attributes.type == cudaMemoryTypeDevice && attributes.device != device) raise_other_device(operation, argument, attributes.device, device);
+}
+
+/// Whether memory can be another device's.
+inline bool has_several_devices() {
+    static int const count = [] {
+        int n = 0;
+        if (cudaGetDeviceCount(&n) != cudaSuccess) static_cast<void>(cudaGetLastError());
+        return n;
+    }();
+    return count > 1;
 }
 
 } // namespace tessera::inline TESSERA_ABI::detail

@@ -7,7 +7,7 @@
 ///
 ///     cuda<90> const exec{stream};
 ///     auto const ready = place(exec, moe{top_k_router{w, 2, renormalized{softmax_gate{}}}, experts});
-///     apply(exec, ready, x, y);                                          // device views; counts of the experts where they are asked for
+///     apply(exec, ready, x, y);                                          // device views; what was routed where it is wanted
 ///
 ///     auto const family = place(exec, std::span{operators});             // or step by step
 ///     device_expert_plan plan{tokens, k, experts};
@@ -67,7 +67,28 @@ private:
     detail::device_plan plan_;
 };
 
+/// What a mixture on a device leaves besides y, where it is wanted (not empty): the experts' loads, the chosen experts and their
+/// weights. As `routing_details` of processors, in memory of the device.
+struct device_routing_details {
+    device_vector_view<index_t> counts;     ///< (experts)
+    device_matrix_view<std::int32_t> index; ///< (tokens, k)
+    device_matrix_view<float> weight;       ///< (tokens, k)
+
+    device_routing_details() noexcept = default;
+    explicit(false) device_routing_details(device_vector_view<index_t> const& loads) noexcept : counts{loads} {}
+    device_routing_details(device_vector_view<index_t> const& loads, device_matrix_view<std::int32_t> const& chosen,
+                           device_matrix_view<float> const& weights) noexcept
+        : counts{loads}, index{chosen}, weight{weights} {}
+};
+
 namespace detail {
+
+/// The same for kernels.
+struct routing_wishes {
+    vector_view<index_t> counts;
+    matrix_view<std::int32_t> index;
+    matrix_view<float> weight;
+};
 
 /// Bytes of the host on the device.
 template <int Sm>
@@ -165,21 +186,24 @@ void run_expert(cuda<Sm> const& exec, Expert const& e, matrix_view<X const> cons
 /// The whole mixture; of a sizer it only carves.
 template <int Sm, class Moe, class Y, class X, class Arena>
 void run_mixture(cuda<Sm> const& exec, Moe const& w, device_family<typename Moe::expert_type> const& family, matrix_view<X const> const& x,
-                 matrix_view<Y> const& y, vector_view<index_t> const& counts, Arena& arena) {
+                 matrix_view<Y> const& y, routing_wishes const& wishes, Arena& arena) {
     using route_kernel = kernel<op::route, cuda<Sm>, typename Moe::router_type::gate_type>;
     index_t const tokens = x.extent(0);
     index_t const k = w.router().k();
     index_t const experts = w.router().experts();
     auto const logits = carve_matrix(arena, tokens, experts);
     if (!logits.empty()) run_operator(exec, w.router().weights(), x, into(logits), arena);
-    matrix_view<std::int32_t> const index{arena.template carve<std::int32_t>(tokens, k), tokens, k};
-    auto const weight = carve_matrix(arena, tokens, k);
+    // The caller's where it wants them.
+    matrix_view<std::int32_t> const carved_index{arena.template carve<std::int32_t>(tokens, k), tokens, k};
+    auto const carved_weight = carve_matrix(arena, tokens, k);
+    auto const index = wishes.index.empty() ? carved_index : wishes.index;
+    auto const weight = wishes.weight.empty() ? carved_weight : wishes.weight;
     auto const scratch = route_kernel::plan(w.router().gate(), tokens, experts, arena);
     device_plan const plan = device_plan::carve(tokens, k, experts, arena);
     if constexpr (launches<Arena>) {
         route_kernel::run(exec, w.router().gate(), matrix_view<float const>{logits}, index, weight, scratch);
         fill_plan(exec, plan, index);
-        if (counts.extent(0) != 0) launch("apply", stream_of(exec), {grid_of(experts)}, &count_kernel<index_t>, plan, counts);
+        if (wishes.counts.extent(0) != 0) launch("apply", stream_of(exec), {grid_of(experts)}, &count_kernel<index_t>, plan, wishes.counts);
     }
     auto const rows = carve_matrix(arena, plan.slots(), w.rows());
     device_experts<Sm, typename Moe::expert_type>::run(exec, family, x, {plan.offsets, plan.token, plan.slots(), tokens, plan.used, true}, rows, arena);
@@ -388,37 +412,29 @@ template <int Sm, class R, class E, class S, class X>
 index_t mixture_bytes(cuda<Sm> const& exec, placed<cuda<Sm>, moe<R, E, S>> const& block, matrix_view<X const> const& x) {
     auto const w = block.view();
     workspace_sizer sizer;
-    run_mixture(exec, w, block.family(), x, matrix_view<float>{nullptr, x.extent(0), w.rows()}, vector_view<index_t>{}, sizer);
+    run_mixture(exec, w, block.family(), x, matrix_view<float>{nullptr, x.extent(0), w.rows()}, routing_wishes{}, sizer);
     return sizer.bytes();
 }
 
 } // namespace detail
 
-/// y = the mixture of x; the loads of the experts go to `counts` (experts) where it is given.
+/// y = the mixture of x; the loads of the experts, the chosen experts and their weights where they are wanted.
 template <int Sm, class R, class E, class S>
 void apply(cuda<Sm> const& exec, placed<cuda<Sm>, moe<R, E, S>> const& block,
            matrix_argument auto const& x, // (tokens, width)
            matrix_argument auto&& y,      // (tokens, n)
-           device_vector_view<index_t> const& counts = {}) {
+           device_routing_details const& to = {}) {
     auto const w = block.view();
     auto const values = detail::activations("apply", detail::input<cuda<Sm>>(x));
     check::equal("apply", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
     auto const out = detail::results(detail::output<cuda<Sm>>(y), values.extent(0), w.rows());
     check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
-    auto const loads = kernel_view(counts);
-    if (loads.extent(0) != 0) {
-        check::equal("apply", "size of the counts", loads.extent(0), w.router().experts(), "experts of the mixture");
-        check::not_null("apply", "the counts", loads.data_handle(), loads.extent(0));
-        check::no_overlap("apply", "the counts", footprint_of(loads), "y", footprint_of(out));
-        check::no_overlap("apply", "x", footprint_of(values), "the counts", footprint_of(loads));
-    }
-    detail::check_operator_apart("apply", w.router().weights(), "y", footprint_of(out));
-    for (auto const& e : w.experts()) detail::check_expert_apart("apply", e, footprint_of(out));
-    if constexpr (requires { w.shared().expert(); }) detail::check_expert_apart("apply", w.shared().expert(), footprint_of(out));
-    if constexpr (requires { w.shared().weight(); }) detail::check_expert_apart("apply", w.shared().weight(), footprint_of(out));
-    detail::check_rows_there<Sm>("apply", "x\0y\0the counts", values, out, loads);
+    detail::routing_wishes const wishes{kernel_view(to.counts), kernel_view(to.index), kernel_view(to.weight)};
+    detail::check_mixture_apart("apply", w, "y", footprint_of(out));
+    detail::check_details(w, routing_details{wishes.counts, wishes.index, wishes.weight}, values.extent(0), footprint_of(values), footprint_of(out));
+    detail::check_rows_there<Sm>("apply", "x\0y\0the counts\0the indices\0the weights", values, out, wishes.counts, wishes.index, wishes.weight);
     detail::device_arena arena{detail::grown("apply", exec, detail::mixture_bytes(exec, block, values))};
-    detail::run_mixture(exec, w, block.family(), values, out, loads, arena);
+    detail::run_mixture(exec, w, block.family(), values, out, wishes, arena);
 }
 
 /// Bytes of scratch that `apply(exec, block, x, y)` carves from the policy's workspace.

@@ -12,9 +12,9 @@
 /// has offsets. Sums, products and slices keep float32 matrices in the workspace between their terms. Results do not
 /// depend on what else runs, nor, but for `as_bf16`, on the number of rows of x: every row of y has the bits it has alone.
 ///
-/// Errors: those of every `apply`; memory of the host or of another device (shape_error), a device that cannot run the code
-/// (unsupported_error), a CUDA call that fails or a workspace that would have to grow under capture (cuda_error). Nothing is
-/// launched then. An epilogue's views are of device memory: `kernel_view(bias)`.
+/// Errors: those of every `apply`; memory of the host or of another device, elements that are not aligned (shape_error), a device
+/// that cannot run the code (unsupported_error), a CUDA call that fails or a workspace that would have to grow under capture
+/// (cuda_error). Nothing is launched then. An epilogue's views are of device memory: `kernel_view(bias)`.
 
 #include "../kernels/cuda/linear.cuh"
 #include "../kernels/cuda/low_rank.cuh"
@@ -162,6 +162,40 @@ struct kernel<op::apply, cuda<Sm>, column_slice<A>> {
     }
 };
 
+namespace detail {
+
+/// What an operator's leaves read is memory of the current device. An operator of canonical storage has no kernel, so it is of some device.
+template <linear_operator Op>
+void check_operator_there(char const* operation, Op const& w) {
+    if constexpr (requires { w.storage(); }) {
+        auto const there = [&](void const* data, index_t bytes) { check_device_pointer(operation, "the operator", data, bytes); };
+        if constexpr (requires { w.storage().for_each_array(there); })
+            w.storage().for_each_array(there);
+        else
+            there(w.storage().data(), w.storage().bytes());
+    } else if constexpr (requires { w.inner(); }) {
+        check_operator_there(operation, w.inner());
+    } else if constexpr (requires { w.second(); }) {
+        check_operator_there(operation, w.first());
+        check_operator_there(operation, w.second());
+    }
+}
+
+/// The same for what an epilogue reads; a function of the user reads nothing that is known here.
+template <epilogue E>
+void check_epilogue_there(char const*, E const&) noexcept {}
+inline void check_epilogue_there(char const* operation, bias const& e) { check_device_pointer(operation, "the bias", e.b.data_handle(), e.b.size()); }
+inline void check_epilogue_there(char const* operation, residual const& e) {
+    check_device_pointer(operation, "the residual", e.r.data_handle(), e.r.size());
+}
+template <epilogue First, epilogue Second>
+void check_epilogue_there(char const* operation, epilogue_pair<First, Second> const& e) {
+    check_epilogue_there(operation, e.first);
+    check_epilogue_there(operation, e.second);
+}
+
+} // namespace detail
+
 /// y = finish(x Wᵀ); see the file comment.
 template <int Sm, linear_operator Op, class X, class EX, class LX, class AX, class Y, class EY, class LY, class AY, epilogue Epilogue = no_epilogue>
 void apply(cuda<Sm> const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k)
@@ -178,6 +212,8 @@ void apply(cuda<Sm> const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (
     detail::check_device<Sm>("apply");
     detail::check_device_pointer("apply", "x", x.data_handle(), x.size());
     detail::check_device_pointer("apply", "y", y.data_handle(), y.size());
+    if (detail::has_several_devices()) detail::check_operator_there("apply", w);
+    detail::check_epilogue_there("apply", finish);
     detail::product_output<Y, Epilogue> const out{to, nullptr, 0, 1.0f, finish};
     workspace_sizer sizer;
     detail::run_operator(exec, w, values, out, sizer);

@@ -13,6 +13,7 @@
 #include "../core/device_view.hpp"
 #include "tensor.hpp"
 
+#include <map>
 #include <utility>
 
 namespace tessera::inline TESSERA_ABI {
@@ -139,6 +140,7 @@ public:
     /// Makes calls that need at most `bytes` free of allocation. Not while its stream is being captured.
     void reserve(index_t bytes) {
         if (counters_.size() == 0) {
+            detail::check_cuda("device_workspace", "cudaGetDevice", cudaGetDevice(&device_));
             counters_ = device_buffer<unsigned>{counter_count};
             detail::check_cuda("device_workspace", "cudaMemset",
                                cudaMemset(counters_.data(), 0, static_cast<std::size_t>(counters_.bytes())));
@@ -149,6 +151,8 @@ public:
         }
     }
     index_t capacity() const noexcept { return memory_.size(); }
+    /// The device whose memory it is: the current one when it was reserved first; -1 before.
+    int device() const noexcept { return device_; }
 
     std::byte* data() noexcept { return memory_.data(); }
     unsigned* counters() noexcept { return counters_.data(); }
@@ -157,6 +161,7 @@ public:
 private:
     device_buffer<std::byte> memory_;
     device_buffer<unsigned> counters_;
+    int device_ = -1;
 };
 
 namespace detail {
@@ -178,15 +183,23 @@ private:
     unsigned* counters_;
 };
 
+/// That of a thread and the current device.
 inline device_workspace& default_device_workspace() {
-    thread_local device_workspace w;
-    return w;
+    thread_local std::map<int, device_workspace> all;
+    int device = 0;
+    if (has_several_devices()) check_cuda("device_workspace", "cudaGetDevice", cudaGetDevice(&device));
+    return all[device];
 }
 
 /// The workspace has `bytes`, growing where it may.
 template <int Sm>
 device_workspace& grown(char const* operation, cuda<Sm> const& exec, index_t bytes) {
     device_workspace& w = exec.scratch();
+    if (has_several_devices() && w.device() >= 0) {
+        int device = 0;
+        check_cuda(operation, "cudaGetDevice", cudaGetDevice(&device));
+        if (w.device() != device) raise_other_device(operation, "the workspace", w.device(), device);
+    }
     if (w.capacity() >= bytes && w.counters() != nullptr) return w;
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     check_cuda(operation, "cudaStreamIsCapturing", cudaStreamIsCapturing(stream_of(exec), &status));

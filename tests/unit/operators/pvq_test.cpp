@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Vector codes as leaves: the law of stored matrices, products with the transpose, activations, what `describe` calls them.
 
+#include "cases/vector_operands.hpp"
 #include "operator_laws.hpp"
 
 #include <tessera/operators/describe.hpp>
@@ -30,40 +31,6 @@ struct pvq_storage_of {
               return ts::quantize_pvq<Format, Gain>(ts::matrix_view<float const>{w.view()});
           }()} {}
     auto view() const { return owner.view(); }
-};
-
-/// There is no random access: magnitudes are those of decoded rows.
-template <class Format, class Gain, class P>
-struct error_model<ts::linear<ts::pvq_matrix<Format, Gain>, P>> {
-    using op = ts::linear<ts::pvq_matrix<Format, Gain>, P>;
-    /// Integer sums are exact: what rounds are sums over groups.
-    static index_t roundings(op const& w) {
-        return ts::detail::activation_group<P> >= 0 ? ts::ceil_div(w.cols(), Format::group) + 10 : w.cols() + 8;
-    }
-    static row_of_doubles magnitude(op const& w, row_of_doubles x) {
-        ts::detail::reference_prepare<P>(x.data(), w.cols(), x.data());
-        row_of_doubles y(static_cast<std::size_t>(w.rows()), 0.0);
-        std::vector<float> row(static_cast<std::size_t>(w.cols()));
-        for (index_t n = 0; n < w.rows(); ++n) {
-            w.storage().decode(n, n + 1, 0, w.cols(), row.data(), w.cols());
-            for (std::size_t k = 0; k < row.size(); ++k) y[static_cast<std::size_t>(n)] += std::abs(x[k] * static_cast<double>(row[k]));
-        }
-        return y;
-    }
-};
-template <class Format, class Gain, class P>
-struct error_model<ts::transposed_operator<ts::linear<ts::pvq_matrix<Format, Gain>, P>>> {
-    using op = ts::transposed_operator<ts::linear<ts::pvq_matrix<Format, Gain>, P>>;
-    static index_t roundings(op const& t) { return t.cols() + ts::ceil_div(t.cols(), 64) + 8; }
-    static row_of_doubles magnitude(op const& t, row_of_doubles const& x) {
-        row_of_doubles y(static_cast<std::size_t>(t.rows()), 0.0);
-        std::vector<float> row(static_cast<std::size_t>(t.rows()));
-        for (index_t n = 0; n < t.cols(); ++n) {
-            t.inner().storage().decode(n, n + 1, 0, t.rows(), row.data(), t.rows());
-            for (std::size_t k = 0; k < row.size(); ++k) y[k] += std::abs(x[static_cast<std::size_t>(n)] * static_cast<double>(row[k]));
-        }
-        return y;
-    }
 };
 
 } // namespace tessera_test

@@ -13,29 +13,6 @@ using namespace tessera_test;
 
 namespace {
 
-template <index_t Dims, int Bits>
-struct random_grid_codes {
-    ts::vector_grid_tensor<Dims, Bits> owner;
-    random_grid_codes(index_t n, index_t k) : owner{points(), n, k, group(k)} {
-        ts::philox const random{7};
-        for (index_t i = 0; i < n; ++i)
-            for (index_t j = 0; j < ts::ceil_div(k, Dims); ++j)
-                owner.set_code(i, j, random.bits(static_cast<std::uint64_t>(i * 5000 + j)) & ((1u << Bits) - 1u));
-        for (index_t i = 0; i < n * ts::ceil_div(k, group(k)); ++i)
-            owner.scales()[i] = ts::fp16{0.5f + random.uniform(static_cast<std::uint64_t>(i))};
-    }
-    static float const* points() {
-        static std::vector<float> const grid = [] {
-            std::vector<float> g;
-            for (index_t i = 0; i < (index_t{1} << Bits) * Dims; ++i) g.push_back(ts::philox{3}.normal(static_cast<std::uint64_t>(i)));
-            return g;
-        }();
-        return grid.data();
-    }
-    static index_t group(index_t k) { return k % 2 == 0 ? 64 : 3 * Dims; }
-    auto view() const { return owner.view(); }
-};
-
 /// A mean of independent numbers and its standard error.
 struct measured {
     double mean;

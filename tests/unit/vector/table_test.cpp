@@ -10,31 +10,6 @@
 
 using namespace tessera_test;
 
-namespace {
-
-/// Random codes, tables and scales.
-template <int Bits, class Granularity, class Value = ts::fp16, class Scale = ts::unscaled>
-struct random_tables {
-    using tensor = ts::table_quantized_tensor<Bits, Granularity, Value, Scale>;
-    tensor owner;
-    random_tables(index_t n, index_t k) : owner{n, k} {
-        using view_type = typename tensor::view_type;
-        ts::philox const random{7};
-        for (index_t i = 0; i < n; ++i)
-            for (index_t j = 0; j < k; ++j)
-                ts::bitpack::set<Bits>(owner.codes() + i * ts::bitpack::bytes(k, Bits), j,
-                                       random.bits(static_cast<std::uint64_t>(i * k + j)) & ((1u << Bits) - 1u));
-        for (index_t i = 0; i < view_type::table_count(n, k) * view_type::table_size; ++i)
-            owner.values()[i] = static_cast<Value>(random.normal(static_cast<std::uint64_t>(i)));
-        if constexpr (view_type::has_scale)
-            for (index_t i = 0; i < view_type::scale_count(n, k); ++i)
-                owner.scales()[i] = static_cast<typename view_type::stored_scale>(0.1f + random.uniform(static_cast<std::uint64_t>(i)));
-    }
-    auto view() const { return owner.view(); }
-};
-
-} // namespace
-
 TEST_CASE("4 bits, one table, scales of groups") {
     check_vector_law<random_tables<4, ts::per_tensor, ts::fp16, ts::scaled_by<ts::fp16, ts::group<32>>>, archs_by_width>();
 }

@@ -5,6 +5,7 @@
 /// The law of storage that is read by tiles: decoded tiles are the definition's bits, canonical and placed, and the laws of
 /// stored matrices, forward and transposed.
 
+#include "cases/vector_operands.hpp"
 #include "unit/operators/operator_laws.hpp"
 
 #include <tessera/quant/vector_place.hpp>
@@ -12,14 +13,6 @@
 #include <vector>
 
 namespace tessera_test {
-
-/// W by its definition.
-template <class Storage>
-ts::matrix<float> decoded(Storage const& w) {
-    ts::matrix<float> out{w.rows(), w.cols()};
-    w.decode_tile(0, w.rows(), 0, w.cols(), out.data(), w.cols());
-    return out;
-}
 
 /// Normal numbers by Box and Muller: `philox::normal` has no tails beyond 6, and errors of quantisers look at tails.
 inline ts::matrix<float> normal_matrix(index_t n, index_t k, std::uint64_t seed = 1) {
@@ -40,48 +33,6 @@ double mean_squared_error(Q const& q, ts::matrix<float> const& w) {
     for (index_t i = 0; i < w.size(); ++i) sum += std::pow(double{w.data()[i]} - double{d.data()[i]}, 2);
     return sum / static_cast<double>(w.size());
 }
-
-/// Besides the sum over k: its parts of 256 columns, the factor.
-template <ts::tile_storage Storage, class P>
-struct error_model<ts::linear<Storage, P>> {
-    using op = ts::linear<Storage, P>;
-    static constexpr bool is_integer = ts::detail::activation_group<P> >= 0;
-    /// Integer sums are exact: what rounds are sums over segments, of a point at least, and a few products with scales.
-    static index_t roundings(op const& w) {
-        if constexpr (std::is_same_v<P, ts::as_bf16>) return w.cols() + w.cols() / 256 + 10 + (1 << 16); // W may be rounded to bf16
-        return is_integer ? w.cols() / 2 + 10 : w.cols() + w.cols() / 256 + 10;
-    }
-    static row_of_doubles magnitude(op const& w, row_of_doubles x) {
-        row_of_doubles y(static_cast<std::size_t>(w.rows()), 0.0);
-        ts::detail::reference_prepare<P>(x.data(), w.cols(), x.data());
-        if constexpr (is_integer) {
-            row_of_doubles row(x.size());
-            for (index_t n = 0; n < w.rows(); ++n) {
-                ts::detail::decode_rounded_row(w.storage(), n, row.data());
-                for (std::size_t k = 0; k < x.size(); ++k) y[static_cast<std::size_t>(n)] += std::abs(x[k] * row[k]);
-            }
-            return y;
-        }
-        ts::matrix<float> const dense = decoded(w.storage());
-        for (index_t n = 0; n < w.rows(); ++n)
-            for (index_t k = 0; k < w.cols(); ++k)
-                y[static_cast<std::size_t>(n)] += std::abs(x[static_cast<std::size_t>(k)] * double{dense(n, k)});
-        return y;
-    }
-};
-template <ts::tile_storage Storage, class P>
-struct error_model<ts::transposed_operator<ts::linear<Storage, P>>> {
-    using op = ts::transposed_operator<ts::linear<Storage, P>>;
-    static index_t roundings(op const& t) { return t.cols() + t.cols() / 64 + 10; }
-    static row_of_doubles magnitude(op const& t, row_of_doubles const& x) {
-        row_of_doubles y(static_cast<std::size_t>(t.rows()), 0.0);
-        ts::matrix<float> const dense = decoded(t.inner().storage());
-        for (index_t k = 0; k < t.rows(); ++k)
-            for (index_t n = 0; n < t.cols(); ++n)
-                y[static_cast<std::size_t>(k)] += std::abs(x[static_cast<std::size_t>(n)] * double{dense(n, k)});
-        return y;
-    }
-};
 
 /// A tile by the kernel, and the placed form's own definition, are the definition's bits.
 template <class Arch, class Storage>

@@ -14,39 +14,6 @@ using namespace tessera_test;
 
 namespace {
 
-/// Random codes and codebooks; columns in a random order, an eighth of them outliers.
-template <int Vector, int IndexBits, int ResidualBits, int OutlierVector = 4>
-struct random_vectors {
-    ts::vector_codebooks_tensor owner;
-    static ts::vector_codebooks_shape shape(index_t n, index_t k) {
-        ts::vector_codebooks_shape s{n, {}};
-        index_t const outliers = k / 8;
-        s.part[0] = {outliers, ts::maximum(outliers, 1), OutlierVector, 5, 0};
-        s.part[1] = {k - outliers, ts::maximum(ts::ceil_div(k - outliers, 3), 1), Vector, IndexBits, ResidualBits};
-        return s;
-    }
-    random_vectors(index_t n, index_t k) : owner{shape(n, k)} {
-        ts::philox const random{31};
-        std::uint64_t at = 0;
-        for (int p = 0; p < 2; ++p) {
-            auto const& s = owner.shape().part[p];
-            for (index_t i = 0; i < s.centroid_count(); ++i) owner.centroids(p)[i] = ts::fp16{random.normal(at++)};
-            for (index_t i = 0; i < s.residual_count(); ++i) owner.residuals(p)[i] = ts::fp16{0.1f * random.normal(at++)};
-        }
-        for (index_t j = k; j > 1; --j) std::swap(owner.positions()[j - 1], owner.positions()[random.bits(at++) % static_cast<std::uint64_t>(j)]);
-        auto const view = owner.view();
-        for (index_t j = 0; j < k; ++j) {
-            owner.scale()[j] = ts::fp16{0.5f + random.uniform(at++)};
-            owner.bias()[j] = ts::fp16{random.uniform(at++) - 0.5f};
-            auto const place = view.place(j);
-            auto const& s = owner.shape().part[place.part];
-            for (index_t i = 0; i < s.vectors(n); ++i)
-                owner.set_code(place, i, random.bits(at++) & static_cast<std::uint32_t>((std::uint64_t{1} << (s.index_bits + s.residual_bits)) - 1));
-        }
-    }
-    auto view() const { return owner.view(); }
-};
-
 ts::vptq_options small(int vector, int bits, int residual = 0) {
     ts::vptq_options o;
     o.vector = vector;

@@ -103,7 +103,7 @@ struct kernel<op::attention, cuda<Sm>, A> {
     }
 
 private:
-    static constexpr int batch = 32; ///< requests of a launch, whose arguments are 32764 bytes at most
+    static constexpr int batch = sizeof(A) <= 480 ? 64 : 32; ///< requests of a launch, whose arguments are 32764 bytes at most
     static_assert(sizeof(detail::attention_requests<A, batch>) < 32000, "tessera: attention: the score functor is too large");
 
     static bool has_parts(attention_shape const& s) noexcept { return s.queries * maximum(s.group(), 1) <= 16; }

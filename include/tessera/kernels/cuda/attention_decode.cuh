@@ -8,7 +8,8 @@
 /// parts of 256 keys are too short to begin each with an idle memory. Where no block has two items, who ends the last part of a row
 /// merges all of them, in their order; otherwise a second kernel does.
 /// Products by matrix units (m16n8k16): the order of the summed dimension and of the columns of the result is free, so every lane copies
-/// 16 adjacent bytes that it alone uses, of keys for the first product and of values for the second, and nobody waits for another lane.
+/// 16 adjacent bytes that it alone uses, of keys for the first product and of values for the second, and nobody waits for another lane. What
+/// one tile of queries reads the second-level cache need not keep: parts' states stay there for who merges them.
 ///
 /// Weights are rounded to the element type: half a step relative, besides the errors of float32.
 
@@ -260,7 +261,7 @@ struct decode_item {
 
 /// Asks for a tile of a part's last keys, or of slots anywhere.
 template <int D, class A>
-__device__ __noinline__ void load_tile(A const* a, unsigned kv_head, index_t t0, index_t last, std::uint32_t to) {
+__device__ __noinline__ void load_tile(A const* a, std::uint64_t policy, unsigned kv_head, index_t t0, index_t last, std::uint32_t to) {
     slot_map const slots{a->kv};
     int const lane = static_cast<int>(threadIdx.x) % 32;
     std::uint32_t const of_keys = to + 16 * lane;
@@ -269,13 +270,13 @@ __device__ __noinline__ void load_tile(A const* a, unsigned kv_head, index_t t0,
     for (int j = 0; j < 2; ++j) {
         auto const* const row = a->kv.keys.row(kv_head, slots(minimum(t0 + 8 * j + lane / 4, last - 1))) + 8 * (lane % 4);
 #pragma unroll
-        for (int c = 0; c < D / 32; ++c) ptx::copy_async<16>(of_keys + (j * (D / 32) + c) * 512, row + 32 * c);
+        for (int c = 0; c < D / 32; ++c) ptx::copy_async_under(policy, of_keys + (j * (D / 32) + c) * 512, row + 32 * c);
     }
 #pragma unroll 1
     for (int j = 0; j < 4; ++j) {
         auto const* const row = a->kv.values.row(kv_head, slots(minimum(t0 + 2 * (lane % 4) + j % 2 + j / 2 * 8, last - 1))) + 8 * (lane / 4);
 #pragma unroll
-        for (int c = 0; c < D / 64; ++c) ptx::copy_async<16>(of_values + (j * (D / 64) + c) * 512, row + 64 * c);
+        for (int c = 0; c < D / 64; ++c) ptx::copy_async_under(policy, of_values + (j * (D / 64) + c) * 512, row + 64 * c);
     }
 }
 
@@ -287,6 +288,7 @@ struct decode_stream {
     attention_parts const& parts;
     decode_line const& line;
     ::uint4* ring;
+    std::uint64_t policy;
     A const* a;         // of the tile that comes next
     unsigned item;
     unsigned kv_head;
@@ -301,7 +303,7 @@ struct decode_stream {
     int used = 0;
 
     __device__ __forceinline__ decode_stream(attention_requests<A, N> const& r, attention_parts const& p, decode_line const& l, ::uint4* of_warp)
-        : requests{r}, parts{p}, line{l}, ring{of_warp}, item{blockIdx.x} {
+        : requests{r}, parts{p}, line{l}, ring{of_warp}, policy{ptx::cache_policy(l.tiles <= static_cast<unsigned>(r[0].kv.kv_heads))}, item{blockIdx.x} {
         begin_item();
 #pragma unroll 1
         for (int s = 0; s < Stages; ++s) load_next();
@@ -317,7 +319,7 @@ struct decode_stream {
             if (is_flat && t0 + 16 <= last)
                 load_flat_tile(to);
             else
-                load_tile<D>(a, kv_head, t0, last, to);
+                load_tile<D>(a, policy, kv_head, t0, last, to);
             t0 += 64;
         }
         ptx::commit();
@@ -357,12 +359,12 @@ private:
 #pragma unroll
         for (int j = 0; j < 2; ++j)
 #pragma unroll
-            for (int c = 0; c < D / 32; ++c) ptx::copy_async<16>(of_keys + (j * (D / 32) + c) * 512, key + j * (8 * key_stride) + 32 * c);
+            for (int c = 0; c < D / 32; ++c) ptx::copy_async_under(policy, of_keys + (j * (D / 32) + c) * 512, key + j * (8 * key_stride) + 32 * c);
 #pragma unroll
         for (int j = 0; j < 4; ++j)
 #pragma unroll
             for (int c = 0; c < D / 64; ++c)
-                ptx::copy_async<16>(of_values + (j * (D / 64) + c) * 512, value + (j % 2 * value_stride + j / 2 * (8 * value_stride)) + 64 * c);
+                ptx::copy_async_under(policy, of_values + (j * (D / 64) + c) * 512, value + (j % 2 * value_stride + j / 2 * (8 * value_stride)) + 64 * c);
         key += 64 * key_stride;
         value += 64 * value_stride;
     }

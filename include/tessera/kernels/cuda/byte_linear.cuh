@@ -11,6 +11,8 @@
 #include "linear.cuh"
 #include "nibble_product.cuh"
 
+#include <algorithm>
+
 namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
@@ -42,26 +44,29 @@ using byte_arithmetic = typename select_byte_arithmetic<Sm, Storage, Preparation
 template <class Storage>
 using byte_layout = std::conditional_t<is_nibbles<Storage>, device_nibbles, device_tile>;
 
-/// What a call knows of its tiles: how many there are, and what they take in relation to the largest ones.
+/// Rows of x in bytes: whole tiles of 128, 192 and 256.
+constexpr index_t byte_rows(index_t m) noexcept { return maximum(round_up(m, 256), round_up(m, 192)); }
+
+/// What a call knows of its tiles: how many there are, and what they take in relation to those of 256 rows of x by 256 of W.
 struct byte_plan {
     index_t x_tiles;
     index_t w_tiles;
     double cost;
 };
-template <int Waves, int N>
+template <class Shape>
 byte_plan plan_bytes(index_t m, index_t n, double cost) noexcept {
-    byte_plan const p{ceil_div(m, 128 * Waves), ceil_div(n, 2 * N), 0};
+    byte_plan const p{ceil_div(m, Shape::rows), ceil_div(n, 2 * Shape::n), 0};
     return {p.x_tiles, p.w_tiles, cost * static_cast<double>(ceil_div(p.x_tiles * p.w_tiles, byte_clusters))};
 }
 
-template <class Arithmetic, int Waves, int N, int Sm, class Out>
+template <class Arithmetic, class Shape, int Sm, class Out>
 void launch_bytes(cuda<Sm> const& exec, byte_arguments p, byte_plan const& plan, Out const& out) {
     p.x_tiles = static_cast<int>(plan.x_tiles);
     p.w_tiles = static_cast<int>(plan.w_tiles);
     p.tiles = p.x_tiles * p.w_tiles;
     auto const clusters = static_cast<unsigned>(minimum(p.tiles, byte_clusters));
-    launch("apply", stream_of(exec), {dim3(2 * clusters), dim3(384), byte_stage<Arithmetic, Waves, N>::shared_bytes, true, 2},
-           &byte_kernel<Arithmetic, Waves, N, Out>, p, out);
+    launch("apply", stream_of(exec), {dim3(2 * clusters), dim3(Shape::threads), byte_stage<Arithmetic, Shape>::shared_bytes, true, 2},
+           &byte_kernel<Arithmetic, Shape, Out>, p, out);
 }
 
 /// Rows whose elements lie side by side in whole, aligned 16 bytes.
@@ -78,7 +83,7 @@ byte_arguments describe_bytes(W const& w, index_t m, std::byte const* x, float c
     byte_arguments p{};
     p.x = x;
     p.x_scales = scales;
-    p.rows = static_cast<int>(round_up(m, 256));
+    p.rows = static_cast<int>(byte_rows(m));
     p.m = static_cast<int>(m);
     p.n = static_cast<int>(w.rows());
     p.steps = static_cast<int>(w.column_blocks());
@@ -95,15 +100,24 @@ void run_byte_product(cuda<Sm> const& exec, prepacked<device_tile, Storage> cons
     byte_arguments p = describe_bytes(w, m, x, scales, 0, 0, out);
     p.w = w.data();
     p.w_scales = w.scales();
-    byte_plan const large = plan_bytes<2, 128>(m, w.rows(), 1.0);
-    byte_plan const middle = plan_bytes<1, 128>(m, w.rows(), 0.59);
-    byte_plan const small = plan_bytes<1, 64>(m, w.rows(), 0.4);
-    if (large.cost <= middle.cost && large.cost <= small.cost)
-        launch_bytes<Arithmetic, 2, 128>(exec, p, large, out);
-    else if (middle.cost <= small.cost)
-        launch_bytes<Arithmetic, 1, 128>(exec, p, middle, out);
+    using large = byte_shape<2, 2, 128>;
+    using three = byte_shape<3, 1, 128>; // which need no more time for their rows, and may need fewer rounds of tiles
+    using middle = byte_shape<2, 1, 128>;
+    using small = byte_shape<2, 1, 64>;
+    byte_plan const of_large = plan_bytes<large>(m, w.rows(), 1.0);
+    byte_plan const of_middle = plan_bytes<middle>(m, w.rows(), 0.59);
+    byte_plan const of_small = plan_bytes<small>(m, w.rows(), 0.4);
+    double const least = std::min({of_large.cost, of_middle.cost, of_small.cost});
+    if constexpr (Arithmetic::has_step_scales) {
+        byte_plan const of_three = plan_bytes<three>(m, w.rows(), 0.76);
+        if (of_three.cost < least) return launch_bytes<Arithmetic, three>(exec, p, of_three, out);
+    }
+    if (of_large.cost <= least)
+        launch_bytes<Arithmetic, large>(exec, p, of_large, out);
+    else if (of_middle.cost <= least)
+        launch_bytes<Arithmetic, middle>(exec, p, of_middle, out);
     else
-        launch_bytes<Arithmetic, 1, 64>(exec, p, small, out);
+        launch_bytes<Arithmetic, small>(exec, p, of_small, out);
 }
 
 template <int Waves, int N, int Sm, class Nibbles, class Out>
@@ -127,7 +141,7 @@ void run_byte_product(cuda<Sm> const& exec, prepacked<device_nibbles, Storage> c
 /// x in bytes.
 template <class Arithmetic, int Sm, class X>
 void prepare_bytes(cuda<Sm> const& exec, matrix_view<X const> const& x, std::byte* bytes, float* scales) {
-    index_t const rows = round_up(x.extent(0), 256);
+    index_t const rows = byte_rows(x.extent(0));
     index_t const blocks = ceil_div(x.extent(1), 128);
     auto* const to = reinterpret_cast<::uint4*>(bytes);
     if constexpr (Arithmetic::has_step_scales)
@@ -154,7 +168,7 @@ struct byte_kernels {
             if constexpr (launches<Arena>) finish_nothing(exec, x.extent(0), w.rows(), out);
             return;
         }
-        index_t const rows = round_up(x.extent(0), 256);
+        index_t const rows = byte_rows(x.extent(0));
         index_t const blocks = w.storage().column_blocks();
         auto* const bytes = arena.template carve<std::byte>(blocks, rows, 128);
         auto* const scales = arena.template carve<float>(arithmetic::has_step_scales ? blocks : 1, rows);

@@ -4,11 +4,10 @@
 /// @file
 /// Products of bytes, 8-bit floats or int8, by the matrix units of sm_90a: both operands in shared memory as they lie in memory.
 ///
-/// Two blocks of threads, a cluster, take tiles of 128 * Waves rows of x and 2 * N rows of W, N each; each brings half of x to both.
-/// One elected thread has the copy engine fill a ring of steps of 128 columns, two warpgroups multiply: of each 128 rows of x (a wave) a
-/// warpgroup has 64. Clusters stay and take every so many-th tile, in bands of 8 tiles of x, whose operands stay in the second-level
-/// cache. (Of clusters of four blocks only 30 find room, 120 of 132 multiprocessors; tiles of 128 by 256, which sums without parts
-/// allow, are a quarter slower.)
+/// Two blocks of threads, a cluster, take tiles of 64 * Groups * Waves rows of x and 2 * N rows of W, N each; each brings half of x to
+/// both. One elected thread has the copy engine fill a ring of steps of 128 columns, `Groups` warpgroups multiply: of each 64 * Groups
+/// rows of x (a wave) a warpgroup has 64. Clusters stay and take every so many-th tile, in bands of 8 tiles of x, whose operands stay in
+/// the second-level cache. (Of clusters of four blocks only 30 find room, 120 of 132 multiprocessors.)
 ///
 /// Of 8-bit floats the unit sums no more than a step's 128 columns (4 instructions; their d keeps 13 bits behind the point of its
 /// largest term): that part, times the scale of x's group and that of W's block, is added in float32. So
@@ -47,12 +46,27 @@ struct int8_arithmetic {
     static constexpr bool has_step_scales = false;
 };
 
+/// What a block of threads takes: `Waves` times 64 rows of x for each of `Groups` warpgroups, N rows of W.
+template <int Groups, int Waves, int N>
+struct byte_shape {
+    static constexpr int groups = Groups;
+    static constexpr int waves = Waves;
+    static constexpr int n = N;
+    static constexpr int rows = 64 * Groups * Waves;
+    static constexpr int threads = 128 * (1 + Groups);
+    static constexpr int producer_registers = Groups > 2 ? 32 : 40;
+    static constexpr int consumer_registers = Groups > 2 ? 160 : 232; // (of 152 the three are 2 % slower)
+    /// Arrivals at a barrier of an empty stage: of every warp here and in the other block, and of every thread that reads scales.
+    template <class Arithmetic>
+    static constexpr unsigned releases = Groups * (Arithmetic::has_step_scales ? 136 : 8);
+};
+
 /// A step of a block of threads in shared memory.
-template <class Arithmetic, int Waves, int N>
+template <class Arithmetic, class Shape>
 struct byte_stage {
-    static constexpr int x_bytes = 128 * Waves * 128;
-    static constexpr int w_bytes = N * 128;
-    static constexpr int scale_bytes = Arithmetic::has_step_scales ? 128 * Waves * 4 : 0;
+    static constexpr int x_bytes = Shape::rows * 128;
+    static constexpr int w_bytes = Shape::n * 128;
+    static constexpr int scale_bytes = Arithmetic::has_step_scales ? Shape::rows * 4 : 0;
     static constexpr int w_at = x_bytes;
     static constexpr int scales_at = w_at + w_bytes;
     static constexpr int bytes = (scales_at + scale_bytes + 1023) / 1024 * 1024;
@@ -99,9 +113,9 @@ struct byte_tile {
 };
 
 /// The copies of one block of threads, asked for by one thread.
-template <class Arithmetic, int Waves, int N>
+template <class Arithmetic, class Shape>
 struct byte_producer {
-    using stage = byte_stage<Arithmetic, Waves, N>;
+    using stage = byte_stage<Arithmetic, Shape>;
     byte_arguments const& p;
     std::uint32_t ring;
     std::uint32_t full; ///< barriers, 8 bytes each; those of empty stages follow
@@ -113,10 +127,10 @@ struct byte_producer {
         ptx::wait_for_prerequisites();
         for (int tile = static_cast<int>(blockIdx.x) / 2; tile < p.tiles; tile += static_cast<int>(gridDim.x) / 2) {
             byte_tile const t{p, tile};
-            index_t const first = (2 * t.w + static_cast<int>(rank)) * N; // row of W
+            index_t const first = (2 * t.w + static_cast<int>(rank)) * Shape::n; // row of W
             std::byte const* w = p.w + first / 128 * p.steps * (128 * 128) + first % 128 * 128;
             std::byte const* x = p.x + index_t{t.x} * stage::x_bytes + rank * half;
-            float const* scales = p.x_scales + t.x * 128 * Waves;
+            float const* scales = p.x_scales + t.x * Shape::rows;
             for (int step = 0; step < p.steps; ++step) {
                 std::uint32_t const to = ring + at.slot * stage::bytes;
                 std::uint32_t const barrier = full + 8 * at.slot;
@@ -146,12 +160,20 @@ inline constexpr bool takes_every_element = false;
 template <class Y, class Finish>
 inline constexpr bool takes_every_element<product_output<Y, Finish>> = true;
 
-/// Two elements of 16 bits as y has them; NaN as the definition has it.
+/// Eight elements of 16 bits as y has them, two a word; NaN as the definition has it. (One question for all: a branch a pair took 3 % of
+/// the cycles of products of 8192 columns.)
 template <class Y>
-__device__ __forceinline__ std::uint32_t two_elements(float low, float high) {
-    std::uint32_t word = ptx::pack<Y>(low, high);
-    if (low != low || high != high) word = Y{low}.to_bits() | std::uint32_t{Y{high}.to_bits()} << 16;
-    return word;
+__device__ __forceinline__ void eight_elements(float const (&v)[8], std::uint32_t (&word)[4]) {
+    bool has_nan = false;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        word[j] = ptx::pack<Y>(v[2 * j], v[2 * j + 1]);
+        has_nan = has_nan || v[2 * j] != v[2 * j] || v[2 * j + 1] != v[2 * j + 1];
+    }
+    if (has_nan) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) word[j] = Y{v[2 * j]}.to_bits() | std::uint32_t{Y{v[2 * j + 1]}.to_bits()} << 16;
+    }
 }
 
 /// y's elements of row m at columns n + 8 j + 2 t and the next, from the lanes 4 g + t: 16 bytes a lane of elements of 2 bytes, 8 of
@@ -163,14 +185,14 @@ __device__ __forceinline__ void store_wide_row(byte_arguments const& p, product_
     if constexpr (sizeof(Y) == 2) {
 #pragma unroll
         for (int q = 0; q < Count; q += 4) {
-            std::uint32_t word[4];
+            float v[8];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                index_t const column = n + 8 * (q + j) + 2 * t;
-                word[j] = 0;
-                if (IsWhole || (m < p.m && column < p.n))
-                    word[j] = two_elements<Y>(finished(out, m, column, sums(q + j, 0)), finished(out, m, column + 1, sums(q + j, 1)));
+            for (int i = 0; i < 8; ++i) {
+                index_t const column = n + 8 * (q + i / 2) + 2 * t + i % 2;
+                v[i] = IsWhole || (m < p.m && column < p.n) ? finished(out, m, column, sums(q + i / 2, i % 2)) : 0.0f;
             }
+            std::uint32_t word[4];
+            eight_elements<Y>(v, word);
             turn_quad(word);
             index_t const column = n + 8 * (q + t);
             if (IsWhole || (m < p.m && column < p.n))
@@ -206,64 +228,84 @@ __device__ __forceinline__ float scale_of_pair(float const* scales, int i) {
 }
 
 /// A warpgroup's products: 64 rows of x of each wave.
-template <class Arithmetic, int Waves, int N>
+template <class Arithmetic, class Shape>
 struct byte_consumer {
-    using stage = byte_stage<Arithmetic, Waves, N>;
+    using stage = byte_stage<Arithmetic, Shape>;
     using sum_type = typename Arithmetic::sum_type;
+    static constexpr int Waves = Shape::waves;
+    static constexpr int N = Shape::n;
     byte_arguments const& p;
     std::byte const* ring;
     std::uint32_t full;
+    std::uint32_t empty_there; ///< the other block's barriers of empty stages
     unsigned rank;
+    int group; ///< number of the warpgroup, which the compiler knows to be the same for all its lanes
 
     static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-    static __device__ __forceinline__ int warpgroup() { return static_cast<int>(threadIdx.x) / 128 - 1; }
     /// Row of a wave that registers 0 and 1 are of.
     static __device__ __forceinline__ int row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane() / 4; }
 
     /// Starts d = x Wᵀ of a step, or d +=.
-    static __device__ __forceinline__ void multiply(std::byte const* at, int wave, bool adds, sum_type (&d)[N / 2]) {
-        std::uint64_t const a = ptx::matrix_descriptor(ptx::shared_address(at) + (128 * wave + 64 * warpgroup()) * 128);
-        std::uint64_t const b = ptx::matrix_descriptor(ptx::shared_address(at) + stage::w_at);
+    __device__ __forceinline__ void multiply(int slot, int wave, bool adds, sum_type (&d)[N / 2]) const {
+        std::uint32_t const at = ptx::shared_address(ring) + slot * stage::bytes;
+        std::uint64_t const a = ptx::matrix_descriptor(at + 64 * (Shape::groups * wave + group) * 128);
+        std::uint64_t const b = ptx::matrix_descriptor(at + stage::w_at);
 #pragma unroll
         for (int f = 0; f < 4; ++f)
             ptx::multiply_bytes(ptx::byte_formats<typename Arithmetic::x_format, typename Arithmetic::w_format>{}, d, a + 2 * f, b + 2 * f, f > 0 || adds);
         ptx::commit_group();
     }
-    /// To both blocks a warp says that it has multiplied; to its own, where threads read scales, each of them that it has read.
+    /// To both blocks a warp says that it has multiplied.
     __device__ __forceinline__ void release(int slot) const {
-        std::uint32_t const barrier = full + 8 * (stage::stages + slot);
         __syncwarp();
-        if (Arithmetic::has_step_scales || lane() == 0) ptx::arrive(barrier);
-        if (lane() == 0) ptx::arrive_at(barrier, rank ^ 1);
+        if (lane() == 0) {
+            ptx::arrive(full + 8 * (stage::stages + slot));
+            ptx::arrive_there(empty_there + 8 * slot);
+        }
     }
 
-    /// Sums of a tile: parts of a step meet their scales. (Warpgroups that take turns at the matrix units are no faster.)
+    /// Waits for a step, and loads the scales of this thread's rows; the thread says that it has read them.
+    __device__ __forceinline__ void begin_step(byte_position const& at, float (&x_scales)[Waves][2]) const {
+        ptx::wait_barrier(full + 8 * at.slot, at.parity);
+        auto const* const scales = reinterpret_cast<float const*>(ring + at.slot * stage::bytes + stage::scales_at);
+#pragma unroll
+        for (int wave = 0; wave < Waves; ++wave) {
+            x_scales[wave][0] = scales[64 * Shape::groups * wave + row()];
+            x_scales[wave][1] = scales[64 * Shape::groups * wave + row() + 8];
+        }
+        ptx::arrive(full + 8 * (stage::stages + at.slot));
+    }
+    /// Sums of a tile: parts of a step meet their scales. The matrix units have nothing of this warpgroup from the end of a part until
+    /// it is added, and keep busy only if the others' parts take longer than that: so the next step is waited for, and its scales are
+    /// loaded, while a part is made. (Warpgroups that take turns at the matrix units are slower: by themselves they fall into step.)
     __device__ __forceinline__ void sum_scaled(byte_position& at, float const* w_scales, float (&total)[Waves][N / 2]) const {
         float part[N / 2];
 #pragma unroll
         for (int i = 0; i < Waves * N / 2; ++i) total[i / (N / 2)][i % (N / 2)] = 0.0f;
-        float next = __ldg(w_scales);
+        float w_scale = __ldg(w_scales);
+        float w_next = 0.0f;
+        float x_scales[Waves][2];
+        begin_step(at, x_scales);
 #pragma unroll 1
         for (int step = 0; step < p.steps; ++step) {
-            float const w_scale = next;
-            if (step + 1 < p.steps) next = __ldg(w_scales + step + 1);
-            std::byte const* const here = ring + at.slot * stage::bytes;
-            auto const* const scales = reinterpret_cast<float const*>(here + stage::scales_at);
-            ptx::wait_barrier(full + 8 * at.slot, at.parity);
+            if (step + 1 < p.steps) w_next = __ldg(w_scales + step + 1);
+            int const slot = at.slot;
+            at.advance<stage::stages>();
 #pragma unroll
             for (int wave = 0; wave < Waves; ++wave) {
-                float const s0 = scales[128 * wave + row()] * w_scale;
-                float const s1 = scales[128 * wave + row() + 8] * w_scale;
+                float scale[2] = {x_scales[wave][0] * w_scale, x_scales[wave][1] * w_scale};
                 ptx::hold(part);
                 ptx::fence_group();
-                multiply(here, wave, false, part);
+                multiply(slot, wave, false, part);
+                ptx::hold(scale); // not later
+                if (wave == Waves - 1 && step + 1 < p.steps) begin_step(at, x_scales);
                 ptx::wait_group<0>();
                 ptx::hold(part);
-                if (wave == Waves - 1) release(at.slot);
+                if (wave == Waves - 1) release(slot);
 #pragma unroll
-                for (int i = 0; i < N / 2; ++i) total[wave][i] = fmaf(i % 4 < 2 ? s0 : s1, part[i], total[wave][i]);
+                for (int i = 0; i < N / 2; ++i) total[wave][i] = fmaf(scale[i % 4 / 2], part[i], total[wave][i]);
             }
-            at.advance<stage::stages>();
+            w_scale = w_next;
         }
     }
     /// Sums of a tile that need no scales. The products of a step run while the next one's begin.
@@ -274,7 +316,7 @@ struct byte_consumer {
             ptx::wait_barrier(full + 8 * at.slot, at.parity);
             ptx::fence_group();
 #pragma unroll
-            for (int wave = 0; wave < Waves; ++wave) multiply(ring + at.slot * stage::bytes, wave, step > 0, total[wave]);
+            for (int wave = 0; wave < Waves; ++wave) multiply(at.slot, wave, step > 0, total[wave]);
             ptx::wait_group<Waves>();
             if (before >= 0) release(before);
             before = at.slot;
@@ -292,8 +334,8 @@ struct byte_consumer {
         for (int tile = static_cast<int>(blockIdx.x) / 2; tile < p.tiles; tile += static_cast<int>(gridDim.x) / 2) {
             byte_tile const t{p, tile};
             int const n0 = (2 * t.w + static_cast<int>(rank)) * N;
-            int const m0 = t.x * 128 * Waves + row();
-            bool const is_whole = (t.x + 1) * 128 * Waves <= p.m && n0 + N <= p.n;
+            int const m0 = t.x * Shape::rows + row();
+            bool const is_whole = (t.x + 1) * Shape::rows <= p.m && n0 + N <= p.n;
             sum_type total[Waves][N / 2];
             if constexpr (Arithmetic::has_step_scales)
                 sum_scaled(at, p.w_scales + index_t{n0} / 128 * p.steps, total);
@@ -301,7 +343,7 @@ struct byte_consumer {
                 sum_whole(at, total);
 #pragma unroll
             for (int r = 0; r < 2 * Waves; ++r) {
-                int const m = m0 + r / 2 * 128 + r % 2 * 8;
+                int const m = m0 + r / 2 * 64 * Shape::groups + r % 2 * 8;
                 auto const sum = [&](int j, int i) { return total[r / 2][4 * j + r % 2 * 2 + i]; };
                 if constexpr (Arithmetic::has_step_scales) {
                     store_row<N / 8>(p, out, m, n0, is_whole, sum);
@@ -316,9 +358,9 @@ struct byte_consumer {
     }
 };
 
-template <class Arithmetic, int Waves, int N, class Out>
-__global__ void __launch_bounds__(384, 1) byte_kernel(__grid_constant__ byte_arguments const p, __grid_constant__ Out const out) {
-    using stage = byte_stage<Arithmetic, Waves, N>;
+template <class Arithmetic, class Shape, class Out>
+__global__ void __launch_bounds__(Shape::threads, 1) byte_kernel(__grid_constant__ byte_arguments const p, __grid_constant__ Out const out) {
+    using stage = byte_stage<Arithmetic, Shape>;
     extern __shared__ __align__(1024) std::byte byte_memory[];
     std::uint32_t const full = ptx::shared_address(byte_memory + stage::stages * stage::bytes);
     unsigned const rank = blockIdx.x % 2;
@@ -326,18 +368,19 @@ __global__ void __launch_bounds__(384, 1) byte_kernel(__grid_constant__ byte_arg
     if (threadIdx.x == 0) {
         for (int s = 0; s < stage::stages; ++s) {
             ptx::init_barrier(full + 8 * s, 1);
-            ptx::init_barrier(full + 8 * (stage::stages + s), Arithmetic::has_step_scales ? 264 : 16); // see byte_consumer::release
+            ptx::init_barrier(full + 8 * (stage::stages + s), Shape::template releases<Arithmetic>); // see byte_consumer::release
         }
         ptx::fence_barrier_init();
     }
     ptx::sync_cluster();
     if (threadIdx.x < 128) {
-        ptx::give_registers<40>();
-        if (threadIdx.x < 32 && ptx::elect()) byte_producer<Arithmetic, Waves, N>{p, ptx::shared_address(byte_memory), full, rank}.run();
+        ptx::give_registers<Shape::producer_registers>();
+        if (threadIdx.x < 32 && ptx::elect()) byte_producer<Arithmetic, Shape>{p, ptx::shared_address(byte_memory), full, rank}.run();
         __syncwarp();
     } else {
-        ptx::take_registers<232>();
-        byte_consumer<Arithmetic, Waves, N>{p, byte_memory, full, rank}.run(out);
+        ptx::take_registers<Shape::consumer_registers>();
+        int const group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128 - 1, 0);
+        byte_consumer<Arithmetic, Shape>{p, byte_memory, full, ptx::address_in(full + 8 * stage::stages, rank ^ 1), rank, group}.run(out);
     }
     ptx::sync_cluster(); // neither block ends while the other copies to it
 }

@@ -19,6 +19,7 @@
 #include "product.cuh"
 #include "strips.cuh"
 #include "tiles.cuh"
+#include "wide_tiles.cuh"
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -181,7 +182,7 @@ void check_sizes(Panels const& w, index_t steps) {
 }
 
 /// Rows of x from which on a product goes by tiles.
-inline constexpr index_t tile_rows_from = 33;
+inline constexpr index_t tile_rows_from = 17;
 
 /// Whether tiles serve a product, whatever the number of rows.
 template <int Sm, class Panels, class Preparation>
@@ -194,16 +195,16 @@ bool is_paired(matrix_view<X const> const& x) noexcept {
            (x.extent(0) == 1 || x.stride(0) % 2 == 0) && x.extent(1) % 2 == 0 && reinterpret_cast<std::uintptr_t>(x.data_handle()) % 4 == 0;
 }
 
-/// How clusters take tiles: whole ones where at most 15 % of the processor are idle then, or pieces of their line, as many as make
+/// How blocks, or clusters of those that share a tile, take tiles: whole ones where at most 15 % of the processor are idle then, or pieces of their line, as many as make
 /// equal parts of tiles where that costs less than a tenth.
 struct tile_plan {
     bool is_whole;
     index_t clusters;
 };
-inline tile_plan plan_tiles(index_t tiles, index_t steps) noexcept {
-    if (20 * tiles >= 17 * tile_clusters * ceil_div(tiles, tile_clusters)) return {true, minimum(tiles, tile_clusters)};
-    index_t const equal = tiles <= tile_clusters ? tile_clusters / tiles * tiles : 0;
-    return {false, minimum(tiles * steps, 10 * equal >= 9 * tile_clusters ? equal : tile_clusters)};
+inline tile_plan plan_tiles(index_t tiles, index_t steps, index_t places) noexcept {
+    if (20 * tiles >= 17 * places * ceil_div(tiles, places)) return {true, minimum(tiles, places)};
+    index_t const equal = tiles <= places ? places / tiles * tiles : 0;
+    return {false, minimum(tiles * steps, 10 * equal >= 9 * places ? equal : places)};
 }
 
 /// Whether rows of bf16 are read 16 bytes at a time.
@@ -213,16 +214,13 @@ bool is_wide(matrix_view<X const> const& x) noexcept {
            reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
 }
 
-/// y = x Wᵀ in tiles of N rows of x, for at most 1024 of them.
-template <int N, int Sm, class Panels, class X, class Out>
-void run_tile_rows(cuda<Sm> const& exec, tile_arguments<Panels> p, matrix_view<X const> const& x, ::uint4* columns, float* sums, Out const& out) {
+/// x as the operand of tiles of N rows.
+template <int N, int Sm, class Panels, class X>
+void run_tile_columns(cuda<Sm> const& exec, tile_arguments<Panels>& p, matrix_view<X const> const& x, ::uint4* columns) {
     p.m = static_cast<int>(x.extent(0));
     p.column_tiles = static_cast<int>(ceil_div(x.extent(0), N));
     p.part_columns = minimum(p.m, N);
-    index_t const tiles = p.w.tiles() * p.column_tiles;
-    tile_plan const plan = plan_tiles(tiles, p.steps);
-    p.is_whole = plan.is_whole;
-    p.cut = stream_cut{plan.is_whole ? tiles : tiles * p.steps, plan.clusters};
+    p.columns = reinterpret_cast<std::byte const*>(columns);
     index_t const rows = index_t{p.column_tiles} * p.w.blocks() * N;
     if (is_wide<Panels>(x)) {
         if constexpr (std::is_same_v<X, bf16>)
@@ -232,17 +230,52 @@ void run_tile_rows(cuda<Sm> const& exec, tile_arguments<Panels> p, matrix_view<X
         launch("apply", stream_of(exec), {grid_of(rows * 8), dim3(256), 0, true}, &tile_column_kernel<Panels, N, X>, x, is_paired<Panels>(x),
                static_cast<int>(p.w.blocks()), rows * 8, columns);
     }
-    p.columns = reinterpret_cast<std::byte const*>(columns);
+}
+
+/// y = x Wᵀ in tiles of N rows of x, for at most 1024 of them.
+template <int N, int Sm, class Panels, class X, class Out>
+void run_tile_rows(cuda<Sm> const& exec, tile_arguments<Panels> p, matrix_view<X const> const& x, ::uint4* columns, float* sums, Out const& out) {
+    run_tile_columns<N>(exec, p, x, columns);
+    index_t const tiles = p.w.tiles() * p.column_tiles;
+    tile_plan const plan = plan_tiles(tiles, p.steps, tile_places<N>);
+    p.is_whole = plan.is_whole;
+    p.cut = stream_cut{plan.is_whole ? tiles : tiles * p.steps, plan.clusters};
     if constexpr (Panels::format::has_offsets) {
         launch("apply", stream_of(exec), {grid_of(p.w.groups() * p.column_tiles * N, 8)}, &sum_kernel<Panels, 1, true, X>, x,
                p.column_tiles * N, p.w.groups(), sums);
         p.sums = sums;
     }
-    launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(2 * plan.clusters)), dim3(384), tile_stage<Panels, N>::shared_bytes, true, 2},
+    constexpr auto blocks = static_cast<unsigned>(tile_blocks<N>);
+    launch("apply", stream_of(exec),
+           {dim3(blocks * static_cast<unsigned>(plan.clusters)), dim3(128 + 128 * tile_warpgroups<N>), tile_stage<Panels, N>::shared_bytes, true,
+            blocks > 1 ? blocks : 0},
            &tile_kernel<Panels, N, Out>, p, out);
     if (!plan.is_whole)
         launch("apply", stream_of(exec), {dim3(static_cast<unsigned>(p.w.tiles()), static_cast<unsigned>(p.m)), dim3(256), 0, true},
                &add_tiles_kernel<Panels, N, Out>, p, out);
+}
+
+/// The same in tiles of 256 rows of x: halves of k to blocks of clusters where that keeps 85 % of the processor busy.
+template <int Sm, class Panels, class X, class Out>
+void run_wide_tile_rows(cuda<Sm> const& exec, tile_arguments<Panels> p, matrix_view<X const> const& x, ::uint4* columns, Out const& out) {
+    using stage = wide_stage<Panels>;
+    run_tile_columns<stage::columns>(exec, p, x, columns);
+    index_t const tiles = ceil_div(p.w.rows(), stage::rows) * p.column_tiles;
+    auto const start = [&]<wide_share Share>(std::integral_constant<wide_share, Share>, index_t blocks) {
+        p.cut = stream_cut{Share == wide_share::whole ? tiles : tiles * p.steps, blocks};
+        launch("apply", stream_of(exec),
+               {dim3(static_cast<unsigned>(blocks)), dim3(384), stage::shared_bytes, true, Share == wide_share::halves ? 2u : 0u},
+               &wide_tile_kernel<Share, Panels, Out>, p, out);
+    };
+    tile_plan const plan = plan_tiles(tiles, p.steps, wide_places);
+    if (plan.is_whole) {
+        start(std::integral_constant<wide_share, wide_share::whole>{}, plan.clusters);
+    } else if (2 * tiles <= wide_places && 40 * tiles >= 17 * wide_places && p.steps > 1) {
+        start(std::integral_constant<wide_share, wide_share::halves>{}, 2 * tiles);
+    } else {
+        start(std::integral_constant<wide_share, wide_share::parts>{}, plan.clusters);
+        launch("apply", stream_of(exec), {dim3(grid_of(p.w.rows()).x, static_cast<unsigned>(p.m)), dim3(256), 0, true}, &add_wide_tiles_kernel<Panels, Out>, p, out);
+    }
 }
 
 /// y = x Wᵀ by tiles.
@@ -250,23 +283,29 @@ template <int Sm, class Panels, class X, class Out, class Arena>
 void run_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
     constexpr index_t rows_of_pass = 1024;
     index_t const rows = minimum(x.extent(0), rows_of_pass);
-    index_t const n = rows <= 64 ? 64 : 128;
+    index_t const n = rows <= 32 ? 32 : rows <= 64 ? 64 : rows <= 128 || !wide_stage<Panels>::serves ? 128 : 256;
     index_t const padded = round_up(rows, n);
     auto* const columns = arena.template carve<::uint4>(padded, w.blocks(), 8);
     float* const sums = Panels::format::has_offsets ? arena.template carve<float>(w.groups(), padded) : nullptr;
-    float* const parts = arena.template carve<float>(tile_clusters + w.tiles() * (padded / n), n, 256);
+    index_t const places = n <= 64 ? tile_places<64> : n == 128 ? tile_places<128> : wide_places;
+    index_t const height = n == 256 ? 128 : 256;
+    float* const parts = arena.template carve<float>(places + ceil_div(w.rows(), height) * (padded / n), n, height);
     if constexpr (launches<Arena>) {
         index_t const steps = w.blocks() / Panels::step_blocks;
-        check_sizes(w, padded / n * steps);
+        check_sizes(w, 2 * (padded / n) * steps);
         tile_arguments<Panels> p{w, stream_cut{1, 1}, static_cast<int>(steps), static_cast<int>(w.groups())};
         p.parts = parts;
         p.table = make_decode_table<typename Panels::format>();
         for (p.m0 = 0; p.m0 < x.extent(0); p.m0 += rows_of_pass) {
             matrix_view<X const> const part = tessera::rows(x, p.m0, minimum(p.m0 + rows_of_pass, x.extent(0)));
-            if (n == 64)
+            if (n == 32)
+                run_tile_rows<32>(exec, p, part, columns, sums, out);
+            else if (n == 64)
                 run_tile_rows<64>(exec, p, part, columns, sums, out);
-            else
+            else if (n == 128)
                 run_tile_rows<128>(exec, p, part, columns, sums, out);
+            else if constexpr (wide_stage<Panels>::serves)
+                run_wide_tile_rows(exec, p, part, columns, out);
         }
     }
 }
@@ -299,10 +338,12 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
                 run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, rows, prepared, sums, out);
             else if (columns <= 16)
                 run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, rows, prepared, sums, out);
-            else if (columns <= 32)
-                run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, rows, prepared, sums, out);
-            else
-                run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, rows, prepared, sums, out);
+            else if constexpr (!has_tiles<Sm, Panels, Preparation>) {
+                if (columns <= 32)
+                    run_product_rows<Sm, Panels, Preparation, 4>(exec, p, part, rows, prepared, sums, out);
+                else
+                    run_product_rows<Sm, Panels, Preparation, 8>(exec, p, part, rows, prepared, sums, out);
+            }
         }
     }
 }

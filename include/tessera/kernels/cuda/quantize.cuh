@@ -54,8 +54,10 @@ struct scale_of_codes {
     static constexpr bool is_power = std::is_same_v<stored, e8m0>;
     stored code;
     float value;
-    float inverse; ///< 1 / value, to nearest
-    bool is_plain; ///< the value and its inverse are far from the ends of float32, and no quotient rounds beyond the largest integer
+    float inverse;     ///< 1 / value, towards 0
+    float rest = 0.0f; ///< 1 / value - inverse
+    bool is_plain; ///< `plain_position` serves: the value is far from the ends of float32, and no quotient rounds beyond the largest integer
+    bool is_near = false; ///< it would, were the value not near ties
 
     __device__ explicit scale_of_codes(float a) {
         constexpr float steps = device_symmetric_limit<format>();
@@ -86,15 +88,31 @@ struct scale_of_codes {
         if constexpr (is_power)
             inverse = __uint_as_float((254u - code.to_bits()) << 23); // of a plain scale
         else
-            inverse = __frcp_rn(value);
+            inverse = __frcp_rz(value);
         is_plain = value >= 0x1p-60f && value <= 0x1p60f && (!format::is_integer || a <= value * (steps + 0.4f));
+        if constexpr (!is_power) {
+            rest = fmaf(-inverse, value, 1.0f) * inverse;
+            if constexpr (std::is_same_v<stored, float>) {
+                is_near = is_plain && is_near_ties(__float_as_uint(value));
+                is_plain = is_plain && !is_near;
+            }
+        }
     }
-    /// What is encoded for w, of a plain scale: the quotient to nearest (Markstein); where it is subnormal its code is 0 all the same.
+    /// What is encoded for w, of a plain scale: a number with the code of the quotient to nearest, +0 of zeros. The sum below is off by 2^-45
+    /// of it before it is rounded, so it is that quotient, but where w / value lies as close to the middle of two float32. Only middles next
+    /// to ties of codes matter, (2 i + 1) 2^17 +- 1 of some unit (codes have 8 bits), with i whole: so close there, 16 units of w's 24 digits
+    /// times 2^24 or more, are only values whose digits are as close to a multiple of 2^17 (`is_near_ties`).
     __device__ __forceinline__ float plain_position(float w) const {
-        float const q = w * inverse;
-        if constexpr (is_power) return q;
-        return fmaf(fmaf(-q, value, w), inverse, q);
+        if constexpr (is_power) return fmaf(w, inverse, 0.0f);
+        return fmaf(w, inverse, fmaf(w, rest, 0.0f));
     }
+    /// The quotient to nearest (Markstein) where `is_near_ties`; nearest is 1 / value. Where it is subnormal its code is 0 all the same.
+    __device__ __forceinline__ float quotient(float w, float nearest) const {
+        float const q = w * nearest;
+        return fmaf(fmaf(-q, value, w), nearest, q);
+    }
+    /// Digits less than 32 from a multiple of 2^17, and no multiples of 64: scales of 16 bits have no such.
+    static constexpr __device__ bool is_near_ties(std::uint32_t bits) { return ((bits + 32) & 0x1ffff) < 64 && bits % 64 != 0; }
     /// The same of any scale.
     __device__ float position(float w) const {
         if (!(value > 0.0f)) return 0.0f;
@@ -127,25 +145,14 @@ struct eight_codes {
 
     __device__ std::uint64_t all() const { return low | std::uint64_t{high} << 32; }
 };
-template <class Scheme>
-__device__ __noinline__ eight_codes strange_codes(scale_of_codes<Scheme> const scale, float a, float b, float c, float d, float e, float f, float g,
-                                                  float h) {
-    using format = typename Scheme::format;
-    float const v[8] = {a, b, c, d, e, f, g, h};
-    std::uint64_t word = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) word |= std::uint64_t{code_of<format>(scale.position(v[i]))} << (i * format::bits);
-    return {static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(word >> 32)};
-}
-/// Of a plain scale.
-template <class Scheme>
-__device__ __forceinline__ eight_codes plain_codes(scale_of_codes<Scheme> const& scale, float const (&v)[8]) {
-    using format = typename Scheme::format;
-    constexpr int bits = format::bits;
-    if constexpr (format::is_integer && (bits == 4 || bits == 8)) {
+/// Of what is encoded, which no format saturates beyond its integers.
+template <class Format>
+__device__ __forceinline__ eight_codes codes_at(float const (&at)[8]) {
+    constexpr int bits = Format::bits;
+    if constexpr (Format::is_integer && (bits == 4 || bits == 8)) {
         std::uint32_t code[8];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) code[i] = __float_as_uint(scale.plain_position(v[i]) + 12582912.0f); // 1.5 * 2^23: the integer is at the end
+        for (int i = 0; i < 8; ++i) code[i] = __float_as_uint(at[i] + 12582912.0f); // 1.5 * 2^23: the integer is at the end
         eight_codes result{0, 0};
         if constexpr (bits == 8) {
             result.low = __byte_perm(__byte_perm(code[0], code[1], 0x0040), __byte_perm(code[2], code[3], 0x0040), 0x5410);
@@ -159,10 +166,34 @@ __device__ __forceinline__ eight_codes plain_codes(scale_of_codes<Scheme> const&
     } else {
         std::uint64_t word = 0;
 #pragma unroll
-        for (int i = 0; i < 8; i += 2)
-            word |= static_cast<std::uint64_t>(two_codes<format>(scale.plain_position(v[i]), scale.plain_position(v[i + 1]))) << (i * bits);
+        for (int i = 0; i < 8; i += 2) word |= static_cast<std::uint64_t>(two_codes<Format>(at[i], at[i + 1])) << (i * bits);
         return {static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(word >> 32)};
     }
+}
+/// Of a plain scale.
+template <class Scheme>
+__device__ __forceinline__ eight_codes plain_codes(scale_of_codes<Scheme> const& scale, float const (&v)[8]) {
+    float at[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) at[i] = scale.plain_position(v[i]);
+    return codes_at<typename Scheme::format>(at);
+}
+template <class Scheme>
+__device__ __noinline__ eight_codes strange_codes(scale_of_codes<Scheme> const scale, float a, float b, float c, float d, float e, float f, float g,
+                                                  float h) {
+    using format = typename Scheme::format;
+    float const v[8] = {a, b, c, d, e, f, g, h};
+    if (scale.is_near) {
+        float const nearest = __frcp_rn(scale.value);
+        float at[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) at[i] = scale.quotient(v[i], nearest);
+        return codes_at<format>(at);
+    }
+    std::uint64_t word = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) word |= std::uint64_t{code_of<format>(scale.position(v[i]))} << (i * format::bits);
+    return {static_cast<std::uint32_t>(word), static_cast<std::uint32_t>(word >> 32)};
 }
 template <class Scheme>
 __device__ __forceinline__ eight_codes codes_of(scale_of_codes<Scheme> const& scale, float const (&v)[8]) {

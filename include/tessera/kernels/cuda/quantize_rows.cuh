@@ -337,17 +337,24 @@ __device__ __forceinline__ float sum_of_row(float (&v)[Size], float* memory, flo
     }
 }
 
-/// The block's row v rotated in groups of `group` numbers, times factor (1 / sqrt(group)).
+/// What rotated numbers are still to be multiplied by: exactly, so it may come after their largest.
+template <row_rotation Rotation>
+inline constexpr float late_factor = Rotation == row_rotation::of_4096 ? 0x1p-6f : 1.0f;
+
+/// The block's row v rotated in groups of `group` numbers, times factor (1 / sqrt(group)) unless that is to come late.
 template <row_rotation Rotation, int Size>
 __device__ __forceinline__ void rotate_row(float (&v)[Size], float* memory, int group, float factor) {
-    if constexpr (Rotation == row_rotation::of_4096)
+    if constexpr (Rotation == row_rotation::of_4096) {
         rotate_4096(v, memory); // two barriers ago everybody had read it
-    else if constexpr (Rotation == row_rotation::in_quads)
+    } else if constexpr (Rotation == row_rotation::in_quads) {
         rotate_in_quads(v, group);
-    else
+    } else {
         rotate_in_warps<Size / 8>(v, group);
+    }
+    if constexpr (late_factor<Rotation> == 1.0f) {
 #pragma unroll
-    for (int i = 0; i < Size; ++i) v[i] *= factor;
+        for (int i = 0; i < Size; ++i) v[i] *= factor;
+    }
 }
 
 /// Bits of this thread's largest magnitude, of NaN where one is.
@@ -357,6 +364,14 @@ __device__ __forceinline__ std::uint32_t largest_changed(float const (&v)[Size])
 #pragma unroll
     for (int i = 0; i < Size; ++i) largest[i % 2] = magnitude_or_nan(largest[i % 2], v[i]);
     return __float_as_uint(magnitude_or_nan(largest[0], largest[1]));
+}
+
+/// The scale whose codes are of numbers that are still to be multiplied.
+template <row_rotation Rotation, class Scheme>
+__device__ __forceinline__ scale_of_codes<Scheme> times_factor(scale_of_codes<Scheme> scale) {
+    scale.inverse *= late_factor<Rotation>;
+    if constexpr (!scale_of_codes<Scheme>::is_power) scale.rest *= late_factor<Rotation>;
+    return scale;
 }
 
 /// The codes of this thread's numbers of a row of n.
@@ -378,9 +393,12 @@ __device__ __forceinline__ void store_row(std::uint8_t* to, int n, scale_of_code
     if constexpr (Rotation == row_rotation::none)
         store([&](float const (&of)[8]) { return codes_of(scale, of); });
     else if (scale.is_plain)
-        store([&](float const (&of)[8]) { return plain_codes(scale, of); });
+        store([&](float const (&of)[8]) { return plain_codes(times_factor<Rotation>(scale), of); });
     else
-        store([&](float const (&of)[8]) { return strange_codes(scale, of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[7]); });
+        store([&](float const (&of)[8]) {
+            constexpr float f = late_factor<Rotation>;
+            return strange_codes(scale, f * of[0], f * of[1], f * of[2], f * of[3], f * of[4], f * of[5], f * of[6], f * of[7]);
+        });
 }
 
 /// Rows of at most 8192 numbers, 8 Chunks a thread. Sums: 2 where norm_kernel has twice the threads.
@@ -431,6 +449,7 @@ __global__ void __launch_bounds__(Threads, Blocks)
             if constexpr (is_rotated) rotate_row<Rotation>(v, memory, change.hadamard, factor);
             a = largest_changed(v);
         }
+        if constexpr (late_factor<Rotation> != 1.0f) a = __float_as_uint(__uint_as_float(a) * late_factor<Rotation>);
         scale_of_codes<Scheme> const scale{magnitude_from(block_maximum(a, maximum_slots[parity]))};
         if (threadIdx.x == 0) out.scales[row] = scale.code;
         store_row<Rotation>(out.codes + static_cast<index_t>(row) * out.row_bytes, n, scale, v);

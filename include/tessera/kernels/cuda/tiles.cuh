@@ -5,14 +5,16 @@
 /// Products of many rows of x (sm_90a): wgmma with W decoded in registers, x in shared memory. Preparation `as_bf16` only, whose
 /// sums may depend on the number of rows.
 ///
-/// Two blocks of threads, a cluster, take tiles of 256 rows of W and N rows of x, 128 rows of W each; x comes to both by one copy.
-/// One thread of each has the copy engine fill a ring of steps, two warpgroups decode and multiply: a block of 64 positions is
-/// decoded while the one before it is multiplied. Sums of a group stay in accumulators and meet their scale in float32, so that
-/// products are exact. Clusters take whole tiles; where that would leave the processor idle they cut the line of (tile, step) as
-/// `product_kernel` does and leave parts, which `add_tiles_kernel` adds in the order of k. (Clusters of 4 and 8 blocks, which
-/// add their sums in shared memory, took twice the time: only half of them find room at once.)
+/// Tiles are 256 rows of W and N rows of x. Up to 64 rows of x a block of threads takes one alone: one thread has the copy engine fill a
+/// ring of steps, four warpgroups decode and multiply, and while one of them decodes, others keep the matrix units busy. For 128 rows
+/// of x sums leave registers for two warpgroups, so that two blocks, a cluster, take a tile, 128 rows of W each; x comes to both by one
+/// copy. A warpgroup decodes a block of 64 positions while the one before it is multiplied. Sums of a group stay in accumulators
+/// and meet their scale in float32, so that products are exact. Blocks take whole tiles; where that would leave the processor idle
+/// they cut the line of (tile, step) as `product_kernel` does and leave parts, which `add_tiles_kernel` adds in the order of k. (Clusters
+/// of 4 and 8 blocks, which add their sums in shared memory, took twice the time: only half of them find room at once.)
 
 #include "prepare.cuh"
+#include "ptx/elect.cuh"
 #include "ptx/grid_dependency.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/wgmma_registers.cuh"
@@ -22,13 +24,21 @@
 
 namespace tessera::inline TESSERA_ABI::detail {
 
-/// Clusters of two blocks that fit the processor.
-inline constexpr index_t tile_clusters = 66;
+/// Warpgroups of a block that multiply, for tiles of N rows of x: 4, which take a tile alone, where their sums find room in registers, or 2.
+template <int N>
+inline constexpr int tile_warpgroups = N <= 64 ? 4 : 2;
+/// Blocks that share a tile of 256 rows of W.
+template <int N>
+inline constexpr int tile_blocks = 4 / tile_warpgroups<N>;
+/// Tiles that the processor takes at once.
+template <int N>
+inline constexpr index_t tile_places = 132 / tile_blocks<N>;
 
 /// A step of a block of threads in shared memory: x, codes, scales, offsets, sums of x.
 template <class Panels, int N>
 struct tile_stage {
     using format = typename Panels::format;
+    static constexpr int rows = 64 * tile_warpgroups<N>;
     static constexpr int blocks = static_cast<int>(Panels::step_blocks);
     static constexpr int positions = 64 * blocks;
     static constexpr int padded = static_cast<int>(Panels::group_positions);
@@ -38,9 +48,9 @@ struct tile_stage {
     static constexpr bool has_groups = format::has_scales && padded != 0;
     static constexpr int groups = !has_groups ? 0 : padded >= positions ? 1 : positions / divisor;
     static constexpr int x_bytes = blocks * N * 128;
-    static constexpr int block_bytes = static_cast<int>(8 * Panels::panel_block_bytes);
-    static constexpr int scale_bytes = 128 * static_cast<int>(sizeof(typename Panels::scale_type));
-    static constexpr int offset_bytes = has_groups && format::has_offsets ? 512 : 0;
+    static constexpr int block_bytes = rows / 16 * static_cast<int>(Panels::panel_block_bytes);
+    static constexpr int scale_bytes = rows * static_cast<int>(sizeof(typename Panels::scale_type));
+    static constexpr int offset_bytes = has_groups && format::has_offsets ? 4 * rows : 0;
     static constexpr int sum_bytes = has_groups && format::has_offsets ? 4 * N : 0;
     static constexpr int codes_at = x_bytes;
     static constexpr int scales_at = codes_at + blocks * block_bytes;
@@ -65,7 +75,7 @@ struct tile_arguments {
     bool is_whole; ///< the cut is of tiles, not of units
     std::byte const* columns; ///< (column tiles, blocks, N, 128 bytes), as `matrix_descriptor` has them
     float const* sums;        ///< (groups, column tiles, N) of x, where W has offsets
-    float* parts;             ///< (clusters + tiles, part columns, 256)
+    float* parts;             ///< (blocks that take units of their own + tiles, part columns, rows of W of a tile)
     int part_columns;
     index_t m0;
     int m;
@@ -89,10 +99,11 @@ struct tile_position {
 template <class Panels, int N>
 struct tile_producer {
     using stage = tile_stage<Panels, N>;
+    static constexpr int shares = tile_blocks<N>;
     tile_arguments<Panels> const& p;
     std::uint32_t ring;
     std::uint32_t full; ///< barriers, 8 bytes each; those of empty stages follow
-    unsigned rank; ///< half of the tile's rows of W
+    unsigned rank; ///< of the blocks that share the tile's rows of W
 
     __device__ __forceinline__ int first_group(int step) const { return step * stage::positions / stage::divisor; }
     __device__ __forceinline__ int group_count(int step) const {
@@ -106,21 +117,23 @@ struct tile_producer {
         int const tile = at.tile / p.column_tiles;
         ptx::arrive_and_expect(barrier, stage::x_bytes + stage::blocks * stage::block_bytes +
                                             count * (stage::scale_bytes + stage::offset_bytes + stage::sum_bytes));
-        std::byte const* const codes = p.w.data() + (static_cast<index_t>(tile) * p.steps + at.step) * (2 * stage::blocks * stage::block_bytes) +
-                                       rank * stage::block_bytes;
+        constexpr int block_bytes = shares * stage::block_bytes;
+        std::byte const* const codes =
+            p.w.data() + (static_cast<index_t>(tile) * p.steps + at.step) * (stage::blocks * block_bytes) + rank * stage::block_bytes;
+        constexpr int pieces = shares == 1 ? 1 : stage::blocks;
+        constexpr int piece = stage::blocks / pieces * stage::block_bytes;
 #pragma unroll
-        for (int b = 0; b < stage::blocks; ++b)
-            ptx::copy_bulk(to + stage::codes_at + b * stage::block_bytes, codes + 2 * b * stage::block_bytes, stage::block_bytes, barrier);
+        for (int b = 0; b < pieces; ++b) ptx::copy_bulk(to + stage::codes_at + b * piece, codes + b * block_bytes, piece, barrier);
         if constexpr (stage::groups > 0) {
-            index_t const from = (static_cast<index_t>(tile) * p.groups + first_group(at.step)) * 256 + 128 * rank;
+            index_t const from = (static_cast<index_t>(tile) * p.groups + first_group(at.step)) * 256 + stage::rows * rank;
             for (int g = 0; g < count; ++g) {
                 ptx::copy_bulk(to + stage::scales_at + g * stage::scale_bytes, p.w.scales() + from + g * 256, stage::scale_bytes, barrier);
                 if constexpr (stage::offset_bytes > 0)
-                    ptx::copy_bulk(to + stage::offsets_at + g * 512, p.w.offsets() + from + g * 256, 512, barrier);
+                    ptx::copy_bulk(to + stage::offsets_at + g * stage::offset_bytes, p.w.offsets() + from + g * 256, stage::offset_bytes, barrier);
             }
         }
     }
-    /// What earlier kernels wrote: half of x, to both blocks, and the sums.
+    /// What earlier kernels wrote: x (half of it, to both blocks that share a tile), and the sums.
     __device__ __forceinline__ void load_columns(tile_position const& at) const {
         std::uint32_t const to = ring + at.slot * stage::bytes;
         std::uint32_t const barrier = full + 8 * at.slot;
@@ -129,9 +142,13 @@ struct tile_producer {
             for (int g = 0; g < group_count(at.step); ++g)
                 ptx::copy_bulk(to + stage::sums_at + g * stage::sum_bytes,
                                p.sums + (static_cast<index_t>(first_group(at.step) + g) * p.column_tiles + column_tile) * N, stage::sum_bytes, barrier);
-        constexpr int half = stage::x_bytes / 2;
         std::byte const* const from = p.columns + (static_cast<index_t>(column_tile) * p.steps + at.step) * stage::x_bytes;
-        ptx::copy_bulk_multicast(to + rank * half, from + rank * half, half, barrier, 3);
+        if constexpr (shares == 1) {
+            ptx::copy_bulk(to, from, stage::x_bytes, barrier);
+        } else {
+            constexpr int half = stage::x_bytes / 2;
+            ptx::copy_bulk_multicast(to + rank * half, from + rank * half, half, barrier, 3);
+        }
     }
     __device__ __forceinline__ void run(tile_position early, int units) const {
         tile_position late = early;
@@ -167,10 +184,10 @@ struct tile_consumer {
     static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
     static __device__ __forceinline__ int panel() { return static_cast<int>(threadIdx.x) / 32 - 4; }
 
-    __device__ __forceinline__ void decode(std::byte const* block, tile_fragments& to) const {
-        constexpr int words = Panels::format::width;
+    static constexpr int words = Panels::format::width; ///< of a lane in a block
+    /// The lane's words of a block; `block` is where its panel's first ones are.
+    __device__ __forceinline__ static void load(std::byte const* block, std::uint32_t (&word)[words]) {
         constexpr auto chunk_words = static_cast<int>(Panels::chunk_bytes / 4);
-        std::uint32_t word[words];
 #pragma unroll
         for (int c = 0; c < words / chunk_words; ++c) {
             auto const* const from = reinterpret_cast<std::uint32_t const*>(
@@ -183,23 +200,28 @@ struct tile_consumer {
                 for (int i = 0; i < chunk_words; ++i) word[chunk_words * c + i] = from[i];
             }
         }
+    }
+    __device__ __forceinline__ void decode(std::uint32_t const (&word)[words], tile_fragments& to) const {
         decoder.template decode<0, 0>(word, to.v[0]);
         decoder.template decode<1, 0>(word, to.v[1]);
         decoder.template decode<2, 0>(word, to.v[2]);
         decoder.template decode<3, 0>(word, to.v[3]);
     }
 
+    /// Scales of this lane's rows.
+    __device__ __forceinline__ float2 scales_of(std::byte const* at, int group) const {
+        auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(at + stage::scales_at + group * stage::scale_bytes) +
+                                   panel() * 16 + lane() / 4;
+        return make_float2(stored_to_float(scales[0]), stored_to_float(scales[8]));
+    }
     /// total += scale * part, of the step's group; `is_end`: the group ends here.
-    __device__ __forceinline__ void scale(std::byte const* at, int group, bool is_end, float (&total)[N / 2], float const (&part)[N / 2]) const {
+    __device__ __forceinline__ void scale(std::byte const* at, int group, bool is_end, float2 scales, float (&total)[N / 2], float const (&part)[N / 2]) const {
         int const row = panel() * 16 + lane() / 4;
-        auto const* const scales = reinterpret_cast<typename Panels::scale_type const*>(at + stage::scales_at + group * stage::scale_bytes);
-        float const s0 = stored_to_float(scales[row]);
-        float const s1 = stored_to_float(scales[row + 8]);
 #pragma unroll
-        for (int i = 0; i < N / 2; ++i) total[i] = fmaf(i % 4 < 2 ? s0 : s1, part[i], total[i]);
+        for (int i = 0; i < N / 2; ++i) total[i] = fmaf(i % 4 < 2 ? scales.x : scales.y, part[i], total[i]);
         if constexpr (stage::offset_bytes > 0) {
             if (!is_end) return;
-            auto const* const offsets = reinterpret_cast<float const*>(at + stage::offsets_at + group * 512);
+            auto const* const offsets = reinterpret_cast<float const*>(at + stage::offsets_at + group * stage::offset_bytes);
             auto const* const sums = reinterpret_cast<float2 const*>(at + stage::sums_at + group * stage::sum_bytes);
             float const o0 = offsets[row];
             float const o1 = offsets[row + 8];
@@ -240,12 +262,24 @@ struct tile_consumer {
     __device__ __forceinline__ void scale_if_there(std::byte const* at, int step, int group, float (&total)[N / 2], float const (&part)[N / 2]) const {
         int const g = step * stage::positions / stage::divisor + group;
         bool const is_end = stage::padded <= stage::positions || (step + 1) * stage::positions % stage::divisor == 0 || step + 1 == p.steps;
-        if (g < p.groups) scale(at, group, is_end, total, part);
+        if (g < p.groups) scale(at, group, is_end, scales_of(at, group), total, part);
+    }
+    /// The same for a step's last group, whose scales have been read.
+    __device__ __forceinline__ void scale_last(std::byte const* at, int step, float2 scales, float (&total)[N / 2], float const (&part)[N / 2]) const {
+        if constexpr (stage::padded % stage::positions == 0) { // groups end where steps do
+            scale(at, 0, stage::padded == stage::positions || (step + 1) * stage::positions % stage::divisor == 0, scales, total, part);
+        } else {
+            if (step * stage::groups + stage::groups - 1 < p.groups) scale(at, stage::groups - 1, true, scales, total, part);
+        }
     }
 
     __device__ __forceinline__ void release(int slot) const {
         __syncwarp();
-        if (lane() < 2) ptx::arrive_at(full + 8 * (stage::stages + slot), static_cast<unsigned>(lane()));
+        if constexpr (tile_blocks<N> == 1) {
+            if (lane() == 0) ptx::arrive(full + 8 * (stage::stages + slot));
+        } else {
+            if (lane() < 2) ptx::arrive_at(full + 8 * (stage::stages + slot), static_cast<unsigned>(lane()));
+        }
     }
 
     /// finish(tile, sums) where a tile ends, or the units do.
@@ -254,47 +288,62 @@ struct tile_consumer {
         float total[N / 2];
         float part[stage::has_groups ? N / 2 : 1];
         auto& sums = accumulators(total, part);
-        tile_fragments a[2];
+        tile_fragments a[B];
+        std::uint32_t word[B][words]; // of a step, read together
         clear(total);
-        bool adds = false; // where there are no groups: to the tile's sums
+        int slot = at.slot;
+        unsigned parity = at.parity;
         if (units > 0) {
-            ptx::wait_barrier(full + 8 * at.slot, at.parity);
-            decode(ring + at.slot * stage::bytes + stage::codes_at, a[0]);
+            ptx::wait_barrier(full + 8 * slot, parity);
+            load_words(slot, word);
+            decode(word[0], a[0]);
         }
 #pragma unroll 1
-        for (int left = units; left > 0; --left) {
-            std::byte const* const here = ring + at.slot * stage::bytes;
-            tile_position next = at;
-            next.advance<stage::stages>(p.steps);
-            if constexpr (B == 2) {
-                multiply<0>(here, at.step, adds, a[0], total, sums);
-                ptx::wait_group<1>();
-                decode(here + stage::codes_at + stage::block_bytes, a[1]);
-                if constexpr (stage::has_groups && stage::padded <= 64) {
-                    ptx::wait_group<0>();
-                    scale_if_there(here, at.step, 63 / stage::divisor, total, sums);
+        for (int left = units; left > 0;) {
+            int const first = at.step;
+            int const end = p.steps - first < left ? p.steps : first + left;
+            left -= end - first;
+#pragma unroll 1
+            for (int step = first; step < end; ++step) {
+                std::byte const* const here = ring + slot * stage::bytes;
+                int const next = slot + 1 == stage::stages ? 0 : slot + 1;
+                if (next == 0) parity ^= 1;
+                bool const adds = step != first; // where there are no groups: to the tile's sums
+                if constexpr (B == 2) {
+                    multiply<0>(here, step, adds, a[0], total, sums);
+                    if constexpr (tile_blocks<N> > 1) ptx::wait_group<1>(); // keeps decoding behind the products: 4 % faster
+                    decode(word[B - 1], a[B - 1]);
+                    if constexpr (stage::has_groups && stage::padded <= 64) {
+                        ptx::wait_group<0>();
+                        scale_if_there(here, step, 63 / stage::divisor, total, sums);
+                    }
                 }
+                multiply<B - 1>(here, step, adds, a[B - 1], total, sums);
+                ptx::wait_group<B - 1>(); // the fragments that come next are free
+                if (step + 1 < end || left > 0) {
+                    ptx::wait_barrier(full + 8 * next, parity);
+                    load_words(next, word);
+                    decode(word[0], a[0]);
+                }
+                float2 scales;
+                if constexpr (stage::has_groups) scales = scales_of(here, stage::groups - 1);
+                ptx::wait_group<0>();
+                if constexpr (stage::has_groups) scale_last(here, step, scales, total, sums);
+                release(slot);
+                slot = next;
             }
-            multiply<B - 1>(here, at.step, adds, a[B - 1], total, sums);
-            ptx::wait_group<B - 1>(); // the fragments that come next are free
-            if (left > 1) {
-                ptx::wait_barrier(full + 8 * next.slot, next.parity);
-                decode(ring + next.slot * stage::bytes + stage::codes_at, a[0]);
-            }
-            ptx::wait_group<0>();
-            if constexpr (stage::has_groups) scale_if_there(here, at.step, stage::groups - 1, total, sums);
-            release(at.slot);
-            adds = true;
-            if (next.step == 0 || left == 1) {
-                finish(at.tile, total);
-                adds = false;
-                if constexpr (stage::has_groups) clear(total);
-            }
-            at = next;
+            finish(at.tile, total);
+            if constexpr (stage::has_groups) clear(total);
+            at.step = 0;
+            ++at.tile;
         }
     }
 
 private:
+    __device__ __forceinline__ void load_words(int slot, std::uint32_t (&word)[B][words]) const {
+#pragma unroll
+        for (int b = 0; b < B; ++b) load(ring + slot * stage::bytes + stage::codes_at + b * stage::block_bytes, word[b]);
+    }
     static __device__ __forceinline__ void clear(float (&sums)[N / 2]) {
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) sums[i] = 0.0f;
@@ -308,12 +357,13 @@ private:
     }
 };
 
-/// Leaves a cluster's sums of a tile.
+/// Leaves sums of a tile.
 template <class Panels, int N>
 __device__ __forceinline__ void store_tile(tile_arguments<Panels> const& p, int tile, unsigned rank, float const (&sums)[N / 2]) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const left = p.m - tile % p.column_tiles * N;
-    float* const part = p.parts + static_cast<index_t>(static_cast<int>(blockIdx.x) / 2 + tile) * p.part_columns * 256 + 128 * rank;
+    float* const part = p.parts + static_cast<index_t>(static_cast<int>(blockIdx.x) / tile_blocks<N> + tile) * p.part_columns * 256 +
+                        64 * tile_warpgroups<N> * rank;
     int const row = (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane / 4;
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) {
@@ -355,45 +405,50 @@ __device__ __forceinline__ void finish_rows(tile_arguments<Panels> const& p, ind
 }
 
 template <class Panels, int N, class Out>
-__global__ void __launch_bounds__(384, 1)
+__global__ void __launch_bounds__(128 + 128 * tile_warpgroups<N>, 1)
 tile_kernel(__grid_constant__ tile_arguments<Panels> const p, __grid_constant__ Out const out) {
     using stage = tile_stage<Panels, N>;
     using decoder = typename stage::decoder;
     extern __shared__ __align__(1024) std::byte tile_memory[];
     std::byte* const table = tile_memory + stage::stages * stage::bytes;
     std::uint32_t const full = ptx::shared_address(table + decoder::table_bytes);
-    unsigned const rank = blockIdx.x % 2;
+    constexpr int shares = tile_blocks<N>;
+    unsigned const rank = blockIdx.x % shares;
     ptx::launch_dependents();
     if (threadIdx.x == 0) {
         for (int s = 0; s < stage::stages; ++s) {
             ptx::init_barrier(full + 8 * s, 1);
-            ptx::init_barrier(full + 8 * (stage::stages + s), 16); // warps of both blocks that multiply
+            ptx::init_barrier(full + 8 * (stage::stages + s), 16); // warps that multiply, of all blocks of the tile
         }
         ptx::fence_barrier_init();
     }
     decoder::fill(p.table, reinterpret_cast<std::uint32_t*>(table));
-    ptx::sync_cluster();
-    int const cluster = static_cast<int>(blockIdx.x) / 2;
+    if constexpr (shares == 1)
+        __syncthreads();
+    else
+        ptx::sync_cluster();
+    int const cluster = static_cast<int>(blockIdx.x) / shares;
     int const each = p.is_whole ? p.steps : 1;
     int const first = p.cut.first(cluster) * each;
     int const units = p.cut.first(cluster + 1) * each - first;
     tile_position const at{first / p.steps, first % p.steps};
     if (threadIdx.x < 128) {
-        ptx::give_registers<40>();
-        if (threadIdx.x == 0) tile_producer<Panels, N>{p, ptx::shared_address(tile_memory), full, rank}.run(at, units);
+        // What a block has at first, 96 registers of 5 warps or 168 of 3, is what its warps may share.
+        ptx::give_registers<(shares == 1 ? 32 : 40)>();
+        if (threadIdx.x < 32 && ptx::elect()) tile_producer<Panels, N>{p, ptx::shared_address(tile_memory), full, rank}.run(at, units);
         __syncwarp();
     } else {
-        ptx::take_registers<232>();
+        ptx::take_registers<(shares == 1 ? 112 : 232)>();
         tile_consumer<Panels, N> const consumer{
             p, tile_memory, full, decoder{reinterpret_cast<std::uint32_t const*>(table) + static_cast<int>(threadIdx.x) % decoder::copies}};
         consumer.run(at, units, [&](int tile, float const(&sums)[N / 2]) {
             if (p.is_whole)
-                finish_rows<Panels, N>(p, index_t{tile / p.column_tiles} * 256 + 128 * rank, tile % p.column_tiles * N, sums, out);
+                finish_rows<Panels, N>(p, index_t{tile / p.column_tiles} * 256 + stage::rows * rank, tile % p.column_tiles * N, sums, out);
             else
                 store_tile<Panels, N>(p, tile, rank, sums);
         });
     }
-    ptx::sync_cluster(); // neither block ends while the other copies to it
+    if constexpr (shares > 1) ptx::sync_cluster(); // neither block ends while the other copies to it
 }
 
 /// y of the tile of rows blockIdx.x and row of x blockIdx.y: its parts in the order of k.

@@ -25,6 +25,20 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, void const* from) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(Bytes) : "memory");
 }
 
+/// createpolicy: the second-level cache gives up lines that are read once before others.
+__device__ __forceinline__ std::uint64_t cache_policy(bool is_read_once) {
+    std::uint64_t policy;
+    if (is_read_once)
+        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    else
+        asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+/// cp.async of 16 bytes under a policy.
+__device__ __forceinline__ void copy_async_under(std::uint64_t policy, std::uint32_t to, void const* from) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "l"(policy) : "memory");
+}
+
 /// prefetch.global.L2: the line, into the second-level cache.
 __device__ __forceinline__ void prefetch(void const* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 

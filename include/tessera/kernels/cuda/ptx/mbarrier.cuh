@@ -29,6 +29,15 @@ __device__ __forceinline__ void arrive_at(std::uint32_t barrier, unsigned rank) 
                  "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier), "r"(rank)
                  : "memory");
 }
+/// mapa: this address of shared memory in block `rank` of the cluster; an arrival there. (`arrive_at` finds the address anew.)
+__device__ __forceinline__ std::uint32_t address_in(std::uint32_t address, unsigned rank) {
+    std::uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+__device__ __forceinline__ void arrive_there(std::uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 /// Until the phase of this parity has ended.
 __device__ __forceinline__ void wait_barrier(std::uint32_t barrier, unsigned parity) {
     asm volatile("{\n.reg .pred done;\nagain_%=:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again_%=;\n}" ::"r"(barrier),
@@ -63,6 +72,16 @@ __device__ __forceinline__ float load_from(std::uint32_t address, unsigned rank)
                  : "memory");
     return v;
 }
+
+/// st.shared::cluster: writes the number at this address in block `rank` of the cluster.
+__device__ __forceinline__ void store_to(std::uint32_t address, unsigned rank, float v) {
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nst.shared::cluster.f32 [there], %2;\n}" ::"r"(address), "r"(rank), "f"(v)
+                 : "memory");
+}
+
+/// bar.sync, bar.arrive: barrier `id` (1 to 15) of so many threads of the block; who arrives does not wait.
+__device__ __forceinline__ void sync_named(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void arrive_named(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 /// setmaxnreg: the registers of a thread of this warpgroup from now on.
 template <int Registers>
