@@ -22,6 +22,8 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace tessera::inline TESSERA_ABI {
@@ -128,12 +130,6 @@ merged<matrix<T>> merge_stored(matrix_view<T const> const& base, merged_rows<mat
 }
 
 template <class Base>
-merged<Base> merge_stored(Base const& base, merged_rows<Base>&) {
-    static_assert(always_false<Base>, "tessera: merge: the base is a view or an owner of dense, quantised or blocked weights");
-    return {base, {}};
-}
-
-template <class Base>
 matrix<float> merged_floats(Base const& base, merged_rows<Base>& rows) {
     matrix<float> out{base.rows(), base.cols()};
     for (index_t n = 0; n < base.rows(); ++n) {
@@ -160,13 +156,25 @@ merged<blocked_tensor<Format>> merge_stored(blocked<Format> const& base, merged_
     return out;
 }
 
+template <class Storage>
+inline constexpr bool is_merge_storage = dense_storage<Storage>;
+template <class Scheme>
+inline constexpr bool is_merge_storage<quantized<Scheme>> = true;
+template <class Format>
+inline constexpr bool is_merge_storage<blocked<Format>> = true;
+
 template <class Base>
 auto merge_checked(Base const& base, dense_low_rank const& adapter, float const* factors) {
-    linear<Base> const w{base}; // its shape, and that it has data
-    check::equal("merge", "rows of the adapter", adapter.rows(), w.rows(), "rows of the base");
-    check::equal("merge", "columns of the adapter", adapter.cols(), w.cols(), "columns of the base");
-    merged_rows<Base> rows{base, adapter, factors};
-    return merge_stored(base, rows);
+    using operand = decltype(linear{base});
+    if constexpr (is_merge_storage<std::remove_cvref_t<decltype(std::declval<operand const&>().storage())>>) {
+        operand const w{base}; // its shape, and that it has data
+        check::equal("merge", "rows of the adapter", adapter.rows(), w.rows(), "rows of the base");
+        check::equal("merge", "columns of the adapter", adapter.cols(), w.cols(), "columns of the base");
+        merged_rows<std::remove_cvref_t<decltype(w.storage())>> rows{w.storage(), adapter, factors};
+        return merge_stored(w.storage(), rows);
+    } else {
+        static_assert(always_false<Base>, "tessera: merge: the base is a view or an owner of dense, quantised or blocked weights");
+    }
 }
 
 } // namespace detail
@@ -175,7 +183,7 @@ auto merge_checked(Base const& base, dense_low_rank const& adapter, float const*
 /// its owner. O(n k r). @throws shape_error where shapes differ, std::bad_alloc
 template <class Base>
 auto merge(Base const& base, dense_low_rank const& adapter) {
-    return detail::merge_checked(linear{base}.storage(), adapter, nullptr);
+    return detail::merge_checked(base, adapter, nullptr);
 }
 
 /// diag(factors) (base + adapter): DoRA with the factors of `dora_factors`.
@@ -185,7 +193,7 @@ auto merge(Base const& base, dense_low_rank const& adapter, F const& factors) { 
     check::equal("merge", "number of factors", f.extent(0), adapter.rows(), "rows of the adapter");
     check::not_null("merge", "the factors", f.data_handle(), f.extent(0));
     check::equal("merge", "distance of the factors", f.extent(0) > 1 ? f.stride(0) : 1, 1, "they are contiguous");
-    return detail::merge_checked(linear{base}.storage(), adapter, f.data_handle());
+    return detail::merge_checked(base, adapter, f.data_handle());
 }
 
 } // namespace tessera::inline TESSERA_ABI

@@ -80,7 +80,8 @@ TESSERA_HOST_DEVICE V whole_quotient(V i, index_t n) noexcept {
     return floor((i + V(0.5f)) * V(1.0f / static_cast<float>(n)));
 }
 
-// std::min and operator[] of std::array are no functions of a device.
+// std::min and operator[] of std::array are host functions to nvcc without --expt-relaxed-constexpr, which a user would have to pass;
+// `minimum` and `maximum` of core/types.hpp are of index_t, and V may be a register of floats, whose min and max its library has.
 template <class V>
 TESSERA_HOST_DEVICE V lesser_of(V a, V b) noexcept {
     if constexpr (std::is_floating_point_v<V>)

@@ -14,10 +14,14 @@
 /// float32 (`as_is`) or bf16. An `any_operator` of the format's own type multiplies its codes in registers, by int8 too: faster, for the
 /// compile time of all its kernels.
 ///
+/// A file of placed operands keeps its panels; the hash it finds them by has the format's layout in it, so that a program may place an
+/// operand by its own type and the next one by `any_coded`.
+///
 /// The view belongs to the architecture whose decoders it was made with; `reference` reads one of any.
 
 #include "../operators/describe.hpp"
 #include "../quant/vector_place.hpp"
+#include "../storage/placed_key.hpp"
 
 #include <cstddef>
 #include <new>
@@ -49,6 +53,7 @@ struct coded_actions {
     index_t (*bytes)(void const* w) noexcept;
     void (*tile)(void const* w, index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) noexcept; ///< the definition
     void (*arrays)(void const* w, void* context, void (*f)(void* context, void const* data, index_t bytes));
+    placed_key (*key)(void const* w, content_check check); ///< of the format's own panels; null where these have no name
     index_t (*panel_bytes)(index_t cols) noexcept;
     void (*pack)(void const* w, index_t p, std::byte* out) noexcept;
     /// Columns [k0, k1) of a panel, k0 % 256 == 0: out[(k - k0) R + r]; may go on to column round_up(k1, 16).
@@ -77,7 +82,14 @@ struct coded_actions_of {
     static void decode(std::byte const* panel, index_t cols, index_t k0, index_t k1, float* out) noexcept {
         decode_panel<Arch>(weights{nullptr, R, cols}, panel, k0, minimum(round_up(k1, 16), cols), out);
     }
-    static constexpr coded_actions<Arch> actions{&name, &bytes, &tile, &arrays, &panel_bytes, &pack, &decode};
+    static placed_key key(void const* w, content_check check) {
+        if constexpr (placed_layout<weights>::is_named)
+            return key_of(at(w), weights{nullptr, at(w).rows(), at(w).cols()}, check);
+        else
+            return {};
+    }
+    static constexpr coded_actions<Arch> actions{&name, &bytes, &tile, &arrays, placed_layout<weights>::is_named ? &key : nullptr,
+                                                 &panel_bytes, &pack, &decode};
 };
 
 } // namespace detail
@@ -114,6 +126,11 @@ public:
         decode_tile(n, n + 1, k, k + 1, &value, 1);
         return value;
     }
+
+    /// What a file of placed operands (storage/placed_cache.hpp) knows its panels by: what it knows those of the format's own type by, which
+    /// are the same bytes. False where it keeps none (codes without a named format).
+    bool has_placed_key() const noexcept { return actions_ != nullptr && actions_->key != nullptr; }
+    placed_key placed_key_of(content_check check) const { return actions_->key(view_, check); }
 
     /// For kernels; null where there is no storage.
     actions_type const* actions() const noexcept { return actions_; }

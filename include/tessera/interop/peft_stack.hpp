@@ -33,10 +33,10 @@ namespace detail {
 /// Patterns for the ranks of an adapter's modules. The first whose key is an end of a name counts, and a dot in a key is any
 /// character: where ranks differ every module has its own, long ones first, of equally long ones those with fewer dots.
 inline void name_ranks(adapter& a) {
-    auto const has_other_rank = [&](module_adapter const& m) { return m.a.extent(0) != a.config.r; };
+    auto const has_other_rank = [&](module_adapter const& m) { return m.rank() != a.config.r; };
     if (std::none_of(a.modules.begin(), a.modules.end(), has_other_rank)) return;
     auto& patterns = a.config.rank_pattern;
-    for (module_adapter const& m : a.modules) patterns.push_back({m.name, static_cast<double>(m.a.extent(0))});
+    for (module_adapter const& m : a.modules) patterns.push_back({m.name, static_cast<double>(m.rank())});
     auto const dots = [](pattern const& p) { return std::count(p.name.begin(), p.name.end(), '.'); };
     std::sort(patterns.begin(), patterns.end(), [&](pattern const& x, pattern const& y) {
         if (x.name.size() != y.name.size()) return x.name.size() > y.name.size();

@@ -12,6 +12,7 @@
 #include "definition.hpp"
 #include "report.hpp"
 
+#include <concepts>
 #include <span>
 #include <vector>
 
@@ -90,20 +91,33 @@ auto moe_view(Block const& block) {
         return block.view();
 }
 
-/// y is apart from every weight of an expert.
+/// An output is apart from every weight of an expert.
 template <class Expert>
-void check_expert_apart(char const* operation, Expert const& e, footprint const& y) {
+void check_expert_apart(char const* operation, Expert const& e, char const* output, footprint const& memory) {
     if constexpr (linear_operator<Expert>) {
-        check_operator_apart(operation, e, "y", y);
+        check_operator_apart(operation, e, output, memory);
     } else {
-        check_operator_apart(operation, e.gate(), "y", y);
-        check_operator_apart(operation, e.up(), "y", y);
-        check_operator_apart(operation, e.down(), "y", y);
+        check_operator_apart(operation, e.gate(), output, memory);
+        check_operator_apart(operation, e.up(), output, memory);
+        check_operator_apart(operation, e.down(), output, memory);
     }
 }
 
-/// What is wanted has its shape and is apart from x, y and each other.
-inline void check_details(routing_details const& to, index_t tokens, index_t k, index_t experts, footprint const& x, footprint const& y) {
+/// An output is apart from every weight of a mixture.
+template <class Moe>
+void check_mixture_apart(char const* operation, Moe const& w, char const* output, footprint const& memory) {
+    if (memory.empty()) return;
+    check_operator_apart(operation, w.router().weights(), output, memory);
+    for (auto const& e : w.experts()) check_expert_apart(operation, e, output, memory);
+    if constexpr (requires { w.shared().expert(); }) check_expert_apart(operation, w.shared().expert(), output, memory);
+    if constexpr (requires { w.shared().weight(); }) check_expert_apart(operation, w.shared().weight(), output, memory);
+}
+
+/// What is wanted has its shape and is apart from x, y, each other and the mixture's weights.
+template <class Moe>
+void check_details(Moe const& w, routing_details const& to, index_t tokens, footprint const& x, footprint const& y) {
+    index_t const k = w.router().k();
+    index_t const experts = w.router().experts();
     struct part {
         char const* name;
         footprint memory;
@@ -125,6 +139,7 @@ inline void check_details(routing_details const& to, index_t tokens, index_t k, 
         check::no_overlap("apply", parts[i].name, parts[i].memory, "y", y);
         check::no_overlap("apply", "x", x, parts[i].name, parts[i].memory);
         for (std::size_t j = 0; j < i; ++j) check::no_overlap("apply", parts[j].name, parts[j].memory, parts[i].name, parts[i].memory);
+        check_mixture_apart("apply", w, parts[i].name, parts[i].memory);
     }
 }
 
@@ -143,11 +158,8 @@ routing_report apply(Exec const& exec, Block const& block,
     check::equal("apply", "columns of x", values.extent(1), w.cols(), "columns of the mixture");
     auto const out = detail::results(detail::output(y), values.extent(0), w.rows());
     check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(out));
-    detail::check_details(to, values.extent(0), w.router().k(), w.router().experts(), footprint_of(values), footprint_of(out));
-    detail::check_operator_apart("apply", w.router().weights(), "y", footprint_of(out));
-    for (auto const& e : w.experts()) detail::check_expert_apart("apply", e, footprint_of(out));
-    if constexpr (requires { w.shared().expert(); }) detail::check_expert_apart("apply", w.shared().expert(), footprint_of(out));
-    if constexpr (requires { w.shared().weight(); }) detail::check_expert_apart("apply", w.shared().weight(), footprint_of(out));
+    detail::check_mixture_apart("apply", w, "y", footprint_of(out));
+    detail::check_details(w, to, values.extent(0), footprint_of(values), footprint_of(out));
     workspace_scope scope{exec.scratch()};
     auto const run = detail::moe_run<Exec, std::remove_const_t<decltype(w)>>::carve(exec, w, values, scope);
     run.run(exec, w, values, out);
@@ -159,14 +171,22 @@ routing_report apply(Exec const& exec, Block const& block,
     return detail::report_of(run.plan);
 }
 
-/// The same; the loads of the experts go to `counts` (experts) where it is given.
+/// The same without details.
 template <execution_policy Exec, moe_block Block>
     requires(!detail::is_cuda<Exec>)
 routing_report apply(Exec const& exec, Block const& block,
                      matrix_argument auto const& x, // (tokens, width)
+                     matrix_argument auto&& y) {    // (tokens, n)
+    return apply(exec, block, x, y, routing_details{});
+}
+/// The same; the loads of the experts go to `counts` (experts) where it has elements. `{}` is `routing_details`, not this.
+template <execution_policy Exec, moe_block Block, std::convertible_to<vector_view<index_t>> Counts>
+    requires(!detail::is_cuda<Exec>)
+routing_report apply(Exec const& exec, Block const& block,
+                     matrix_argument auto const& x, // (tokens, width)
                      matrix_argument auto&& y,      // (tokens, n)
-                     vector_view<index_t> counts = {}) {
-    return apply(exec, block, x, y, routing_details{counts, {}, {}});
+                     Counts&& counts) {
+    return apply(exec, block, x, y, routing_details{vector_view<index_t>(counts), {}, {}});
 }
 
 /// Bytes of scratch that `apply(exec, block, x, y)` carves from the policy's workspace.

@@ -9,7 +9,8 @@
 ///     apply(exec, layer, x, y);
 ///     apply(exec, transposed(linear{q}), dy, dx);                    // the gradient with respect to x
 ///
-/// Panels are packed each time that an operand is placed: files of placed operands (storage/placed_cache.hpp) do not keep them.
+/// Panels are packed each time that an operand is placed: files of placed operands (storage/placed_cache.hpp) do not keep them, but for
+/// those of codes whose format is known at run time (dispatch/any_coded.hpp).
 
 #include "../kernels/cpu/grid_int8.hpp"
 #include "../kernels/cpu/table_panels.hpp"
@@ -34,15 +35,10 @@ public:
     placed(cpu<Arch, Parallel> const& exec, linear<Storage, Preparation> const& w, memory_arena* arena = nullptr) {
         detail::require_vector_preparation<Storage, Preparation>();
         weights const packed = decoder::shape(w.storage(), nullptr);
-        std::byte* data = nullptr;
-        if (arena != nullptr) {
-            data = arena->allocate(packed.bytes());
-        } else {
-            own_ = buffer<std::byte>{packed.bytes()};
-            data = own_.data();
-        }
-        view_ = decoder::shape(w.storage(), data);
-        if (packed.bytes() == 0) return;
+        placement const place = find_place(arena, w.storage(), packed.bytes());
+        view_ = decoder::shape(w.storage(), place.data);
+        std::byte* const data = place.target;
+        if (packed.bytes() == 0 || data == nullptr) return; // the arena knew the bytes
         if constexpr (decoder::is_placed) {
             std::memcpy(data, w.storage().data(), static_cast<std::size_t>(packed.bytes()));
         } else {
@@ -61,6 +57,20 @@ public:
     index_t bytes() const noexcept { return view_.get().bytes(); }
 
 private:
+    /// Memory of its own, in the arena, or what the arena knows. A storage that files of placed operands may keep has
+    /// `has_placed_key()` and `placed_key_of(content_check)`.
+    placement find_place(memory_arena* arena, Storage const& w, index_t bytes) {
+        if (arena == nullptr) {
+            own_ = buffer<std::byte>{bytes};
+            return {own_.data(), own_.data()};
+        }
+        if constexpr (requires { w.placed_key_of(content_check::whole); })
+            if (bytes > 0 && arena->source_check() != content_check::none && w.has_placed_key())
+                return arena->find_or_allocate(w.placed_key_of(arena->source_check()));
+        std::byte* const data = arena->allocate(bytes);
+        return {data, data};
+    }
+
     buffer<std::byte> own_;
     detail::emptied_by_move<weights> view_;
 };

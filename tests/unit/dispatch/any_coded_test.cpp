@@ -7,9 +7,15 @@
 #include <tessera/dispatch/gguf_coded.hpp>
 #include <tessera/nn/embedding.hpp>
 #include <tessera/quant/quantize.hpp>
+#include <tessera/storage/placed_cache.hpp>
 
+#include <cstring>
+#include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 using namespace tessera_test;
 
@@ -120,6 +126,56 @@ TEST_CASE("panels are those of the format's own type") {
     CHECK(ts::describe(exec, erased, 1) == std::string{ts::native_arch::name} + ": q3_k codes, panel<" +
                                                std::to_string(ts::simd::lanes<ts::native_arch>) +
                                                ", 4>, float multiply-add on decoded columns");
+}
+
+TEST_CASE("files of placed operands find them by their format, whatever type placed them") {
+    std::string const path = (std::filesystem::temp_directory_path() / ("tessera_any_coded_" + std::to_string(::getpid()))).string();
+    std::filesystem::remove(path);
+    exec_type const exec;
+    // The same bytes in two formats of one size, and what has its own.
+    random_blocks<ts::q4_0> const first{32, 512};
+    random_blocks<ts::iq4_nl> second{32, 512};
+    static_assert(sizeof(ts::q4_0::block) == sizeof(ts::iq4_nl::block));
+    std::memcpy(static_cast<void*>(second.owner.row(0)), first.owner.view().data(), static_cast<std::size_t>(first.owner.bytes()));
+    ts::quantized_tensor<ts::nv_e2m1> const third = ts::quantize<ts::nv_e2m1>(exec, normal_matrix(21, 50));
+    ts::any_coded<> const erased[] = {ts::any_coded<>{first.owner.view()}, ts::any_coded<>{second.owner.view()}, ts::any_coded<>{third.view()}};
+    auto const bytes_of = [](auto const& placed) {
+        auto const w = placed.view().storage();
+        return ts::content_of({w.data(), static_cast<std::size_t>(w.bytes())}).text();
+    };
+    auto const product = [&](auto const& w) {
+        ts::matrix<float> const x = normal_matrix(3, w.view().cols(), 9);
+        ts::matrix<float> y{3, w.view().rows()};
+        ts::apply(exec, w.view(), x, y);
+        return ts::content_of(std::as_bytes(std::span{y.data(), static_cast<std::size_t>(y.size())})).text();
+    };
+    {
+        ts::placed_cache cache{path};
+        for (auto const& w : erased) static_cast<void>(ts::place(exec, ts::linear{w}, cache));
+        CHECK(cache.report().packed == 3);
+        CHECK(cache.save() > 0);
+    }
+    for (ts::file_access const access : {ts::file_access::map, ts::file_access::read}) {
+        ts::placed_cache cache{path, {.access = access}};
+        for (auto const& w : erased) {
+            auto const found = ts::place(exec, ts::linear{w}, cache);
+            auto const packed = ts::place(exec, ts::linear{w});
+            CHECK(bytes_of(found) == bytes_of(packed));
+            CHECK(product(found) == product(packed));
+        }
+        CHECK(bytes_of(ts::place(exec, ts::linear{first.owner.view()}, cache)) == bytes_of(ts::place(exec, ts::linear{erased[0]})));
+        CHECK(cache.report().found == 4);
+        CHECK(cache.report().packed == 0);
+        CHECK(cache.report().state == ts::placed_cache_state::good);
+        // Changed codes are not those of the file.
+        random_blocks<ts::q4_0> changed{32, 512};
+        changed.owner.row(3)[2].scale = ts::fp16{3.0f};
+        static_cast<void>(ts::place(exec, ts::linear{ts::any_coded<>{changed.owner.view()}}, cache));
+        CHECK(cache.report().packed == 1);
+    }
+    ts::memory_arena arena;
+    CHECK(bytes_of(ts::place(exec, ts::linear{erased[2]}, arena)) == bytes_of(ts::place(exec, ts::linear{erased[2]})));
+    std::filesystem::remove(path);
 }
 
 TEST_CASE("an embedding's rows; nothing at all; what is refused") {

@@ -187,6 +187,14 @@ TEST_CASE("experts and mixtures") {
         ts::matrix_view<float> const inside{const_cast<float*>(w.up[1].data()), 4, 7};
         CHECK_THROWS_AS(ts::apply(policy, block, x.view(), inside), ts::shape_error);
         CHECK(y.is_untouched());
+        // What was routed, in the weights of the router, of an expert
+        wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::routing_details{{}, {}, ts::matrix_view<float>{const_cast<float*>(w.router.data()), 4, 2}}); },
+              "tessera: apply: the operator (96 bytes) overlaps the weights (32 bytes)");
+        wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::routing_details{{}, {}, ts::matrix_view<float>{const_cast<float*>(w.down[2].data()), 4, 2}}); },
+              "tessera: apply: the operator (140 bytes) overlaps the weights (32 bytes)");
+        wrong([&] { ts::apply(policy, block, x.view(), y.view(), ts::vector_view<index_t>{reinterpret_cast<index_t*>(const_cast<float*>(w.gate[0].data())), 3}); },
+              "tessera: apply: the operator (160 bytes) overlaps the counts (24 bytes)");
+        CHECK(y.is_untouched());
         wrong([&] { static_cast<void>(ts::workspace_bytes(policy, block, thin.view())); },
               "tessera: workspace_bytes: columns of x is 6, expected 8 (columns of the mixture)");
     };

@@ -127,6 +127,9 @@ TEST_CASE("all tokens to one expert; empty experts cost nothing and change nothi
         CHECK(report.largest == tokens);
         CHECK(report.entropy == 0.0);
         CHECK(report.imbalance() == 5.0);
+        CHECK(ts::apply(ts::cpu<>{}, one, x.view(), y.view(), {}).largest == tokens); // no details
+        CHECK(ts::apply(ts::cpu<>{}, one, x.view(), y.view(), counts).largest == tokens); // the owner of the counts
+        CHECK(ts::apply(ts::reference{}, one, x.view(), y.view(), {counts.view(), {}, {}}).largest == tokens);
         check_mixture(one, x.view());
     }
 }
