@@ -6,10 +6,11 @@
 /// everything carved in it. It grows when it must, which is the only allocation of the library's calls; after
 /// `reserve(workspace_bytes(...))` there is none. `workspace_sizer` has the same `carve` and only counts, so the code
 /// that sizes is the code that carves. `carve<T>(a, b, ...)` is a b ... elements; where their bytes are no index, both throw
-/// std::bad_array_new_length.
+/// std::bad_array_new_length. Large blocks ask for huge pages, as buffers do.
 
 #include "byte_count.hpp"
 #include "config.hpp"
+#include "memory.hpp"
 #include "types.hpp"
 
 #include <cstddef>
@@ -83,14 +84,12 @@ private:
     static_assert(sizeof(block) <= config::cache_line);
 
     static block* allocate(index_t bytes) {
-        void* const p = ::operator new(static_cast<std::size_t>(bytes + config::cache_line),
-                                       std::align_val_t{config::cache_line});
-        return ::new (p) block{nullptr, bytes, 0};
+        return ::new (static_cast<void*>(memory::allocate(bytes + config::cache_line))) block{nullptr, bytes, 0};
     }
     static void release(block* b) noexcept {
         while (b != nullptr) {
             block* const next = b->next;
-            ::operator delete(static_cast<void*>(b), std::align_val_t{config::cache_line});
+            memory::release(reinterpret_cast<std::byte*>(b), b->size + config::cache_line);
             b = next;
         }
     }

@@ -26,6 +26,11 @@
 /// A task is a tile of rows of x by rows of W over all of k; its accumulator is float32, and the only place where the
 /// terms of a sum meet.
 ///
+/// A term that is the whole operator may make tiles by itself, from an accumulator that holds anything, and then finishes the
+/// parts of each as they become complete:
+///
+///     static void make(operand, inputs, state, task, scratch, tile_finisher)
+///
 /// **kernel<op::decode, Exec, Operand>**: `static void tile(operand, n0, n1, k0, k1, out, stride)`.
 
 #include "../core/exec.hpp"
@@ -79,6 +84,21 @@ struct product_task {
     float factor;
     float* accumulator;
     index_t stride;
+};
+
+/// What is done with a part of a tile that is complete; task.accumulator is that of the part's first element.
+class tile_finisher {
+public:
+    /// For a functor that outlives it.
+    template <class Finish>
+    explicit tile_finisher(Finish const& finish) noexcept
+        : context_{&finish}, call_{[](void const* f, product_task const& part) noexcept { (*static_cast<Finish const*>(f))(part); }} {}
+
+    void operator()(product_task const& part) const noexcept { call_(context_, part); }
+
+private:
+    void const* context_;
+    void (*call_)(void const*, product_task const&) noexcept;
 };
 
 } // namespace tessera::inline TESSERA_ABI

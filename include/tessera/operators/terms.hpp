@@ -44,7 +44,7 @@ run_scratch plan_run(Exec const& exec, Op const& op, index_t m, Arena& arena) {
     return s;
 }
 
-/// The loop over tiles of y: zero, accumulate, finish. `finish(task)` writes a tile.
+/// The loop over tiles of y: zero, accumulate, finish. `finish(task)` writes a tile, or a part of one.
 template <class Exec, class Op, class Inputs, class State, class Finish>
 void run_product(Exec const& exec, Op const& op, index_t m, Inputs const& inputs, State const& state,
                  run_scratch const& s, Finish const& finish) noexcept {
@@ -62,9 +62,15 @@ void run_product(Exec const& exec, Op const& op, index_t m, Inputs const& inputs
             index_t const m0 = (by_rows ? t / across : t % down) * s.tile.m;
             product_task const task{m0, minimum(m0 + s.tile.m, m), n0, minimum(n0 + s.tile.n, op.rows()), 1.0f,
                                     s.accumulators + worker * s.tile.m * s.tile.n, s.tile.n};
-            for (index_t i = 0; i < (task.m1 - task.m0) * task.stride; ++i) task.accumulator[i] = 0.0f;
-            kernel<op::apply, Exec, Op>::accumulate(op, inputs, state, task, s.bytes + worker * s.term_bytes);
-            finish(task);
+            using term = kernel<op::apply, Exec, Op>;
+            std::byte* const scratch = s.bytes + worker * s.term_bytes;
+            if constexpr (requires { term::make(op, inputs, state, task, scratch, tile_finisher{finish}); }) {
+                term::make(op, inputs, state, task, scratch, tile_finisher{finish});
+            } else {
+                for (index_t i = 0; i < (task.m1 - task.m0) * task.stride; ++i) task.accumulator[i] = 0.0f;
+                term::accumulate(op, inputs, state, task, scratch);
+                finish(task);
+            }
         }
     });
 }

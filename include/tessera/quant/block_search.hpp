@@ -186,12 +186,16 @@ private:
         float const* const x = x_ + g * size;
         double const unit = static_cast<double>(Format::super_scale(b));
         double const unit_minimum = static_cast<double>(Format::super_minimum(b));
-        auto const nearest = [](double v, double unit_of) { return unit_of != 0 ? static_cast<int>(std::nearbyint(v / unit_of)) : 0; };
         constexpr int most = Format::largest_sub > 0 ? Format::largest_sub : -Format::largest_sub - 1;
         constexpr int least = Format::largest_sub > 0 ? 0 : Format::largest_sub;
         auto const within = [](int v, int first, int last) { return v < first ? first : v > last ? last : v; };
-        int const a0 = within(nearest(l.scale, unit), least, most);
-        int const b0 = within(nearest(l.minimum, unit_minimum), 0, most);
+        // A quotient by a small unit may be larger than an int, and one of infinities is NaN: bounded before it becomes one.
+        auto const nearest = [](double v, double unit_of, int first, int last) {
+            double const q = unit_of != 0 ? std::nearbyint(v / unit_of) : 0;
+            return q > first ? (q < last ? static_cast<int>(q) : last) : first;
+        };
+        int const a0 = nearest(l.scale, unit, least, most);
+        int const b0 = nearest(l.minimum, unit_minimum, 0, most);
         line best;
         int best_a = 0;
         int best_b = 0;
@@ -316,7 +320,7 @@ private:
 
 /// Formats that a class above searches.
 template <class F>
-concept has_sub_minima = two_level_format<F> && requires(typename F::block& b) { F::set_sub(b, 0, 0, 0), F::set_code(b, 0, 0); };
+concept sets_subs_and_codes = two_level_format<F> && requires(typename F::block& b) { F::set_sub(b, 0, 0, 0), F::set_code(b, 0, 0); };
 template <class F>
 concept has_grid = two_level_format<F> && requires(float const* x, typename F::block& b) { F::encode_group(x, 0, b); };
 
@@ -324,7 +328,7 @@ concept has_grid = two_level_format<F> && requires(float const* x, typename F::b
 
 /// A block format whose scales can be looked for.
 template <class F>
-concept searched_block_format = detail::has_sub_minima<F> || detail::has_grid<F>;
+concept searched_block_format = detail::sets_subs_and_codes<F> || detail::has_grid<F>;
 
 /// k numbers, a multiple of 256, as the blocks of the least squared error that was found. A block that holds a NaN or an infinity
 /// decodes to NaN. O(k), for grids times their vectors.

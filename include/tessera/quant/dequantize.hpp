@@ -63,9 +63,9 @@ void decode_rows(Storage const& w, index_t first, index_t last, matrix_view<floa
 }
 template <class Scheme>
 void decode_rows(quantized<Scheme> const& w, index_t first, index_t last, matrix_view<float> const& y) noexcept {
+    if (y.extent(1) == 0) return; // no pointer to move from
     float value[std::size_t{1} << Scheme::format::bits];
     for (std::uint32_t code = 0; code < 1u << Scheme::format::bits; ++code) value[code] = Scheme::format::decode(code);
-    if (y.extent(1) == 0) return; // no pointer to move from
     for (index_t n = first; n < last; ++n) decode_row(w, n, value, y.data_handle() + n * y.stride(0), y.stride(1));
 }
 

@@ -132,6 +132,15 @@ TESSERA_FORCE_INLINE floats<Arch> load(std::int8_t const* p) noexcept {
     return detail::load_by_element<Arch>(p, lanes<Arch>);
 }
 
+/// The same, or one element in all lanes.
+template <class Arch, bool Broadcast, class T>
+TESSERA_FORCE_INLINE floats<Arch> load_or_broadcast(T const* p) noexcept {
+    if constexpr (Broadcast)
+        return floats<Arch>(static_cast<float>(*p));
+    else
+        return load<Arch>(p);
+}
+
 /// The first n elements (0 <= n <= lanes), the other lanes zero.
 template <class Arch, class T>
 TESSERA_FORCE_INLINE floats<Arch> load_partial(T const* p, index_t n) noexcept {

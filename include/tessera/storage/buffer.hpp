@@ -5,7 +5,7 @@
 /// `buffer<T>`: owns uninitialised, aligned memory of a fixed size; what the owning types of the library are made of.
 
 #include "../core/byte_count.hpp"
-#include "memory.hpp"
+#include "../core/memory.hpp"
 
 #include <type_traits>
 #include <utility>

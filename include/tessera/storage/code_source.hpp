@@ -44,18 +44,29 @@ template <class T>
 struct placed_scale_of<T> {
     using type = T;
 };
-template <>
-struct placed_scale_of<e8m0> {
-    using type = bf16; // the smallest as a subnormal
-};
-template <>
-struct placed_scale_of<e4m3fn> {
-    using type = fp16;
-};
+/// Whether T, a float, has all values of a format of at most 8 bits.
+template <class Format, class T>
+inline constexpr bool holds_values = [] {
+    for (std::uint32_t c = 0; c < 1u << Format::bits; ++c) {
+        float const value = Format::decode(c);
+        if (value == value && static_cast<float>(T{value}) != value) return false;
+    }
+    return true;
+}();
 template <class T>
-    requires(T::is_integer && T::min_value < 0)
+    requires(element_format<T> && T::bits <= 8)
 struct placed_scale_of<T> {
-    using type = std::int8_t;
+    static constexpr auto stored() noexcept {
+        if constexpr (requires { requires T::is_integer && T::min_value >= -128 && T::max_value <= 127; })
+            return std::int8_t{};
+        else if constexpr (holds_values<T, fp16>)
+            return fp16{};
+        else if constexpr (holds_values<T, bf16>)
+            return bf16{};
+        else
+            return float{};
+    }
+    using type = decltype(stored());
 };
 template <class T>
 using placed_scale = typename placed_scale_of<T>::type;
@@ -77,9 +88,13 @@ struct code_source<quantized<Scheme>> {
                                           detail::placed_scale<typename storage::scale_type>>;
     using super_scale_type = detail::placed_scale<typename storage::super_scale_type>;
     /// Columns that share a super scale; more than there are, where a row has one. 0: one level.
-    static constexpr index_t super_group = !keeps_two_levels                                 ? 0
-                                           : storage::super_granularity_type::columns == 0 ? group << 32
-                                                                                             : storage::super_granularity_type::columns;
+    static constexpr index_t super_group = !keeps_two_levels ? 0
+                                           : storage::super_granularity_type::columns == 0
+                                               ? group * tessera::minimum(index_t{1} << 32, (index_t{1} << 62) / tessera::maximum(group, 1))
+                                               : storage::super_granularity_type::columns;
+    /// Rows that share a scale, or a super scale; 0: all.
+    static constexpr index_t scale_rows = Scheme::granularity_type::rows;
+    static constexpr index_t super_scale_rows = storage::super_granularity_type::rows;
 
     static constexpr bool is_coded = true;
     /// Integer codes may go into integer dot products.
@@ -232,6 +247,23 @@ template <class Source>
 inline constexpr bool has_whole_groups = [] {
     if constexpr (requires { Source::has_whole_groups; })
         return Source::has_whole_groups;
+    else
+        return false;
+}();
+
+/// Whether R rows from a multiple of R on always share the scales of their groups, or super scales of some columns. Those of a row,
+/// or of a matrix, take so little that they are placed for every row.
+template <class Source, index_t R>
+inline constexpr bool shares_scales = [] {
+    if constexpr (requires { Source::scale_rows; })
+        return Source::group != 0 && Source::scale_rows != 1 && Source::scale_rows % R == 0;
+    else
+        return false;
+}();
+template <class Source, index_t R>
+inline constexpr bool shares_super_scales = [] {
+    if constexpr (requires { Source::super_scale_rows; })
+        return Source::super_scale_rows > 1 && Source::super_scale_rows % R == 0;
     else
         return false;
 }();

@@ -53,7 +53,7 @@ struct placed_layout<prepacked<panel<R, 4>, Storage>> {
         part("zero", source::zero);
         part("group", source::group);
         part("super", weights::super_groups);
-        part("scale", weights::scale_bytes / R);
+        part("scale", static_cast<index_t>(sizeof(typename weights::scale_type)));
         part("offset", static_cast<index_t>(source::offset));
         return out + ", panel<" + std::to_string(R) + ", 4>";
     }

@@ -15,7 +15,9 @@
 /// A record is as few groups of columns, whole super groups where scales have two levels, as make its head, what is before the
 /// codes, whole vectors of 4 R bytes: every vector of codes is then aligned, and none is read from two cache lines. A head that no
 /// number of groups makes whole (that of a row) is padded with 0; the last record has a whole head and the codes there are.
-/// Super scales of rows stand, padded, once before the records.
+/// Super scales of rows, and of more than 16 groups, stand, padded, once before the records, as many as the row has super groups.
+/// Where the R rows of every panel share their scales (blocks of rows, a multiple of R), a group's header is one scale and one zero
+/// point, padded to R bytes; where they share their super scales, one of these stands for them all.
 ///
 /// Groups of 16 columns under integers of two levels (Q2_K, Q3_K, Q6_K) share strips of codes, and a group's scale and minimum
 /// a byte: scale + 16 minimum.
@@ -38,7 +40,7 @@
 namespace tessera::inline TESSERA_ABI {
 
 /// To be raised when bytes of panels change: what files keep of older ones is then packed anew.
-inline constexpr int panel_layout_version = 5;
+inline constexpr int panel_layout_version = 6;
 
 /// The planes in which codes are placed, widest first.
 struct code_planes {
@@ -84,8 +86,8 @@ constexpr code_planes planes_of(int bits, index_t group) noexcept {
     return planes_of_width(8);
 }
 
-/// More groups than a record has: what is above them stands once in a row.
-inline constexpr index_t most_record_groups = index_t{1} << 24;
+/// Groups that a super group has at most where records are made of whole ones: a row that ends inside a record has its whole head.
+inline constexpr index_t most_record_groups = 16;
 /// How many parts of so many bytes, each a multiple of a quarter of a vector, fill whole vectors.
 constexpr index_t whole_vectors(index_t bytes, index_t vector_bytes) noexcept {
     index_t parts = 1;
@@ -136,19 +138,23 @@ public:
     static constexpr index_t strip_columns = planes.columns();
     static constexpr index_t vector_bytes = 4 * R;
     static constexpr index_t strip_bytes = planes.vectors() * vector_bytes;
-    static constexpr index_t scale_bytes = R * static_cast<index_t>(sizeof(scale_type));
+    /// Whether one scale, or one super scale, stands for all rows of a panel.
+    static constexpr bool shares_scales = detail::shares_scales<source, R>;
+    static constexpr bool shares_super_scales = detail::shares_super_scales<source, R>;
+    static constexpr index_t scale_bytes = (shares_scales ? 1 : R) * static_cast<index_t>(sizeof(scale_type));
     static constexpr index_t offset_bytes = packs_minima                                ? 0
                                             : source::offset == offset_kind::minimum    ? scale_bytes
-                                            : source::offset == offset_kind::zero_point ? R
+                                            : source::offset == offset_kind::zero_point ? (shares_scales ? 1 : R)
                                                                                         : 0;
-    static constexpr index_t header_bytes = scale_bytes + offset_bytes;
+    static constexpr index_t header_bytes = round_up(scale_bytes + offset_bytes, shares_scales ? R : 1);
     /// Groups under one super scale; 0: scales have one level.
     static constexpr index_t super_groups = detail::super_group<source> / maximum(source::group, 1);
     using super_scale_type = typename detail::super_scale_of<source>::type;
-    static constexpr index_t super_scale_bytes = super_groups == 0 ? 0 : R * static_cast<index_t>(sizeof(super_scale_type));
+    static constexpr index_t super_scale_bytes =
+        super_groups == 0 ? 0 : (shares_super_scales ? 1 : R) * static_cast<index_t>(sizeof(super_scale_type));
     static constexpr index_t super_bytes = super_scale_bytes * (source::offset == offset_kind::minimum ? 2 : 1);
     /// Super groups and groups of a record, and the bytes before its codes; see the file comment.
-    static constexpr bool has_row_supers = super_groups > detail::most_record_groups;
+    static constexpr bool has_row_supers = super_groups > detail::most_record_groups || (super_groups > 0 && shares_super_scales);
     static constexpr index_t record_supers =
         super_groups == 0 || has_row_supers ? 0 : detail::whole_vectors(super_bytes + super_groups * header_bytes, vector_bytes);
     static constexpr index_t record_groups = record_supers != 0 ? record_supers * super_groups
@@ -185,13 +191,16 @@ public:
     /// Bytes from the beginning of a panel to the record of group g, to the scales of g, to the super scales that are above it, and
     /// to the strip in which its codes begin.
     constexpr index_t record_offset(index_t g) const noexcept {
-        return (has_row_supers ? round_up(super_bytes, vector_bytes) : 0) + record_of(g) * record_bytes();
+        return row_supers_bytes() + record_of(g) * record_bytes();
     }
     constexpr index_t scales_offset(index_t g) const noexcept {
         return record_offset(g) + record_supers * super_bytes + within_record(g) * header_bytes;
     }
     constexpr index_t super_offset(index_t g) const noexcept {
-        return has_row_supers ? 0 : record_offset(g) + within_record(g) / maximum(super_groups, 1) * super_bytes;
+        if constexpr (has_row_supers)
+            return has_one_super ? 0 : g / maximum(super_groups, 1) * super_bytes;
+        else
+            return record_offset(g) + within_record(g) / maximum(super_groups, 1) * super_bytes;
     }
     constexpr index_t codes_offset(index_t g) const noexcept {
         index_t const within = within_record(g);
@@ -208,7 +217,24 @@ public:
     /// The place of group g in its record.
     static constexpr index_t within_record(index_t g) noexcept { return g - record_of(g) * record_groups; }
 
+    /// Scale r of those at `at`, of a panel's rows or the one that they share.
+    template <bool Shared, class T>
+    static T const& scale_at(std::byte const* at, index_t r) noexcept {
+        return reinterpret_cast<T const*>(at)[Shared ? 0 : r];
+    }
+
 private:
+    /// Whether a row has no more than one super scale.
+    static constexpr bool has_one_super = super_groups >= index_t{1} << 24;
+    /// Bytes of the super scales before the records.
+    constexpr index_t row_supers_bytes() const noexcept {
+        if constexpr (!has_row_supers)
+            return 0;
+        else if constexpr (has_one_super)
+            return round_up(super_bytes, vector_bytes);
+        else
+            return round_up(ceil_div(groups(), super_groups) * super_bytes, vector_bytes);
+    }
     /// Divided without a sign, which takes half the instructions.
     static constexpr index_t record_of(index_t g) noexcept {
         return static_cast<index_t>(static_cast<std::size_t>(g) / static_cast<std::size_t>(record_groups));

@@ -46,5 +46,19 @@ TEST_CASE("scales of two levels") {
     check_scheme<ts::nv_e2m1>("NVFP4");
     check_scheme<ts::scheme<ts::uint4, ts::group<24>, ts::two_level<ts::uint8, ts::per_channel, ts::fp16>, ts::affine>>("uint4, uint8 under fp16");
 }
+TEST_CASE("many groups under a super scale, several super scales in a row") {
+    using scheme = ts::scheme<ts::int3, ts::group<2>, ts::two_level<ts::int6, ts::group<34>, ts::fp16>>;
+    check_scheme<scheme>("int3, int6 under fp16 of 34");
+    report_law<quantized_storage<scheme>, ts::int8_per_token, best_arch>("the same, int8");
+}
+TEST_CASE("scales and super scales that the rows of a panel share") {
+    using blocks = ts::scheme<ts::uint4, ts::block<16, 32>, ts::fp16, ts::affine>;
+    check_scheme<blocks>("uint4, blocks of 16 x 32");
+    report_law<quantized_storage<blocks>, ts::int8_per_group<32>, best_arch>("the same, int8");
+    report_law<quantized_storage<blocks>, ts::as_bf16, best_arch>("the same, bf16");
+    using levels = ts::scheme<ts::e2m1, ts::group<16>, ts::two_level<ts::uint8, ts::block<32, 32>, ts::fp32>>;
+    check_scheme<levels>("e2m1, uint8 under fp32 of 32 x 32");
+    report_law<quantized_storage<levels>, ts::int8_per_token, best_arch>("the same, int8");
+}
 TEST_CASE("MXINT8: fixed point under powers of two") { check_scheme<ts::mx_int8>("MXINT8"); }
 TEST_CASE("bipolar") { check_scheme<ts::scheme<ts::bipolar<3>, ts::group<40>, ts::bf16>>("bipolar3"); }

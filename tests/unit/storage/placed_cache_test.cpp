@@ -257,7 +257,7 @@ TEST_CASE("another instruction set") {
         cache.save();
     });
     CHECK(ts::placed_cache_name(ts::cpu<ts::native_arch>{}, {1, 2}) ==
-          "00000000000000020000000000000001-panel" + std::to_string(ts::simd::lanes<ts::native_arch>) + "-v5.placed");
+          "00000000000000020000000000000001-panel" + std::to_string(ts::simd::lanes<ts::native_arch>) + "-v6.placed");
 }
 
 TEST_CASE("what changed is packed anew, the rest is found") {
@@ -400,7 +400,7 @@ TEST_CASE("damage: every byte of header and table, every length, bytes of panels
         refuses(good.substr(0, 20), "is truncated: 20 bytes, expected at least 64");
         refuses(with(8, 0x04030201, 4), "was written in another byte order");
         refuses(with(12, 2, 4), "has file format 2, expected 1");
-        refuses(with(16, 7, 8), "has panel layout 7, expected 5");
+        refuses(with(16, 7, 8), "has panel layout 7, expected 6");
         refuses(good.substr(0, 4500), "has 4500 bytes, its header says " + std::to_string(good.size()));
         refuses(with(24, ~0ull, 8), "has no room for the 18446744073709551615 entries of its header");
         refuses(with(130, 1, 1), "is damaged: the hash of its table differs");
@@ -452,8 +452,8 @@ TEST_CASE("where the file cannot be written nothing is left behind") {
 }
 
 // Whoever changes a panel's bytes sees this fail, raises panel_layout_version and puts the new hashes here.
-TEST_CASE("the layout of version 5") {
-    REQUIRE(ts::panel_layout_version == 5);
+TEST_CASE("the layout of version 6") {
+    REQUIRE(ts::panel_layout_version == 6);
     auto const hash_of = [](auto const& storage, auto packed) {
         std::vector<std::byte> bytes(static_cast<std::size_t>(packed.bytes()), std::byte{0x5a}); // all of them are written
         for (index_t p = 0; p < packed.panels(); ++p) ts::pack_panel(storage, packed, p, bytes.data() + p * packed.panel_bytes());
@@ -481,6 +481,11 @@ TEST_CASE("the layout of version 5") {
     auto const two_levels = filled(ts::quantized_tensor<ts::nv_e2m1>{19, 70});
     CHECK(all(int6.view()) == "3d60a6fb6c1de8124d0b4ff91238f234 dab13a9517b23fb2ce57cc578b243c67");
     CHECK(all(two_levels.view()) == "f39b896d8223a3c6ea52e2c509c05a1b 28d00ffcce50eb7b9de7639704d18477");
+    auto const shared = filled(ts::quantized_tensor<ts::scheme<ts::uint4, ts::block<16, 32>, ts::fp16, ts::affine>>{19, 70});
+    auto long_super = filled(ts::quantized_tensor<ts::scheme<ts::int3, ts::group<2>, ts::two_level<ts::int6, ts::group<34>, ts::fp16>>>{19, 70});
+    CHECK(all(shared.view()) == "5cd673a6eca55924795fe995fd276b32 d9fa047a20f9648379c21620a4af57df");
+    for (index_t i = 0; i < long_super.view().super_scale_count(19, 70); ++i) long_super.super_scales()[i] = ts::fp16{static_cast<float>(i + 1)};
+    CHECK(all(long_super.view()) == "7a7013ae28bc3c55fb5b0b1e9b2eb700 79c6e9341caba22e8dc02fd01c4bd826");
     auto const fixed = filled(ts::quantized_tensor<ts::mx_int8>{19, 70});
     CHECK(all(fixed.view()) == "1aa2e1291b77640761349d0cf029b225 433d350dbc631a0cb6aa68a8d3b52535");
     CHECK(all(int8.view()) == "f911d23ec87b2b6ac60a8a06e3515ad6 1d7fcadf09e56e4ab1710062872462e0");

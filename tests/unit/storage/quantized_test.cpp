@@ -100,7 +100,12 @@ TEST_CASE("which scale belongs to an element") {
 TEST_CASE_TEMPLATE("placed codes are the canonical ones", S, ts::int4_g32, ts::uint4_g128, ts::int8_per_channel, ts::nf4_g64,
                    ts::scheme<ts::int3, ts::group<24>, ts::bf16>, ts::scheme<ts::e4m3fn, ts::block<2, 40>>,
                    ts::scheme<ts::int5, ts::per_tensor>, ts::scheme<ts::e2m1, ts::group<16>, ts::e4m3fn>,
-                   ts::scheme<ts::uint1, ts::group<5>, ts::fp16, ts::affine>) {
+                   ts::scheme<ts::uint1, ts::group<5>, ts::fp16, ts::affine>, ts::scheme<ts::uint4, ts::block<16, 8>, ts::fp32, ts::affine>,
+                   ts::scheme<ts::uint4, ts::block<8, 32>, ts::fp16, ts::affine>,
+                   ts::scheme<ts::int3, ts::group<2>, ts::two_level<ts::int6, ts::group<34>, ts::fp16>>,
+                   ts::scheme<ts::int8, ts::group<8>, ts::two_level<ts::uint8, ts::block<16, 16>, ts::bf16>>,
+                   ts::scheme<ts::uint2, ts::block<16, 4>, ts::two_level<ts::uint5, ts::block<16, 8>, ts::fp32>, ts::affine>,
+                   ts::scheme<ts::int8, ts::group<7>, ts::uint8>, ts::scheme<ts::int8, ts::group<7>, ts::e5m2>) {
     check_placed<scheme_storage<S>>();
 }
 TEST_CASE_TEMPLATE("placed blocks are the canonical ones", F, ts::q4_0, ts::q4_1, ts::q8_0) {

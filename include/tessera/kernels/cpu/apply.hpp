@@ -47,10 +47,11 @@ TESSERA_COLD void add_edge(simd::floats<Arch> const (&value)[MR][NP], product_ta
         for (int q = 0; q < NP; ++q) add_to_task<Arch>(task, m + i, first + q * simd::lanes<Arch>, value[i][q]);
 }
 
-/// acc += factor * MR rows of x, from m, times NP panels of columns, the first of which begins at row `first` of W.
+/// acc += factor * MR rows of x, from m, times NP panels of columns, the first of which begins at row `first` of W. begins: acc
+/// is taken for 0; all of the panels' rows belong to the task then.
 template <class Arch, class T, int MR, int NP, class Rows>
 void multiply_columns(T const* const (&w)[NP], index_t stride, index_t columns, Rows const& x, product_task const& task, index_t m,
-                      index_t first) noexcept {
+                      index_t first, bool begins = false) noexcept {
     using floats = simd::floats<Arch>;
     floats result[MR][NP];
     index_t const row = task.stride; // not read again after every store
@@ -58,8 +59,14 @@ void multiply_columns(T const* const (&w)[NP], index_t stride, index_t columns, 
     for (int i = 0; i < MR; ++i)
         for (int q = 0; q < NP; ++q) simd::prefetch(p + i * row + q * simd::lanes<Arch>); // they lie in the second-level cache
     product_panels_dense<Arch, T, MR, NP>(w, stride, columns, x, result);
-    if (first >= task.n0 && first + NP * simd::lanes<Arch> <= task.n1) {
-        floats const factor(task.factor);
+    floats const factor(task.factor);
+    if (begins) {
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i, p += row)
+#pragma GCC unroll 4
+            for (int q = 0; q < NP; ++q) // 0 is added: a sum of -0 is 0, as it is elsewhere
+                simd::store<Arch>(p + q * simd::lanes<Arch>, simd::fma(factor, result[i][q], floats(0.0f)));
+    } else if (first >= task.n0 && first + NP * simd::lanes<Arch> <= task.n1) {
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i, p += row)
 #pragma GCC unroll 4
@@ -76,18 +83,25 @@ void multiply_columns(T const* const (&w)[NP], index_t stride, index_t columns, 
 }
 
 /// The same for all rows of a task and the columns from `k0`; x packed, where it is and a block begins with the task: either
-/// gives the same bits.
+/// gives the same bits. finish, where there is one: these are the last columns, and rows are complete with them, while what
+/// is written, far away, has the time of the next rows' products to get there.
 template <class Arch, int NP, class Form, class Panels>
 void multiply_decoded(float const* const (&w)[NP], index_t k0, index_t columns, Form const& x, Panels const& packed,
-                      product_task const& task, index_t first) noexcept {
+                      product_task const& task, index_t first, bool begins, tile_finisher const* finish) noexcept {
     constexpr index_t R = simd::lanes<Arch>;
+    auto const part = [&](index_t m, int rows) noexcept {
+        return product_task{m, m + rows, first, first + NP * R, task.factor,
+                            task.accumulator + (m - task.m0) * task.stride + first - task.n0, task.stride};
+    };
     if (packed.exists() && task.m0 % Panels::width == 0)
         for_row_blocks<decoded_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-            multiply_columns<Arch, float, MR, NP>(w, R, columns, packed_rows<Panels::width>{packed.at(m, k0)}, task, m, first);
+            multiply_columns<Arch, float, MR, NP>(w, R, columns, packed_rows<Panels::width>{packed.at(m, k0)}, task, m, first, begins);
+            if (finish != nullptr) (*finish)(part(m, MR));
         });
     else
         for_row_blocks<decoded_row_block<Arch>>(task.m0, task.m1, [&]<int MR>(index_t m) {
-            multiply_columns<Arch, float, MR, NP>(w, R, columns, strided_rows<MR>{x.row(m) + k0, x.stride}, task, m, first);
+            multiply_columns<Arch, float, MR, NP>(w, R, columns, strided_rows<MR>{x.row(m) + k0, x.stride}, task, m, first, begins);
+            if (finish != nullptr) (*finish)(part(m, MR));
         });
 }
 
@@ -185,6 +199,26 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
     template <class Inputs>
     static void accumulate(operand const& w, Inputs const& inputs, state const&, product_task const& task,
                            std::byte* scratch) noexcept {
+        add(w, inputs, task, scratch, nullptr);
+    }
+
+    /// Where many rows meet decoded weights and all lanes belong to the task, chunks of columns begin and finish it.
+    template <class Inputs>
+        requires decodes
+    static void make(operand const& w, Inputs const& inputs, state const&, product_task const& task, std::byte* scratch,
+                     tile_finisher const& finish) noexcept {
+        if (task.m1 - task.m0 >= detail::decode_once_rows && task.n0 % R == 0 && task.n1 % R == 0 && w.cols() > 0)
+            return add(w, inputs, task, scratch, &finish);
+        for (index_t i = 0; i < (task.m1 - task.m0) * task.stride; ++i) task.accumulator[i] = 0.0f;
+        add(w, inputs, task, scratch, nullptr);
+        finish(task);
+    }
+
+private:
+    /// accumulate; or, given what finishes, make.
+    template <class Inputs>
+    static void add(operand const& w, Inputs const& inputs, product_task const& task, std::byte* scratch,
+                    [[maybe_unused]] tile_finisher const* finish) noexcept {
         form const& x = inputs.template get<form>();
         weights const packed = shape(w);
         index_t const last = ceil_div(task.n1, R);
@@ -213,13 +247,12 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
                 else if (task.m1 - task.m0 < detail::decode_once_rows)
                     coded_panel(packed, panel[0], x, task, p);
                 else
-                    decoded_panels(packed, panel, together, x, inputs.template get<panels>(), task, p, scratch + packed_bytes(w));
+                    decoded_panels(packed, panel, together, x, inputs.template get<panels>(), task, p, scratch + packed_bytes(w), finish);
                 p += together;
             }
         }
     }
 
-private:
     static constexpr bool has_tiles = [] {
 #if defined(__AMX_INT8__) && defined(__linux__)
         if constexpr (is_integer_product && std::is_base_of_v<avx512_amx, Arch>) return detail::amx_shape<weights, form>::is_served;
@@ -270,11 +303,11 @@ private:
     /// Rows of x with which integer products take two panels at a time: where registers are few, only while memory is the limit.
     static constexpr index_t integer_pair_rows = R == 16 ? detail::int8_rows_together : 2;
     /// Panels at a time, of `left`: float products take as many as fill the registers, integer ones two streams of memory, if
-    /// the panels are so long that prefetching across their ends does not matter.
+    /// the next two panels are so far that they can be asked for (`prefetch_ahead`).
     static constexpr int most_panels = decodes ? detail::decoded_panel_block<Arch> : 2;
     static int panels_together(weights const& packed, product_task const& task, index_t left) noexcept {
         index_t const m = task.m1 - task.m0;
-        bool const are_several = is_integer_product ? m <= integer_pair_rows && packed.panel_bytes() >= 2 * detail::prefetch_distance
+        bool const are_several = is_integer_product ? m <= integer_pair_rows && packed.panel_bytes() >= detail::prefetch_distance / 2
                                                     : is_dense || m >= detail::decode_once_rows;
         if (!are_several) return 1;
         return left >= most_panels ? most_panels : left >= 2 ? 2 : 1;
@@ -291,7 +324,8 @@ private:
 
     /// Several panels, decoded chunk by chunk.
     static void decoded_panels(weights const& packed, std::byte const* const (&panel)[most_panels], int together, form const& x,
-                               panels const& x_panels, product_task const& task, index_t p, std::byte* scratch) noexcept {
+                               panels const& x_panels, product_task const& task, index_t p, std::byte* scratch,
+                               tile_finisher const* finish) noexcept {
         for (index_t k0 = 0; k0 < packed.cols(); k0 += panels::chunk) {
             index_t const k1 = minimum(k0 + panels::chunk, packed.cols());
             float* decoded[most_panels];
@@ -300,7 +334,8 @@ private:
             auto const multiply = [&]<int NP>(std::integral_constant<int, NP>) noexcept {
                 float const* columns[NP];
                 for (int q = 0; q < NP; ++q) columns[q] = decoded[q];
-                detail::multiply_decoded<Arch, NP>(columns, k0, k1 - k0, x, x_panels, task, p * R);
+                detail::multiply_decoded<Arch, NP>(columns, k0, k1 - k0, x, x_panels, task, p * R, finish != nullptr && k0 == 0,
+                                                   k1 == packed.cols() ? finish : nullptr);
             };
             if (together == most_panels)
                 multiply(std::integral_constant<int, most_panels>{});

@@ -15,12 +15,25 @@ namespace tessera::inline TESSERA_ABI {
 
 namespace detail {
 
+/// Writes the super scales at `super` of rows of w from n0 on, of the super group that begins with column `first`.
+template <class Packed, class Storage>
+void pack_super_scales(Storage const& w, index_t n0, index_t first, std::byte* super) noexcept {
+    using source = code_source<Storage>;
+    using type = typename Packed::super_scale_type;
+    auto const place = [](std::byte* to, index_t r, type stored) noexcept { std::memcpy(to + r * static_cast<index_t>(sizeof stored), &stored, sizeof stored); };
+    for (index_t r = 0; r < (Packed::shares_super_scales ? 1 : Packed::layout::rows); ++r) {
+        bool const exists = n0 + r < w.rows();
+        place(super, r, type{exists ? source::super_scale(w, n0 + r, first) : 0.0f});
+        if constexpr (source::offset == offset_kind::minimum)
+            place(super + Packed::super_scale_bytes, r, type{exists ? source::super_minimum(w, n0 + r, first) : 0.0f});
+    }
+}
+
 /// Writes group g, all rows and columns, of a panel at `out`: rows of w from n0 on, the group's columns from `first` on.
 template <class Packed, class Storage>
 void pack_group(Storage const& w, Packed const& packed, index_t n0, index_t first, index_t g, std::byte* out) noexcept {
     using source = code_source<Storage>;
     using scale_type = typename Packed::scale_type;
-    using super_scale_type = typename Packed::super_scale_type;
     constexpr index_t R = Packed::layout::rows;
     constexpr std::uint8_t padding = source::zero; // 0 where codes are no integers
 
@@ -32,16 +45,7 @@ void pack_group(Storage const& w, Packed const& packed, index_t n0, index_t firs
         std::memset(out + begin, 0, static_cast<std::size_t>(packed.codes_offset(g) - begin));
     }
     if constexpr (Packed::super_groups > 0)
-        if (g % Packed::super_groups == 0) {
-            std::byte* const super = out + packed.super_offset(g);
-            for (index_t r = 0; r < R; ++r) {
-                bool const exists = n0 + r < w.rows();
-                place(super, r, super_scale_type{exists ? source::super_scale(w, n0 + r, first) : 0.0f});
-                if constexpr (source::offset == offset_kind::minimum)
-                    place(super + Packed::super_scale_bytes, r,
-                          super_scale_type{exists ? source::super_minimum(w, n0 + r, first) : 0.0f});
-            }
-        }
+        if (g % Packed::super_groups == 0) pack_super_scales<Packed>(w, n0, first, out + packed.super_offset(g));
     std::byte* const scales = out + packed.scales_offset(g);
     index_t const columns = packed.group_columns(g);
     auto* const codes = reinterpret_cast<std::uint8_t*>(out + packed.codes_offset(g));
@@ -51,7 +55,9 @@ void pack_group(Storage const& w, Packed const& packed, index_t n0, index_t firs
     for (index_t r = 0; r < R; ++r) {
         index_t const n = n0 + r;
         bool const exists = n < w.rows();
-        if constexpr (Packed::packs_minima) {
+        if (Packed::shares_scales && r > 0) {
+            // the first row's are all rows'
+        } else if constexpr (Packed::packs_minima) {
             int const both = exists ? source::sub_scale(w, n, first) + 16 * source::sub_minimum(w, n, first) : 0;
             place(scales, r, static_cast<std::uint8_t>(both));
         } else if constexpr (Packed::super_groups > 0) {
@@ -63,10 +69,13 @@ void pack_group(Storage const& w, Packed const& packed, index_t n0, index_t firs
             if constexpr (source::offset == offset_kind::minimum)
                 place(scales + Packed::scale_bytes, r, static_cast<scale_type>(exists ? source::minimum(w, n, first) : 0.0f));
         }
-        if constexpr (source::offset == offset_kind::zero_point)
+        if (source::offset == offset_kind::zero_point && (!Packed::shares_scales || r == 0))
             scales[Packed::scale_bytes + r] = static_cast<std::byte>(exists ? source::zero_point(w, n, first) : 0);
+        std::uint32_t absent = padding; // under a shared zero point that one is 0
+        if constexpr (Packed::shares_scales && source::offset == offset_kind::zero_point)
+            if (!exists) absent = static_cast<std::uint32_t>(source::zero_point(w, n0, first));
         for (index_t k = 0; k < padded; ++k) {
-            std::uint32_t const code = exists && k < columns ? source::code(w, n, first + k) : padding;
+            std::uint32_t const code = exists && k < columns ? source::code(w, n, first + k) : absent;
             std::uint8_t* const strip = codes + Packed::strip_offset(within + k) + 4 * r + k % 4;
             auto const column = static_cast<int>((within + k) % Packed::strip_columns);
             for (int q = 0; q < Packed::planes.count; ++q) {

@@ -77,7 +77,7 @@ void product_panel_float(Weights const& w, std::byte const* panel, Form const& x
     for (index_t g = 0; g < w.groups(); ++g) {
         index_t const columns = w.group_columns(g);
         std::byte const* codes = panel + w.codes_offset(g);
-        prefetch_head(w, panel, g);
+        prefetch_head(w, panel, g, prefetch_distance);
         floats sum[MR][sums_a_row<MR>];
         for (auto& row_sums : sum)
             for (floats& s : row_sums) s = floats(0.0f);

@@ -21,10 +21,10 @@
 #include "../../simd/dot.hpp"
 #include "../../storage/prepacked.hpp"
 #include "../forms.hpp"
+#include "group_factors.hpp"
 
 #include <bit>
 #include <numeric>
-
 namespace tessera::inline TESSERA_ABI::detail {
 
 /// Columns after which an integer sum moves to float. 32 bits would hold 65536 of 255 * 127; 128 is what suits a tile
@@ -42,6 +42,15 @@ inline constexpr index_t longest_segment = [] {
 
 /// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.
 inline constexpr index_t prefetch_distance = 4096;
+
+/// The same of NP panels of `bytes` side by side that are read at `offset`: behind the end of one begin the next ones, not its
+/// neighbour.
+template <int NP>
+TESSERA_FORCE_INLINE index_t prefetch_ahead(index_t bytes, index_t offset) noexcept {
+    if constexpr (NP == 1) return prefetch_distance;
+    index_t const ahead = minimum(prefetch_distance, bytes);
+    return offset + ahead < bytes ? ahead : ahead + (NP - 1) * bytes;
+}
 
 /// Rows of x that one pass over a panel computes at most: what the registers hold.
 template <class Arch>
@@ -64,12 +73,21 @@ TESSERA_FORCE_INLINE void for_row_blocks(index_t m0, index_t m1, F const& f) noe
         if (m0 < m1) for_row_blocks<static_cast<int>(std::bit_floor(static_cast<unsigned>(Most - 1)))>(m0, m1, f);
 }
 
+/// Sums that take the columns of MR rows and NP panels in turn: a dot product of one instruction waits for the one before, and long
+/// segments have room for more than that.
+template <class Arch, class Weights, class Form, int MR, int NP>
+inline constexpr int sum_chains = []() -> int {
+    using source = typename Weights::source;
+    if (simd::narrow_depth<integer_codes<source>::bits, Arch> >= 2 || longest_segment<source, Form> < 64 || simd::lanes<Arch> < 16) return 1;
+    return MR * NP < 8 ? 8 / (MR * NP) : 1;
+}();
+
 /// sum += the dot products of a stretch of `Strips` strips of codes of NP panels with MR rows of x. The panels' sums are independent, which
 /// keeps the units busy where few rows would leave them waiting, and share the loads of x. Where there are 16-bit products
 /// (`narrow_depth`), these add up first.
-template <class Arch, class Weights, simd::byte_half Half, int Strips, int MR, int NP>
-TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t offset,
-                                      simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+template <class Arch, class Weights, simd::byte_half Half, int Strips, int Chains, int MR, int NP>
+TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], index_t ahead, std::int8_t const* const (&x)[MR],
+                                      index_t offset, simd::ints<Arch> (&sum)[Chains][NP][MR]) noexcept {
     using ints = simd::ints<Arch>;
     constexpr int bits = integer_codes<typename Weights::source>::bits;
     constexpr int depth = simd::narrow_depth<bits, Arch>;
@@ -79,7 +97,7 @@ TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::
     for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
         for (index_t line = 0; line < Strips * Weights::strip_bytes; line += config::cache_line)
-            simd::prefetch(codes[p] + line + prefetch_distance);
+            simd::prefetch(codes[p] + line + ahead);
 #pragma GCC unroll 8
     for (int q = 0; q < Strips * quads; ++q) {
         ints code[NP];
@@ -93,11 +111,11 @@ TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) {
                 if constexpr (depth < 2) {
-                    sum[p][m] = simd::dot4_less<bits, Arch>(sum[p][m], code[p], four);
+                    sum[q % Chains][p][m] = simd::dot4_less<bits, Arch>(sum[q % Chains][p][m], code[p], four);
                 } else {
                     narrow[p][m] = q % depth == 0 ? simd::dot4_narrow<Arch>(code[p], four)
                                                   : simd::dot4_narrow<Arch>(narrow[p][m], code[p], four);
-                    if (q % depth == depth - 1 || q == Strips * quads - 1) sum[p][m] = simd::widen_narrow<Arch>(sum[p][m], narrow[p][m]);
+                    if (q % depth == depth - 1 || q == Strips * quads - 1) sum[0][p][m] = simd::widen_narrow<Arch>(sum[0][p][m], narrow[p][m]);
                 }
             }
         }
@@ -105,18 +123,25 @@ TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], std::
 }
 
 /// The same of any number of strips.
-template <class Arch, class Weights, simd::byte_half Half, int MR, int NP>
-TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, std::int8_t const* const (&x)[MR],
-                                     index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
+template <class Arch, class Weights, simd::byte_half Half, int Chains, int MR, int NP>
+TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_t strips, index_t ahead,
+                                     std::int8_t const* const (&x)[MR], index_t offset, simd::ints<Arch> (&sum)[NP][MR]) noexcept {
     // What adds up in 16 bits, but not more than 32 columns; a cache line.
     constexpr int depth = minimum(simd::narrow_depth<integer_codes<typename Weights::source>::bits, Arch>, 8);
-    constexpr int together =
-        static_cast<int>(maximum(depth * 4 / Weights::strip_columns, maximum(config::cache_line / Weights::strip_bytes, 1)));
+    constexpr int together = static_cast<int>(maximum(maximum(depth, Chains) * 4 / Weights::strip_columns,
+                                                      maximum(config::cache_line / Weights::strip_bytes, 1)));
+    simd::ints<Arch> chain[Chains][NP][MR];
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+            for (int c = 0; c < Chains; ++c) chain[c][p][m] = c == 0 ? sum[p][m] : simd::ints<Arch>(0);
     std::byte const* stretch[NP];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) stretch[p] = codes[p];
     auto const step = [&]<int Strips>(std::integral_constant<int, Strips>) {
-        dot_stretch<Arch, Weights, Half, Strips, MR, NP>(stretch, x, offset, sum);
+        dot_stretch<Arch, Weights, Half, Strips, Chains, MR, NP>(stretch, ahead, x, offset, chain);
         offset += Strips * Weights::strip_columns;
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) stretch[p] += Strips * Weights::strip_bytes;
@@ -125,128 +150,22 @@ TESSERA_FORCE_INLINE void dot_strips(std::byte const* const (&codes)[NP], index_
     for (; s + together <= strips; s += together) step(std::integral_constant<int, together>{});
     if constexpr (together > 1)
         for (; s < strips; ++s) step(std::integral_constant<int, 1>{});
-}
-
-/// The integers of two levels of a group of a panel whose groups share a record, in both 16-bit halves of a lane (Narrow) or
-/// as lanes.
-template <class Arch, class Weights, bool Narrow = false>
-TESSERA_FORCE_INLINE simd::ints<Arch> joined_levels(std::byte const* record) noexcept {
-    using type = std::conditional_t<Weights::packs_minima, std::uint8_t, std::int8_t>;
-    if constexpr (Narrow)
-        return simd::load_byte_pairs<Arch>(reinterpret_cast<type const*>(record));
-    else
-        return simd::load_byte_lanes<Arch>(reinterpret_cast<type const*>(record));
-}
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::ints<Arch> joined_scales(simd::ints<Arch> const& levels) noexcept {
-    return Weights::packs_minima ? levels & simd::ints<Arch>(0x000f000f) : levels;
-}
-template <class Arch, bool Narrow = false>
-TESSERA_FORCE_INLINE simd::floats<Arch> joined_minima(simd::ints<Arch> const& levels) noexcept {
-    return xsimd::to_float(levels >> (Narrow ? 20 : 4));
-}
-/// The super scales and minima that are above.
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> super_scales(std::byte const* super) noexcept {
-    return simd::load<Arch>(reinterpret_cast<typename Weights::super_scale_type const*>(super));
-}
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> super_minima(std::byte const* super) noexcept {
-    return super_scales<Arch, Weights>(super + Weights::super_scale_bytes);
+#pragma GCC unroll 2
+    for (int p = 0; p < NP; ++p)
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+            sum[p][m] = chain[0][p][m];
+#pragma GCC unroll 8
+            for (int c = 1; c < Chains; ++c) sum[p][m] = sum[p][m] + chain[c][p][m];
+        }
 }
 
 /// Asks for what is before a record's codes, early, when its first group's turn comes.
 template <class Weights>
-TESSERA_FORCE_INLINE void prefetch_head(Weights const& w, std::byte const* panel, index_t g) noexcept {
+TESSERA_FORCE_INLINE void prefetch_head(Weights const& w, std::byte const* panel, index_t g, index_t ahead) noexcept {
     if (Weights::within_record(g) != 0) return;
-    std::byte const* const head = panel + w.record_offset(g) + prefetch_distance;
+    std::byte const* const head = panel + w.record_offset(g) + ahead;
     for (index_t line = 0; line < Weights::head_bytes; line += config::cache_line) simd::prefetch(head + line);
-}
-
-/// Scales and minima of groups of a panel as float32, one lane a row: what is above a group's own is loaded once for all groups under
-/// it. Products of two levels are exact.
-template <class Arch, class Weights>
-class group_factors {
-    using source = typename Weights::source;
-    using floats = simd::floats<Arch>;
-    static constexpr bool has_supers = Weights::super_groups > 0;
-
-public:
-    /// Of group g and those under the same super scale.
-    TESSERA_FORCE_INLINE void load(Weights const& w, std::byte const* panel, index_t g) noexcept {
-        if constexpr (has_supers) {
-            super_scale_ = super_scales<Arch, Weights>(panel + w.super_offset(g));
-            if constexpr (source::offset == offset_kind::minimum) super_minimum_ = super_minima<Arch, Weights>(panel + w.super_offset(g));
-        }
-    }
-    /// The group after the last under the same super scale as group g.
-    static constexpr index_t end(index_t g, index_t last) noexcept {
-        return has_supers ? minimum(last, (g / maximum(Weights::super_groups, 1) + 1) * Weights::super_groups) : last;
-    }
-    /// Of the group whose own are at `at`.
-    TESSERA_FORCE_INLINE floats scales(std::byte const* at) const noexcept {
-        if constexpr (Weights::joins_groups) {
-            return xsimd::to_float(joined_scales<Arch, Weights>(joined_levels<Arch, Weights>(at))) * super_scale_;
-        } else {
-            auto const scales = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(at));
-            if constexpr (has_supers)
-                return scales * super_scale_;
-            else
-                return scales;
-        }
-    }
-    /// The same as factors of integer sums.
-    TESSERA_FORCE_INLINE floats integer_scales(std::byte const* at) const noexcept {
-        constexpr float unit = integer_codes<source>::unit;
-        if constexpr (unit == 1.0f)
-            return scales(at);
-        else
-            return scales(at) * floats(unit);
-    }
-    /// The same of minima.
-    TESSERA_FORCE_INLINE floats minima(std::byte const* at) const noexcept {
-        if constexpr (Weights::packs_minima) {
-            return joined_minima<Arch>(joined_levels<Arch, Weights>(at)) * super_minimum_;
-        } else {
-            auto const minima = simd::load<Arch>(reinterpret_cast<typename Weights::scale_type const*>(at + Weights::scale_bytes));
-            if constexpr (has_supers)
-                return minima * super_minimum_;
-            else
-                return minima;
-        }
-    }
-
-private:
-    struct none {};
-    using level = std::conditional_t<has_supers, floats, none>;
-    level super_scale_, super_minimum_;
-};
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::ints<Arch> zero_points_at(std::byte const* scales) noexcept {
-    return simd::load_byte_lanes<Arch>(reinterpret_cast<std::uint8_t const*>(scales + Weights::scale_bytes));
-}
-/// The same of one group.
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE group_factors<Arch, Weights> factors_of(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    group_factors<Arch, Weights> factors;
-    factors.load(w, panel, g);
-    return factors;
-}
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return factors_of<Arch>(w, panel, g).scales(panel + w.scales_offset(g));
-}
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> integer_scales(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return factors_of<Arch>(w, panel, g).integer_scales(panel + w.scales_offset(g));
-}
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::floats<Arch> group_minima(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return factors_of<Arch>(w, panel, g).minima(panel + w.scales_offset(g));
-}
-template <class Arch, class Weights>
-TESSERA_FORCE_INLINE simd::ints<Arch> group_zero_points(Weights const& w, std::byte const* panel, index_t g) noexcept {
-    return zero_points_at<Arch, Weights>(panel + w.scales_offset(g));
 }
 
 /// sum[p][m] = -zero * (sum of row m0 + m of x over the blocks of a segment of `columns` columns), zero the format's or the
@@ -276,38 +195,38 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&scales)[NP], Form 
 template <class Arch, class Weights, class Form, bool Whole, int MR, int NP>
 TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP],
                                          group_factors<Arch, Weights> const (&factors)[NP], index_t g, Form const& x, index_t m0, std::int8_t const* const (&row)[MR],
-                                         simd::floats<Arch> (*result)[NP]) noexcept {
+                                         index_t panel_bytes, simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t longest = longest_segment<source, Form>;
+    constexpr int chains = sum_chains<Arch, Weights, Form, MR, NP>;
     constexpr bool is_group = source::group == longest && (source::group % 32 == 0 || source::group == 16); // one segment
     index_t const columns = Whole && source::group != 0 ? source::group : w.group_columns(g);
     std::byte const *scales[NP], *codes[NP];
     floats total[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        prefetch_head(w, panel[p], g); // codes ask for themselves
+        prefetch_head(w, panel[p], g, prefetch_ahead<NP>(panel_bytes, w.record_offset(g))); // codes ask for themselves
         scales[p] = panel[p] + w.scales_offset(g);
         codes[p] = panel[p] + w.codes_offset(g);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) total[p][m] = floats(0.0f);
     }
     for (index_t k = 0; k < (is_group ? 1 : columns); k += longest) {
-        index_t const here = minimum(longest, columns - k);
-        index_t const first_block = (g * w.group() + k) / Form::block;
+        index_t const here = minimum(longest, columns - k), first_block = (g * w.group() + k) / Form::block;
         ints sum[NP][MR];
         start_sums<Arch, Weights, Form, MR, NP>(scales, x, m0, first_block, here, sum);
-        index_t const strips = Weights::strips(here);
-        index_t const x_at = first_block * Form::padded_block;
+        index_t const strips = Weights::strips(here), x_at = first_block * Form::padded_block;
+        index_t const ahead = prefetch_ahead<NP>(panel_bytes, codes[0] - panel[0]);
         if constexpr (integer_codes<source>::kind == integer_codes_kind::pair) {
-            dot_strips<Arch, Weights, simd::byte_half::high, MR, NP>(codes, strips, row, x_at, sum);
+            dot_strips<Arch, Weights, simd::byte_half::high, chains, MR, NP>(codes, strips, ahead, row, x_at, sum);
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
                 for (int m = 0; m < MR; ++m) sum[p][m] = simd::move_right<Arch>(sum[p][m], -7);
         }
-        dot_strips<Arch, Weights, simd::byte_half::low, MR, NP>(codes, strips, row, x_at, sum);
+        dot_strips<Arch, Weights, simd::byte_half::low, chains, MR, NP>(codes, strips, ahead, row, x_at, sum);
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) {
             codes[p] += strips * Weights::strip_bytes;
@@ -465,12 +384,13 @@ TESSERA_FORCE_INLINE void move_joined_sums(Form const& x, index_t m0, index_t k,
 /// scale of x is the same, and are multiplied by the super scale once.
 template <class Arch, class Weights, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t g, Form const& x, index_t m0,
-                                               std::int8_t const* const (&row)[MR],
+                                               std::int8_t const* const (&row)[MR], index_t panel_bytes,
                                                simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t groups = Weights::super_groups;
+    index_t const ahead = prefetch_ahead<NP>(panel_bytes, w.record_offset(g));
     // Groups under one scale of x.
     constexpr index_t run = Form::scale_group == 0 ? groups : std::gcd(groups, Form::scale_group / source::group);
     constexpr bool with_minima = Weights::packs_minima && MR * NP <= 4; // else in a loop of their own: there are 32 registers
@@ -481,7 +401,7 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
     std::byte const *scales[NP], *strip[NP];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        prefetch_head(w, panel[p], g);
+        prefetch_head(w, panel[p], g, ahead);
         scales[p] = panel[p] + w.scales_offset(g);
         strip[p] = panel[p] + w.codes_offset(g);
 #pragma GCC unroll 8
@@ -503,7 +423,7 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
-            for (index_t line = 0; line < pair_bytes; line += config::cache_line) simd::prefetch(strip[p] + line + prefetch_distance);
+            for (index_t line = 0; line < pair_bytes; line += config::cache_line) simd::prefetch(strip[p] + line + ahead);
         add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(scales, strip, i, x, m0, row, sums, minima);
         if constexpr (run == 1) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
         step(second == 0 ? pair_bytes / 2 : 0);
@@ -543,9 +463,10 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) local[i][p] = result[i][p];
     simd::floats<Arch>(*const sums)[NP] = stays ? local : result;
+    index_t const panel_bytes = w.panel_bytes(); // once: prefetches keep the compiler from moving it
     if constexpr (Weights::joins_groups) {
         for (index_t g = first; g < last; g += Weights::super_groups)
-            add_super_group_int8<Arch, Weights, Form, MR, NP>(w, panel, g, x, m, row, result);
+            add_super_group_int8<Arch, Weights, Form, MR, NP>(w, panel, g, x, m, row, panel_bytes, result);
         return;
     }
     group_factors<Arch, Weights> factors[NP];
@@ -558,7 +479,7 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     while (g < whole) {
         load_factors(g);
         for (index_t const end = group_factors<Arch, Weights>::end(g, whole); g < end; ++g)
-            add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, factors, g, x, m, row, sums);
+            add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, factors, g, x, m, row, panel_bytes, sums);
     }
     if constexpr (stays)
 #pragma GCC unroll 8
@@ -568,7 +489,7 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     if constexpr (!has_whole_groups<typename Weights::source>) {
         if (g == last) return;
         load_factors(g);
-        add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, result);
+        add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, panel_bytes, result);
     }
 }
 

@@ -28,10 +28,11 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
             auto const both = static_cast<int>(scales[n % R]);
             v = static_cast<float>(within_header == 0 ? both % 16 : both / 16);
         } else {
-            v = static_cast<float>(reinterpret_cast<typename weights::scale_type const*>(scales + within_header)[n % R]);
+            v = static_cast<float>(weights::template scale_at<weights::shares_scales, typename weights::scale_type>(scales + within_header, n % R));
         }
         if constexpr (weights::super_groups > 0)
-            v *= static_cast<float>(reinterpret_cast<typename weights::super_scale_type const*>(panel + w.super_offset(g) + within_super)[n % R]);
+            v *= static_cast<float>(weights::template scale_at<weights::shares_super_scales, typename weights::super_scale_type>(
+                panel + w.super_offset(g) + within_super, n % R));
         return v;
     };
     index_t const from_strip = weights::first_column(g) + within;
@@ -45,7 +46,7 @@ float reference_element(prepacked<panel<R, 4>, Storage> const& w, index_t n, ind
     }
     float value = source::value(code);
     if (source::offset == offset_kind::zero_point)
-        value -= static_cast<float>(static_cast<std::uint8_t>(scales[weights::scale_bytes + n % R]));
+        value -= static_cast<float>(weights::template scale_at<weights::shares_scales, std::uint8_t>(scales + weights::scale_bytes, n % R));
     return number(0, 0) * value +
            (source::offset == offset_kind::minimum ? number(weights::scale_bytes, weights::super_scale_bytes) : 0.0f);
 }

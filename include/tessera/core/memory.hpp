@@ -6,8 +6,8 @@
 /// the system has them (Linux `madvise`): streaming 4-bit weights from DRAM gains 6 to 24%. Pages are not touched here, so
 /// they land where the first writer runs.
 
-#include "../core/config.hpp"
-#include "../core/types.hpp"
+#include "config.hpp"
+#include "types.hpp"
 
 #include <cstddef>
 #include <new>
