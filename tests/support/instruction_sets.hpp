@@ -5,7 +5,8 @@
 /// The instruction sets that a test runs on. All that this program's flags allow: the lesser ones are judged beside this
 /// machine's. Compile time is the price, so of several formats with one decoder class the first is judged on all, the
 /// others on the best alone (`best_arch`), until TESSERA_TEST_EVERY_ARCH (`tests/run.sh --all`). With
-/// TESSERA_TEST_BEST_ARCH, which programs compiled for one set or for a sanitizer have, everything is on the best alone.
+/// TESSERA_TEST_BEST_ARCH, which programs compiled for one set or for a sanitizer have, everything is on the best alone; with
+/// TESSERA_TEST_ONE_WIDTH (`tests/run.sh --ci`) SSE2 and AVX2 are left to the programs compiled for them.
 
 #include <tessera/core/arch.hpp>
 
@@ -23,12 +24,18 @@ inline constexpr bool judges_every_format_on_all = true;
 #else
 inline constexpr bool judges_every_format_on_all = false;
 #endif
+#if defined(TESSERA_TEST_ONE_WIDTH)
+inline constexpr bool judges_lesser_widths = false;
+#else
+inline constexpr bool judges_lesser_widths = true;
+#endif
 
 /// f(arch) where the test is to run on Arch besides the best one.
 template <class Arch, class F>
 void visit_lesser(F const& f) {
     using native = tessera::native_arch;
-    if constexpr (judges_lesser_archs && std::is_base_of_v<Arch, native> && !std::is_same_v<Arch, native>) f(Arch{});
+    constexpr bool judged = judges_lesser_archs && (judges_lesser_widths || std::is_base_of_v<tessera::avx512, Arch>);
+    if constexpr (judged && std::is_base_of_v<Arch, native> && !std::is_same_v<Arch, native>) f(Arch{});
 }
 
 /// Of each width, and of each way to multiply bytes.
