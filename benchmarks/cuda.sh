@@ -81,11 +81,20 @@ if [ -x "$folder/cuda_tests" ]; then
     tail -n 3 "$report/cuda_tests.log"
 fi
 if [ -n "$sanitize" ]; then
-    # The test of exhausted memory makes the runtime say so: errors of its functions are the tests' own matter.
-    for tool in memcheck racecheck initcheck synccheck; do
-        compute-sanitizer --tool $tool --report-api-errors no --error-exitcode 1 "$folder/cuda_tests" >"$report/cuda_$tool.log" 2>&1 || code=$?
-        echo "$tool: $(grep -E 'SUMMARY' "$report/cuda_$tool.log" | tail -n 1)"
-    done
+    # A tool on one file's cases, many at once. The test of exhausted memory makes the runtime say so: errors of its functions are
+    # the tests' own matter.
+    export folder report
+    # shellcheck disable=SC2016 # expanded by the shell that xargs starts
+    one='log=$report/cuda_$0.$1.log
+        compute-sanitizer --tool "$0" --report-api-errors no --error-exitcode 1 "$folder/cuda_tests" "--source-file=*/$1.cu" >"$log" 2>&1
+        code=$?
+        grep -q "test cases: *0" "$log" && code=1
+        printf "%-10s %-26s %s | %s\n" "$0" "$1" "$(grep -E "ERROR SUMMARY|RACECHECK SUMMARY" "$log" | tail -n 1)" "$(grep "assertions:" "$log" | tail -n 1)"
+        exit $code'
+    for tool in racecheck memcheck initcheck synccheck; do
+        for source in "$root"/tests/cuda/*_test.cu; do echo "$tool $(basename "$source" .cu)"; done
+    done | xargs -P "${TESSERA_JOBS:-$(nproc)}" -L 1 sh -c "$one" | tee "$report/cuda_sanitize.txt" || code=$?
+    [ "$(grep -c 'SUMMARY: 0 ' "$report/cuda_sanitize.txt")" = "$(ls "$root"/tests/cuda/*_test.cu | wc -l | awk '{print 4 * $1}')" ] || code=1
     exit $code
 fi
 {

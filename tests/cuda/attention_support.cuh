@@ -44,9 +44,10 @@ void attend_there(ts::tensor<Q, 3> const& q, KV const& kv, ts::tensor<O, 3>& out
     wait();
 }
 
-/// A case of the processors: q in T, a cache of a format that the device appends to.
+/// A case of the processors: q in T, a cache of a format that the device appends to; `there_score` is `score` with memory of the device.
 template <class Format, class T = float, class Layout = ts::contiguous, class Score>
-void check_shape(tally& ratios, shape const& s, Score const& score, index_t functor_roundings = 0, bound_terms terms = {}, index_t capacity = 0) {
+void check_scores_of(tally& ratios, shape const& s, Score const& score, Score const& there_score, index_t functor_roundings = 0,
+                     bound_terms terms = {}, index_t capacity = 0) {
     CAPTURE(s.queries);
     CAPTURE(s.keys);
     CAPTURE(s.heads);
@@ -69,11 +70,16 @@ void check_shape(tally& ratios, shape const& s, Score const& score, index_t func
     ts::attention(ts::reference{}, wide, kv, expected, score, expected_lse);
     ts::tensor<T, 3> out(s.queries, s.heads, s.value_dim);
     ts::matrix<float> lse(s.heads, s.queries);
-    attend_there(q, device_kv, out, lse, score);
+    attend_there(q, device_kv, out, lse, there_score);
     terms.part_tokens = ts::detail::attention_part_keys(s.keys);
     double const ratio = worst_ratio<T>(std::as_const(wide).view(), kv.view(), std::as_const(out).view(), std::as_const(expected).view(),
                                         std::as_const(lse).view(), std::as_const(expected_lse).view(), score, functor_roundings, terms);
     CHECK(ratios(ratio));
+}
+
+template <class Format, class T = float, class Layout = ts::contiguous, class Score>
+void check_shape(tally& ratios, shape const& s, Score const& score, index_t functor_roundings = 0, bound_terms terms = {}, index_t capacity = 0) {
+    check_scores_of<Format, T, Layout>(ratios, s, score, score, functor_roundings, terms, capacity);
 }
 
 /// A weight rounded to T; exponentials of powers of two; four warps' states.

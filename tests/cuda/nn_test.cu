@@ -13,9 +13,9 @@ namespace {
 using namespace tessera_test;
 
 /// f(exec, inputs..., y) on the device and by the definition (from the same numbers, to float32): the error is at most `ulps`
-/// units of the largest magnitude `scale(m, n)` says, and half a step of y's type.
+/// units in the last place of |y| + `magnitude`, and half a step of y's type.
 template <class Y, class There, class Definition>
-double worst_error(index_t m, index_t n, There const& there, Definition const& definition, double ulps) {
+double worst_error(index_t m, index_t n, There const& there, Definition const& definition, double ulps, double magnitude = 0) {
     guarded<Y> y{m, n, 8};
     guarded<float> expected{m, n};
     y.clear();
@@ -34,13 +34,32 @@ double worst_error(index_t m, index_t n, There const& there, Definition const& d
                 CHECK(v != v);
                 continue;
             }
-            double allowed = ulps * 0x1p-24 * std::abs(e) + 0x1p-149;
+            double allowed = ulps * 0x1p-24 * (std::abs(e) + magnitude) + 0x1p-149;
             if constexpr (!std::is_same_v<Y, float>) allowed += ts::half_step<ts::format_of_t<Y>>(static_cast<float>(std::abs(e) + allowed));
             double const ratio = v == e ? 0 : std::abs(v - e) / allowed;
             worst = ratio >= worst || ratio != ratio ? (ratio == ratio ? ratio : HUGE_VAL) : worst;
         }
     CHECK(worst <= 1.0);
     return worst;
+}
+
+/// The largest |x - mean| r |w| + (|x| + |mean|) r |w| + |b| of a layer norm: what its roundings are relative to.
+template <class X>
+double largest_norm(ts::matrix_view<X const> x, ts::vector_view<X const> w, ts::vector_view<X const> b) {
+    auto const number = [](X v) { return std::abs(static_cast<double>(static_cast<float>(v))); };
+    double largest = 0;
+    for (index_t i = 0; i < x.extent(0); ++i) {
+        double mean = 0, square = 0, most = 0;
+        for (index_t k = 0; k < x.extent(1); ++k) mean += static_cast<double>(static_cast<float>(x(i, k))) / static_cast<double>(x.extent(1));
+        for (index_t k = 0; k < x.extent(1); ++k) {
+            double const d = static_cast<double>(static_cast<float>(x(i, k))) - mean;
+            square += d * d / static_cast<double>(x.extent(1));
+            most = std::fmax(most, number(x(i, k)) + std::abs(mean));
+        }
+        for (index_t k = 0; k < x.extent(1); ++k)
+            largest = std::fmax(largest, 2 * most / std::sqrt(square + 1e-5) * number(w[k]) + number(b[k]));
+    }
+    return largest;
 }
 
 template <class X, class Y>
@@ -53,6 +72,9 @@ void check_rows_of(index_t m, index_t n, index_t gap) {
     x.fill(3, 2);
     up.fill(4);
     weight.fill(5);
+    guarded<X> shift{1, n};
+    shift.fill(6);
+    on_device<X const> const db{std::as_const(shift).view()};
     on_device<X const> const dx{std::as_const(x).view()};
     on_device<X const> const du{std::as_const(up).view()};
     on_device<X const> const dw{std::as_const(weight).view()};
@@ -63,6 +85,12 @@ void check_rows_of(index_t m, index_t n, index_t gap) {
     double const terms = static_cast<double>(n) + 8;
     worst_error<Y>(m, n, [&](auto y) { ts::rms_norm(device{}, dx.view(), there_w, 1e-5f, y); },
                    [&](auto y) { ts::rms_norm(ts::reference{}, cx, w, 1e-5f, y); }, terms);
+    auto const b = ts::slice(std::as_const(shift).view(), 0, ts::all);
+    auto const there_b = ts::slice(db.view(), 0, ts::all);
+    // (x - mean) r w + b cancels: its roundings count by the largest of |x| and |b|, which is what is added to |y| below.
+    worst_error<Y>(m, n, [&](auto y) { ts::layer_norm(device{}, dx.view(), there_w, there_b, 1e-5f, y); },
+                   [&](auto y) { ts::layer_norm(ts::reference{}, cx, w, b, 1e-5f, y); }, terms, largest_norm(cx, w, b));
+    worst_error<Y>(m, n, [&](auto y) { ts::gelu(device{}, dx.view(), y); }, [&](auto y) { ts::gelu(ts::reference{}, cx, y); }, 24, 0.1);
     worst_error<Y>(m, n, [&](auto y) { ts::softmax(device{}, dx.view(), y); }, [&](auto y) { ts::softmax(ts::reference{}, cx, y); },
                    terms + 40); // |x - max| of the argument's rounding
     worst_error<Y>(m, n, [&](auto y) { ts::swiglu(device{}, dx.view(), du.view(), y); },

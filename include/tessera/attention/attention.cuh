@@ -11,7 +11,10 @@
 /// fp16 or bf16 throughout with heads of 64 or 128 go through the matrix units: weights are then rounded to the element type, which
 /// adds half its step times the weighted mean of |v| to the error that attention.hpp states. Everything else is float32.
 ///
-/// A score of one's own is a functor whose members are `__host__ __device__`; memory that it reads is the device's.
+/// A score of one's own is a functor whose members are `__host__ __device__`; memory that it reads is the device's, and so is that
+/// of the library's scores and masks (`segments{kernel_view(offsets.view())}`): what it holds (offsets that ascend, parents before
+/// their children) is then a precondition, because only the device could read it. A score may have
+/// `for_each_array(visit)`, which calls visit(name, pointer, elements): memory of the host is refused there.
 
 #include "../kernels/cuda/append.cuh"
 #include "../kernels/cuda/attention.cuh"
@@ -75,7 +78,7 @@ void attention_batch(cuda<Sm> const& exec,
     index_t end_position = 0;
     for (index_t b = 0; b < n; ++b)
         end_position = maximum(end_position, detail::checked_end_position(name, detail::kv_of(caches[static_cast<std::size_t>(b)])));
-    detail::check_score(name, score, from.extent(1), end_position);
+    detail::check_score_extents(name, score, from.extent(1), end_position);
     if (n == 0) return;
     auto const resolved = detail::resolved_score(score, from.extent(2));
     using view_type = std::remove_const_t<decltype(detail::kv_of(caches[0]))>;

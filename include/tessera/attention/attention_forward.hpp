@@ -114,7 +114,8 @@ void run_attention(Exec const& exec, tensor_view<Q const, 3> const& q, kv_view<K
     require_backend<Exec>();
     check_nothrow<Score>();
     check_attention("attention", q, kv, out, lse);
-    check_score("attention", score, q.extent(1), checked_end_position("attention", kv));
+    check_score_extents("attention", score, q.extent(1), checked_end_position("attention", kv));
+    if constexpr (!is_cuda<Exec>) check_score_contents("attention", score); // a device's memory is not the host's to read
     auto const resolved = resolved_score(score, kv.key_dim);
     using rest_type = std::remove_const_t<decltype(resolved.rest)>;
     using arguments_type = attention_arguments<Q, K, V, O, rest_type>;

@@ -20,7 +20,6 @@
 #include "../core/view.hpp"
 #include "../kernels/score.hpp"
 
-#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -52,6 +51,10 @@ struct dense_bias {
         detail::for_each_lane_of(ds, at, [&](auto d, index_t query, index_t key) noexcept {
             if (has(query, key)) gradient(at.head, query - first_query, key) += static_cast<float>(d);
         });
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("dense_bias", bias.data_handle(), bias.size());
     }
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "heads of dense_bias", bias.extent(0), heads, "heads of q");
@@ -91,7 +94,7 @@ public:
             double const from = static_cast<double>(exact) *
                                 std::pow(static_cast<double>(far) / static_cast<double>(exact), share);
             // The least whole distance at or above, which a rounding of the power must not move.
-            first_[static_cast<std::size_t>(b)] =
+            first_[b] =
                 static_cast<std::int32_t>(b < exact ? b : static_cast<index_t>(std::ceil(from * (1 - 1e-12))));
         }
     }
@@ -105,7 +108,7 @@ public:
         index_t high = count_ - 1;
         while (low < high) {
             index_t const middle = (low + high + 1) / 2;
-            if (first_[static_cast<std::size_t>(middle)] <= n)
+            if (first_[middle] <= n)
                 low = middle;
             else
                 high = middle - 1;
@@ -117,7 +120,7 @@ private:
     index_t buckets_;
     index_t count_ = 0;
     key_side side_;
-    std::array<std::int32_t, most> first_{};
+    std::int32_t first_[most] = {}; // not std::array: devices read it
 };
 
 /// s -> s + bias(bucket of the distance, head).
@@ -146,6 +149,10 @@ struct relative_bias {
         detail::for_each_lane_of(ds, at, [&](auto d, index_t query, index_t key) noexcept {
             gradient(buckets(query - key), at.head) += static_cast<float>(d);
         });
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("relative_bias", bias.data_handle(), bias.size());
     }
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "rows of relative_bias", bias.extent(0), buckets.count(), "number of buckets");

@@ -35,7 +35,7 @@ struct shifted_causal {
     TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
         t.first_query += offset;
         t.last_query += offset;
-        return causal.visibility(t);
+        return causal_t{}.visibility(t);
     }
     TESSERA_HOST_DEVICE constexpr key_span keys_of(index_t, index_t last_query) const noexcept { return {0, last_query + offset}; }
     void check(char const* operation, index_t) const { check::within(operation, "offset of shifted_causal", offset, -(index_t{1} << 60), index_t{1} << 60); }
@@ -146,9 +146,15 @@ struct segments {
     void check(char const* operation, index_t) const {
         check::at_least(operation, "number of offsets of segments", offsets.extent(0), 1);
         check::not_null(operation, "offsets of segments", offsets.data_handle(), offsets.extent(0));
+    }
+    void check_contents(char const* operation) const {
         check::equal(operation, "first offset of segments", offsets[0], 0, "where the first sequence begins");
         for (index_t i = 0; i < count(); ++i)
             check::at_least(operation, "an offset of segments", offsets[i + 1], offsets[i]);
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("offsets of segments", offsets.data_handle(), offsets.size());
     }
 
 private:
@@ -186,7 +192,7 @@ struct token_tree {
         });
     }
     TESSERA_HOST_DEVICE constexpr tessera::visibility visibility(score_tile t) const noexcept {
-        tessera::visibility const before = causal.visibility(t);
+        tessera::visibility const before = causal_t{}.visibility(t);
         if (before != tessera::visibility::full) return before; // a tree sees no more than `causal`
         return t.last_key <= first ? tessera::visibility::full : tessera::visibility::partial;
     }
@@ -194,8 +200,14 @@ struct token_tree {
     void check(char const* operation, index_t) const {
         check::at_least(operation, "first of token_tree", first, 0);
         check::not_null(operation, "parents of token_tree", parents.data_handle(), parents.extent(0));
+    }
+    void check_contents(char const* operation) const {
         for (index_t i = 0; i < parents.extent(0); ++i)
             check::within(operation, "a parent of token_tree", parents[i], -1, i - 1);
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("parents of token_tree", parents.data_handle(), parents.size());
     }
 };
 
@@ -212,7 +224,10 @@ struct dense_mask {
         index_t const head = plane(at.head);
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept { return sees(head, query, key); });
     }
-    TESSERA_HOST_DEVICE tessera::visibility visibility(score_tile t) const noexcept {
+    TESSERA_HOST_DEVICE tessera::visibility visibility([[maybe_unused]] score_tile t) const noexcept {
+#if defined(__CUDA_ARCH__) // every thread of a block would read the tile's bytes one after the other: longer than the tile takes
+        return tessera::visibility::partial;
+#else
         bool any = false;
         bool every = true;
         for (index_t q = t.first_query; q < t.last_query && !(any && !every); ++q)
@@ -222,11 +237,16 @@ struct dense_mask {
                 every = every && here;
             }
         return every ? tessera::visibility::full : any ? tessera::visibility::partial : tessera::visibility::none;
+#endif
     }
     void check(char const* operation, index_t heads) const {
         if (seen.extent(0) != 1) check::equal(operation, "heads of dense_mask", seen.extent(0), heads, "heads of q");
         check::within(operation, "first query of dense_mask", first_query, -(index_t{1} << 60), index_t{1} << 60);
         check::not_null(operation, "dense_mask", seen.data_handle(), seen.size());
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("dense_mask", seen.data_handle(), seen.size());
     }
 
 private:
@@ -270,6 +290,10 @@ struct block_mask {
         check::not_null(operation, "block_mask", seen.data_handle(), seen.size());
         check::at_least(operation, "query_block of block_mask", query_block, 1);
         check::at_least(operation, "key_block of block_mask", key_block, 1);
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("block_mask", seen.data_handle(), seen.size());
     }
 
 private:
@@ -322,8 +346,17 @@ struct either_mask {
         return {minimum(a.first, b.first), maximum(a.last, b.last)};
     }
     void check(char const* operation, index_t heads, index_t end_position) const {
-        detail::check_score(operation, first, heads, end_position);
-        detail::check_score(operation, second, heads, end_position);
+        detail::check_score_extents(operation, first, heads, end_position);
+        detail::check_score_extents(operation, second, heads, end_position);
+    }
+    void check_contents(char const* operation) const {
+        detail::check_score_contents(operation, first);
+        detail::check_score_contents(operation, second);
+    }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        detail::for_each_score_array(first, visit);
+        detail::for_each_score_array(second, visit);
     }
 };
 /// A query sees what either mask lets it see; of a pipeline of masks what all of them do.

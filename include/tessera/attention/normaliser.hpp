@@ -40,6 +40,10 @@ struct sinks {
     void accumulate_sink(index_t head, double ds) const noexcept {
         if (gradient.data_handle() != nullptr) gradient[head] += static_cast<float>(ds);
     }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("logits of sinks", logits.data_handle(), logits.size());
+    }
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "number of logits of sinks", logits.extent(0), heads, "heads of q");
         check::not_null(operation, "logits of sinks", logits.data_handle(), heads);

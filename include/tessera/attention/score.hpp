@@ -73,6 +73,10 @@ struct alibi {
     constexpr V derivative(V, coord<V>) const noexcept {
         return V(1.0f);
     }
+    template <class Visit>
+    void for_each_array(Visit const& visit) const {
+        visit("slopes of alibi", slopes.data_handle(), slopes.size());
+    }
     void check(char const* operation, index_t heads) const {
         check::equal(operation, "number of slopes of alibi", slopes.extent(0), heads, "heads of q");
         check::not_null(operation, "slopes of alibi", slopes.data_handle(), heads);

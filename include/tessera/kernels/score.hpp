@@ -295,16 +295,44 @@ void accumulate_sink(F const& f, index_t head, double gradient) noexcept {
     }
 }
 
-/// Calls the parts of a pipeline that judge their parameters.
+/// Calls the parts of a pipeline that judge their parameters; of memory that they read only its extents.
 template <class F>
-void check_score(char const* operation, F const& f, index_t heads, index_t end_position = 0) {
+void check_score_extents(char const* operation, F const& f, index_t heads, index_t end_position = 0) {
     if constexpr (is_pipeline<F>) {
-        check_score(operation, f.first, heads, end_position);
-        check_score(operation, f.second, heads, end_position);
+        check_score_extents(operation, f.first, heads, end_position);
+        check_score_extents(operation, f.second, heads, end_position);
     } else if constexpr (requires { f.check(operation, heads, end_position); }) {
         f.check(operation, heads, end_position);
     } else if constexpr (requires { f.check(operation, heads); }) {
         f.check(operation, heads);
+    }
+}
+
+/// Calls the parts of a pipeline that judge numbers in memory, which the host must be able to read.
+template <class F>
+void check_score_contents(char const* operation, F const& f) {
+    if constexpr (is_pipeline<F>) {
+        check_score_contents(operation, f.first);
+        check_score_contents(operation, f.second);
+    } else if constexpr (requires { f.check_contents(operation); }) {
+        f.check_contents(operation);
+    }
+}
+
+template <class F>
+void check_score(char const* operation, F const& f, index_t heads, index_t end_position = 0) {
+    check_score_extents(operation, f, heads, end_position);
+    check_score_contents(operation, f);
+}
+
+/// visit(name, pointer, elements) for the memory that a pipeline's parts read.
+template <class F, class Visit>
+void for_each_score_array(F const& f, Visit const& visit) {
+    if constexpr (is_pipeline<F>) {
+        for_each_score_array(f.first, visit);
+        for_each_score_array(f.second, visit);
+    } else if constexpr (requires { f.for_each_array(visit); }) {
+        f.for_each_array(visit);
     }
 }
 

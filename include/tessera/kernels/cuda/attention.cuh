@@ -56,6 +56,7 @@ void check_attention_there(A const& a) {
     check_device_pointer("attention", "out", a.out.data_handle(), a.out.size());
     if (a.log_sum_exp.data_handle() != nullptr)
         check_device_pointer("attention", "log_sum_exp", a.log_sum_exp.data_handle(), a.log_sum_exp.size());
+    for_each_score_array(a.score, [](char const* name, auto const* memory, index_t n) { check_device_pointer("attention", name, memory, n); });
 }
 
 } // namespace detail
