@@ -2,6 +2,7 @@
 /// @file
 /// Products with formats that the other files leave out on a device, and their transposes: the cases of tests/unit/operators.
 
+#include "cases/ternary_operands.hpp"
 #include "cuda_support.hpp"
 
 #include <tessera/numerics/bipolar.hpp>
@@ -10,26 +11,11 @@
 #include <tessera/numerics/power_exponent.hpp>
 #include <tessera/numerics/ternary.hpp>
 #include <tessera/storage/bit_planes.hpp>
-#include <tessera/storage/ternary.hpp>
 
 namespace {
 
 using namespace tessera_test;
 
-template <class Scheme>
-struct base3_storage {
-    static constexpr index_t group = Scheme::granularity_type::columns;
-    static constexpr index_t column_unit = 1;
-    ts::base3_tensor<Scheme> owner;
-    base3_storage(index_t n, index_t k) : owner{n, k} {
-        ts::philox const random{9};
-        for (index_t i = 0; i < n * ts::base3<Scheme>::row_bytes(k); ++i)
-            owner.codes()[i] = static_cast<std::uint8_t>(random.bits(static_cast<std::uint64_t>(i)) % 243);
-        for (index_t i = 0; i < ts::base3<Scheme>::scales_of(n, k); ++i)
-            owner.scales()[i] = static_cast<typename ts::base3<Scheme>::scale_type>(0.1f * static_cast<float>(i % 7 + 1));
-    }
-    auto view() const { return owner.view(); }
-};
 template <int Bits>
 struct plane_storage {
     static constexpr index_t group = 0;
