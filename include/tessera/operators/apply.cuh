@@ -98,7 +98,7 @@ struct kernel<op::apply, cuda<Sm>,
         bool const beside = a.rows() > 0 && detail::runs_beside<Sm>(s.first().storage(), a, x);
         bool is_made = a.rows() == 0;
         if constexpr (!std::is_same_v<side, detail::no_side>) {
-            if (beside && detail::goes_by_strips<Sm, prepacked<device_panel, Storage>, as_bf16, decltype(with_term)>(s.first().storage(), x.extent(0))) {
+            if (beside && detail::goes_by_strips<Sm, prepacked<device_panel, Storage>, as_bf16>(s.first().storage(), x.extent(0))) {
                 with_term.side = detail::make_side<side>(a, x.extent(0), arena);
                 is_made = with_term.side.blocks > 0;
             }

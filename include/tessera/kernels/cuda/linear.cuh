@@ -90,6 +90,23 @@ void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out ou
     bool const is_deep = of_block == 1 && most >= stage::stages && most < deep;
     a.of.slots = static_cast<int>(maximum(minimum(most, is_deep ? deep : stage::stages), ceil_div(sum_bytes, stage::warp_bytes)));
     index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes + (plan.blocks > 1 ? block_sum_bytes : 0);
+    if constexpr (Sm >= 90 && NT == 1 && !has_side<Out>) {
+        // As many rows of x as there may be decide: a row's bits are the same among them.
+        index_t const warps = minimum(index_t{short_warps}, p.steps);
+        index_t const each = ceil_div(p.steps, warps);
+        index_t const slots = maximum(each, ceil_div(sum_bytes, stage::warp_bytes));
+        index_t const of_rings = stage::table_bytes + warps * slots * stage::warp_bytes;
+        index_t const of_row = warps * slots * staged_columns<NT, Panels>::row_bytes;
+        if (plan.blocks == 1 && strips <= product_blocks<Sm> / 2 && each <= short_steps && of_rings + 8 * of_row <= stage::shared - 1024) {
+            a.of.cut = stream_cut{p.steps, warps};
+            a.of.slots = static_cast<int>(slots);
+            a.warps = static_cast<int>(warps);
+            launch("apply", stream_of(exec),
+                   {dim3(static_cast<unsigned>(strips)), dim3(static_cast<unsigned>(32 * warps)), of_rings + p.m * of_row, true},
+                   &strip_kernel<Sm, Panels, NT, 0, 1, Out>, a, out);
+            return;
+        }
+    }
     if constexpr (has_side<Out>) {
         if (out.side.blocks > 0) {
             using side_stage = product_stage<Sm, typename decltype(out.side)::panels, 1, NT>;
@@ -116,11 +133,9 @@ void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out ou
 }
 
 /// Whether a product goes by strips. Its sums depend on the rows of x then: not those of `as_is`.
-template <int Sm, class Panels, class Preparation, class Out = void>
+template <int Sm, class Panels, class Preparation>
 bool goes_by_strips(Panels const& w, index_t rows) noexcept {
-    if (!std::is_same_v<Preparation, as_bf16>) return false;
-    index_t const strips = ceil_div(w.rows(), 32);
-    return strips <= 8 * product_blocks<Sm> && (rows <= 8 || (rows <= 16 && (strips <= few_strips || !has_side<Out>)));
+    return std::is_same_v<Preparation, as_bf16> && rows <= 16 && ceil_div(w.rows(), 32) <= 8 * product_blocks<Sm>;
 }
 
 /// Whether rows of bf16 can be copied as they are.
@@ -168,7 +183,7 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
     }
     if constexpr (requires { Out::triggers_late; }) p.triggers_late = true;
     if constexpr (rounds && NT <= 2)
-        if (goes_by_strips<Sm, Panels, Preparation, Out>(p.w, rows)) return run_strips<Sm, Panels, NT>(exec, p, out);
+        if (goes_by_strips<Sm, Panels, Preparation>(p.w, rows)) return run_strips<Sm, Panels, NT>(exec, p, out);
     run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
 }
 

@@ -32,38 +32,35 @@ struct low_rank_output {
     }
     /// The elements of a row of W: the first numbers of B's row stay in registers.
     struct of_row {
-        low_rank_output const& to;
+        low_rank_output const* to;
+        float const* u;
         index_t n;
         float first[16];
         __device__ void operator()(index_t m, float sum) const {
-            auto const rank = static_cast<int>(to.b.cols());
-            float const* const of_m = to.u + m * rank;
+            auto const rank = static_cast<int>(to->b.cols());
+            float const* const of_m = u + m * rank;
             float term = 0.0f;
 #pragma unroll
             for (int r = 0; r < 16; ++r)
                 if (r < rank) term = fmaf(of_m[r], first[r], term);
-            for (int r = 16; r < rank; ++r) term = fmaf(of_m[r], to.element(n, r), term);
-            to.out(m, n, fmaf(to.factor, term, sum));
+            for (int r = 16; r < rank; ++r) term = fmaf(of_m[r], to->element(n, r), term);
+            to->out(m, n, fmaf(to->factor, term, sum));
         }
     };
-    /// The same with u elsewhere.
-    __device__ low_rank_output with(float const* elsewhere) const {
-        low_rank_output copy{*this};
-        copy.u = elsewhere;
-        return copy;
-    }
     /// Asks for a row of B.
     __device__ void prefetch(index_t n) const {
 #pragma unroll
         for (int i = 0; i < 16; i += 4)
             if (n < b.rows() && i < b.cols()) ptx::prefetch(b.data() + 4 * b.locate(n, i).word);
     }
-    __device__ of_row row(index_t n) const {
-        of_row r{*this, n, {}};
+    /// A row of W, with u there.
+    __device__ of_row row(index_t n, float const* u_there) const {
+        of_row r{this, u_there, n, {}};
 #pragma unroll
         for (int i = 0; i < 16; ++i) r.first[i] = i < b.cols() ? element(n, i) : 0.0f;
         return r;
     }
+    __device__ of_row row(index_t n) const { return row(n, u); }
     __device__ void operator()(index_t m, index_t n, float sum) const { row(n)(m, sum); }
 };
 
