@@ -76,7 +76,7 @@ fi
 report=$root/build/report
 mkdir -p "$report"
 code=0
-if [ -x "$folder/cuda_tests" ]; then
+if [ -x "$folder/cuda_tests" ] && [ -z "$sanitize" ]; then # the tools run the cases themselves
     "$folder/cuda_tests" >"$report/cuda_tests.log" 2>&1 || code=$?
     tail -n 3 "$report/cuda_tests.log"
 fi
@@ -86,10 +86,11 @@ if [ -n "$sanitize" ]; then
     export folder report
     # shellcheck disable=SC2016 # expanded by the shell that xargs starts
     one='log=$report/cuda_$0.$1.log
+        begun=$(date +%s)
         compute-sanitizer --tool "$0" --report-api-errors no --error-exitcode 1 "$folder/cuda_tests" "--source-file=*/$1.cu" >"$log" 2>&1
         code=$?
         grep -q "test cases: *0" "$log" && code=1
-        printf "%-10s %-26s %s | %s\n" "$0" "$1" "$(grep -E "ERROR SUMMARY|RACECHECK SUMMARY" "$log" | tail -n 1)" "$(grep "assertions:" "$log" | tail -n 1)"
+        printf "%-10s %-26s %4d s %s | %s\n" "$0" "$1" "$(($(date +%s) - begun))" "$(grep -E "ERROR SUMMARY|RACECHECK SUMMARY" "$log" | tail -n 1)" "$(grep "assertions:" "$log" | tail -n 1)"
         exit $code'
     for tool in racecheck memcheck initcheck synccheck; do
         for source in "$root"/tests/cuda/*_test.cu; do echo "$tool $(basename "$source" .cu)"; done

@@ -90,23 +90,6 @@ void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out ou
     bool const is_deep = of_block == 1 && most >= stage::stages && most < deep;
     a.of.slots = static_cast<int>(maximum(minimum(most, is_deep ? deep : stage::stages), ceil_div(sum_bytes, stage::warp_bytes)));
     index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes + (plan.blocks > 1 ? block_sum_bytes : 0);
-    if constexpr (Sm >= 90 && NT == 1 && !has_side<Out>) {
-        // As many rows of x as there may be decide: a row's bits are the same among them.
-        index_t const warps = minimum(index_t{short_warps}, p.steps);
-        index_t const each = ceil_div(p.steps, warps);
-        index_t const slots = maximum(each, ceil_div(sum_bytes, stage::warp_bytes));
-        index_t const of_rings = stage::table_bytes + warps * slots * stage::warp_bytes;
-        index_t const of_row = warps * slots * staged_columns<NT, Panels>::row_bytes;
-        if (plan.blocks == 1 && strips <= product_blocks<Sm> / 2 && each <= short_steps && of_rings + 8 * of_row <= stage::shared - 1024) {
-            a.of.cut = stream_cut{p.steps, warps};
-            a.of.slots = static_cast<int>(slots);
-            a.warps = static_cast<int>(warps);
-            launch("apply", stream_of(exec),
-                   {dim3(static_cast<unsigned>(strips)), dim3(static_cast<unsigned>(32 * warps)), of_rings + p.m * of_row, true},
-                   &strip_kernel<Sm, Panels, NT, 0, 1, Out>, a, out);
-            return;
-        }
-    }
     if constexpr (has_side<Out>) {
         if (out.side.blocks > 0) {
             using side_stage = product_stage<Sm, typename decltype(out.side)::panels, 1, NT>;

@@ -139,20 +139,27 @@ __device__ __forceinline__ void multiply_fragment(Decoder const& decoder, code_w
     (std::make_integer_sequence<int, Pieces>{});
 }
 
-/// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise. `columns.take<b>` gives batch b of the step's.
-template <int NT, int Pieces, class Stage, class Panels, class Columns>
-__device__ __forceinline__ void multiply_step(Columns const& columns, std::byte const* stage, int step, int groups,
-                                              fragment_decoder<typename Panels::format, Pieces> const& decoder, lane_sums<NT>& total,
-                                              lane_sums<NT>& part) {
+/// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise. `columns` holds its first columns, and those
+/// of `next_step` afterwards.
+template <int NT, int Pieces, class Stage, class Panels>
+__device__ __forceinline__ void multiply_step(column_reader<NT, Panels> const& x, std::byte const* stage, int step, int next_step, int groups,
+                                              fragment_decoder<typename Panels::format, Pieces> const& decoder,
+                                              column_queue<NT, Panels>& columns, lane_sums<NT>& total, lane_sums<NT>& part) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
     constexpr int H = batch_halves<NT>;
+    constexpr int Q = column_queue<NT, Panels>::size;
     constexpr auto padded = static_cast<int>(maximum(Stage::padded, 1));
     int const first_position = step * static_cast<int>(Stage::positions);
     column_batch<NT> now;
     code_words<Panels> code;
     auto const fragment = [&]<int F>(std::integral_constant<int, F>) {
+        constexpr int batch = F / (2 * H);
+        constexpr int half = (batch + Q) * H; // of the batch that is loaded now
         if constexpr (F % 4 == 0) code.load(stage + F / 4 * Stage::block_bytes);
-        if constexpr (F % (2 * H) == 0) columns.template take<F / (2 * H)>(now);
+        if constexpr (F % (2 * H) == 0) {
+            now = columns.batch[batch % Q];
+            x.load(half < 2 * SB ? step * SB + half / 2 : next_step * SB + (half - 2 * SB) / 2, half % 2, columns.batch[batch % Q]);
+        }
         constexpr bool is_first = Stage::has_whole_groups && F * 16 % padded == 0;
         multiply_fragment<F % 4, is_first, Pieces>(decoder, code, now.v[F / 2 % H], part);
         if constexpr (Stage::has_whole_groups) {
@@ -264,7 +271,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
         weights.load_next();
         std::byte const* const stage = ring + slot * stage_type::warp_bytes;
         int const next_step = step + 1 == steps ? 0 : step + 1;
-        multiply_step<NT, Pieces, stage_type, Panels>(queued_columns<NT, Panels>{x, columns, step, next_step}, stage, step, p.groups, decoder, total,
+        multiply_step<NT, Pieces, stage_type, Panels>(x, stage, step, next_step, p.groups, decoder, columns, total,
                                                       stage_type::groups > 0 ? part : total);
         if (++slot == p.slots) slot = 0;
         if (next_step == 0 || unit + 1 == end) {

@@ -6,7 +6,7 @@
 /// x, from the first-level cache into registers, a batch ahead of the one that is multiplied.
 
 #include "decode.cuh"
-#include "ptx/cp_async_zero.cuh"
+#include "ptx/cp_async.cuh"
 
 namespace tessera::inline TESSERA_ABI::detail {
 
@@ -111,11 +111,6 @@ struct weight_stream {
 
     /// Issues the copies of a unit, if there is one left, as a group.
     __device__ __forceinline__ void load_next() {
-        load();
-        ptx::commit();
-    }
-    /// The same as a part of a group.
-    __device__ __forceinline__ void load() {
         constexpr int SB = static_cast<int>(Panels::step_blocks);
         constexpr auto chunk = static_cast<int>(Panels::chunk_bytes);
         constexpr auto block_bytes = static_cast<int>(Panels::block_bytes);
@@ -133,6 +128,7 @@ struct weight_stream {
             }
             advance();
         }
+        ptx::commit();
     }
 
 private:
@@ -231,99 +227,6 @@ struct column_reader {
                         to.v[h][t] = __ldg(reinterpret_cast<::uint4 const*>(base + (at + offset[t])) + h * (half_bytes / 16));
                 }
         }
-    }
-};
-
-/// Columns of a step that are loaded to registers ahead: batch b of `step` is taken while one of `next_step`, or a later one of
-/// `step`, is asked for.
-template <int NT, class Panels>
-struct queued_columns {
-    column_reader<NT, Panels> const& x;
-    column_queue<NT, Panels>& queue;
-    int step;
-    int next_step;
-
-    template <int Batch>
-    __device__ __forceinline__ void take(column_batch<NT>& to) const {
-        constexpr int SB = static_cast<int>(Panels::step_blocks);
-        constexpr int Q = column_queue<NT, Panels>::size;
-        constexpr int half = (Batch + Q) * batch_halves<NT>; // of the batch that is loaded now
-        to = queue.batch[Batch % Q];
-        x.load(half < 2 * SB ? step * SB + half / 2 : next_step * SB + (half - 2 * SB) / 2, half % 2, queue.batch[Batch % Q]);
-    }
-};
-
-/// Columns of a step in shared memory, whose rows lie so far apart that a lane's 16 bytes of each meet every bank once.
-template <int NT, class Panels>
-struct staged_columns {
-    static constexpr bool is_whole = column_reader<NT, Panels>::is_whole;
-    static constexpr int half_bytes = column_reader<NT, Panels>::half_bytes;
-    static constexpr int pieces = static_cast<int>(8 * Panels::step_blocks); // of 16 bytes, of a row
-    static constexpr int row_bytes = 16 * pieces + (is_whole ? 16 : 64);
-    std::byte const* stage;
-    int offset[NT]; // of this lane; columns that are not there are the last one again
-
-    __device__ __forceinline__ explicit staged_columns(int columns) : stage{nullptr} {
-        int const lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-        for (int t = 0; t < NT; ++t) {
-            int const column = 8 * t + lane / 4;
-            offset[t] = (column < columns ? column : columns - 1) * row_bytes + (is_whole ? 32 : 16) * (lane % 4);
-        }
-    }
-    template <int Batch>
-    __device__ __forceinline__ void take(column_batch<NT>& to) const {
-        constexpr int H = batch_halves<NT>;
-#pragma unroll
-        for (int h = 0; h < H; ++h)
-#pragma unroll
-            for (int t = 0; t < NT; ++t) {
-                constexpr int first = Batch * H;
-                to.v[h][t] = *reinterpret_cast<::uint4 const*>(stage + offset[t] + (first + h) / 2 * 128 + (first + h) % 2 * half_bytes);
-            }
-    }
-};
-
-/// The copies of x that warps share, step after step, by `Threads` of them that each do a part.
-template <int NT, int Threads, class Panels>
-struct column_stream {
-    using staged = staged_columns<NT, Panels>;
-    product_arguments<Panels> const& p;
-    std::byte const* from; // of this thread, of the step that comes next
-    std::uint32_t ring;    // addresses in shared memory
-    std::uint32_t slot;
-    std::uint32_t last_slot;
-    int slot_bytes;
-    int position; // of this thread
-    int row;
-    int left; // steps
-
-    __device__ __forceinline__ column_stream(product_arguments<Panels> const& arguments, std::byte* of_group, int first, int count)
-        : p{arguments}, slot_bytes{p.m * p.pieces * staged::row_bytes}, left{count} {
-        int const thread = static_cast<int>(threadIdx.x) % Threads;
-        row = thread / staged::pieces;
-        position = first * 8 * staged::pieces + thread % staged::pieces * 8;
-        from = reinterpret_cast<std::byte const*>(p.columns) + static_cast<unsigned>(row) * p.column_bytes + 2 * position;
-        ring = ptx::shared_address(of_group) + row * staged::row_bytes + thread % staged::pieces * 16;
-        slot = ring;
-        last_slot = ring + (p.slots - 1) * slot_bytes;
-    }
-    /// Issues the copies of a step, if there is one left, as a part of a group.
-    __device__ __forceinline__ void load() {
-        static_assert(Threads % staged::pieces == 0);
-        constexpr int rows = Threads / staged::pieces; // at a time
-        if (left <= 0) return;
-        bool const is_there = position < p.column_positions;
-#pragma unroll
-        for (int i = 0; i < (8 * NT + rows - 1) / rows; ++i)
-            if (row + i * rows < p.m * p.pieces)
-                ptx::copy_async_or_zero(slot + i * rows * staged::row_bytes,
-                                        is_there ? from + static_cast<unsigned>(i * rows) * p.column_bytes : reinterpret_cast<std::byte const*>(p.columns),
-                                        is_there);
-        from += 16 * staged::pieces;
-        position += 8 * staged::pieces;
-        slot = slot == last_slot ? ring : slot + slot_bytes;
-        --left;
     }
 };
 

@@ -22,11 +22,6 @@ inline constexpr int deep_stages = [] {
     return room < 5 ? (room > stage::stages ? room : stage::stages) : 5;
 }();
 
-/// Warps, at most, of a block of a strip whose warps have so few steps that all of those are asked for at once: twice as many as elsewhere,
-/// because each waits for its own instructions then.
-inline constexpr int short_warps = 16;
-inline constexpr int short_steps = 4;
-
 /// Warps of a block, and blocks of a cluster, that share a strip.
 struct strip_plan {
     int warps;
@@ -136,60 +131,9 @@ struct strip_output<Out, true> {
     }
 };
 
-/// The sums of a warp's units, at most `short_steps`, of a strip in 32 rows from `row`: all weights are asked for before the kernel ahead has
-/// ended, and all of x when it has, so that one wait is for all of it.
-template <int Sm, class Panels, int NT>
-__device__ __forceinline__ void multiply_short(product_arguments<Panels> const& p, std::byte* shared, int unit, int end, int row, lane_sums<NT>& total) {
-    using stage_type = product_stage<Sm, Panels, 1, NT>;
-    using decoder_type = fragment_decoder<typename Panels::format, 1>;
-    int const warp = static_cast<int>(threadIdx.x) / 32;
-    int const slot_bytes = p.m * staged_columns<NT, Panels>::row_bytes;
-    std::byte* const ring = shared + stage_type::table_bytes + warp * p.slots * stage_type::warp_bytes;
-    std::byte* const x_ring = shared + stage_type::table_bytes + p.slots * (static_cast<int>(blockDim.x) / 32 * stage_type::warp_bytes + warp * slot_bytes);
-    int step = unit % p.steps;
-    weight_stream<NT, stage_type, Panels> weights{p, ring, unit, end, row};
-    column_stream<NT, 32, Panels> copies{p, x_ring, step, end - unit};
-    if constexpr (Sm >= 90)
-        if (!p.triggers_late) ptx::launch_dependents();
-    if constexpr (Sm >= 90 && Panels::format::has_offsets) ptx::wait_for_prerequisites();
-#pragma unroll 1
-    for (int s = 0; s < short_steps; ++s) weights.load();
-    decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
-    decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
-    if constexpr (Sm >= 90 && !Panels::format::has_offsets) {
-        if (!p.waits_late) ptx::wait_for_prerequisites();
-        if (p.triggers_late) ptx::launch_dependents();
-    }
-#pragma unroll 1
-    for (int s = 0; s < short_steps; ++s) copies.load();
-    ptx::commit();
-    staged_columns<NT, Panels> x{p.m};
-    lane_sums<NT> part;
-    total.clear();
-    part.clear();
-    ptx::wait<0>();
-    if constexpr (decoder_type::table_bytes > 0)
-        __syncthreads();
-    else
-        __syncwarp();
-    std::byte const* stage = ring;
-    x.stage = x_ring;
-#pragma unroll 1
-    for (; unit < end; ++unit) {
-        multiply_step<NT, 1, stage_type, Panels>(x, stage, step, p.groups, decoder, total, stage_type::groups > 0 ? part : total);
-        if constexpr (stage_type::groups > 0 && !stage_type::has_whole_groups)
-            if (unit + 1 == end) scale_open_group<NT, stage_type, Panels>(stage, step, p.groups, total, part);
-        stage += stage_type::warp_bytes;
-        x.stage += slot_bytes;
-        ++step;
-    }
-}
-
-/// y of a strip, or of Strips of them, which warps take in turn: blockIdx.x counts blocks of a cluster, then strips, behind those of the
-/// side. Stages 0: warps with few steps.
+/// y of a strip, or of Strips of them, which warps take in turn: blockIdx.x counts blocks of a cluster, then strips, behind those of the side.
 template <int Sm, class Panels, int NT, int Stages, int Strips, class Out>
-__global__ void __launch_bounds__((Stages == 0 ? 32 * short_warps : 256), 2)
-strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant__ Out const out) {
+__global__ void __launch_bounds__(256, 2) strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant__ Out const out) {
     using stage_type = product_stage<Sm, Panels, 1, NT>;
     extern __shared__ __align__(128) std::byte shared[];
     product_arguments<Panels> const& p = a.of;
@@ -203,23 +147,18 @@ strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant_
     int const sums = 32 * Strips * p.m; // (strips, rows of x, 32)
     int const of_warp = p.slots * stage_type::warp_bytes / 4;
     auto* const rings = reinterpret_cast<float*>(shared + stage_type::table_bytes);
-    float* const of_block = rings + a.warps * of_warp + (Stages == 0 ? a.warps * p.slots * p.m * staged_columns<NT, Panels>::row_bytes / 4 : 0);
-    // Each block of a cluster finishes a part of the sums.
-    int const share = (sums / 32 + a.blocks - 1) / a.blocks * 32;
+    float* const of_block = rings + a.warps * of_warp;
+    // Each block of a cluster finishes a part of the sums; few sums the first block alone, which then alone waits for the side's.
+    int const finishing = NT == 1 ? 1 : a.blocks;
+    int const share = (sums / 32 + finishing - 1) / finishing * 32;
     int const last = ::min((rank + 1) * share, sums);
     int const i0 = rank * share + static_cast<int>(threadIdx.x);
     auto const row_of = [&](int i) { return 32 * static_cast<index_t>(strip + i / 32 / p.m) + i % 32; };
     if constexpr (has_side<Out>)
         if (a.beside > 0 && i0 < last) out.prefetch(row_of(i0));
     int const row = (strip % 8 + warp % Strips) * 32;
-    if constexpr (Stages == 0) {
-        lane_sums<NT> total;
-        multiply_short<Sm, Panels, NT>(p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), row, total);
-        leave_sums<NT>(total, p.m, rings + warp * of_warp);
-    } else {
-        multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), row,
-                                                  [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
-    }
+    multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), row,
+                                              [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
     if constexpr (Sm >= 90)
         if (p.waits_late) ptx::wait_for_prerequisites();
     float* const u = of_block + (a.blocks > 1 ? sums : 0);
@@ -229,7 +168,7 @@ strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant_
         if (n < p.w.rows()) finish_sum(p, i / 32 % p.m, n, sum, finish_row);
     };
     if constexpr (has_side<Out>)
-        if (a.beside > 0) gather_side(out.side, a.beside, static_cast<int>(gridDim.x) - a.beside, u);
+        if (a.beside > 0 && rank < finishing) gather_side(out.side, a.beside, (static_cast<int>(gridDim.x) - a.beside) / a.blocks * finishing, u);
     __syncthreads();
     auto const sum_of = [&](int i) {
         float sum = 0.0f;
