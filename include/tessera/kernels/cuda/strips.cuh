@@ -112,7 +112,7 @@ __device__ __forceinline__ void gather_side(Side const& side, int beside, int re
         side.counters[0] = side.counters[1] = 0;
 }
 
-/// Where sums of a strip go: what a row of W needs is asked for before its sums are there.
+/// Where sums of a strip go. What row n of W needs is asked for at once, before its sums are there; n < 0: of no row.
 template <class Out, bool HasSide = has_side<Out>>
 struct strip_output {
     Out const& out;
@@ -124,7 +124,9 @@ struct strip_output<Out, true> {
     Out const& out;
     float const* u;
     typename Out::of_row row;
-    __device__ strip_output(Out const& to, float const* made, index_t n) : out{to}, u{made != nullptr ? made : to.u}, row{to.row(n, u)} {}
+    __device__ strip_output(Out const& to, float const* made, index_t n) : out{to}, u{made != nullptr ? made : to.u}, row{&to, u, -1, {}} {
+        if (n >= 0) row = to.row(n, u);
+    }
     __device__ void operator()(index_t m, index_t n, float sum) {
         if (n != row.n) row = out.row(n, u);
         row(m, sum);
@@ -162,7 +164,8 @@ __global__ void __launch_bounds__(256, 2) strip_kernel(__grid_constant__ strip_a
     if constexpr (Sm >= 90)
         if (p.waits_late) ptx::wait_for_prerequisites();
     float* const u = of_block + (a.blocks > 1 ? sums : 0);
-    strip_output<Out> finish_row{out, a.beside > 0 ? u : nullptr, minimum(row_of(i0 < last ? i0 : 0), p.w.rows() - 1)};
+    // With few rows of x asking early was 2 % slower.
+    strip_output<Out> finish_row{out, a.beside > 0 ? u : nullptr, NT == 1 ? -1 : minimum(row_of(i0 < last ? i0 : 0), p.w.rows() - 1)};
     auto const finish = [&](int i, float sum) {
         index_t const n = row_of(i);
         if (n < p.w.rows()) finish_sum(p, i / 32 % p.m, n, sum, finish_row);
