@@ -195,7 +195,8 @@ int const registered = [] {
     add<quantized_weights<ts::int8_per_channel>>("int8_per_channel", "int8_per_token", -1, ts::int8_per_token{}, {1, 8, 512});
     add<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", bench::ggml_q8_0, g32{}, {1, 512});
     add<block_weights<ts::q5_0>>("q5_0", "int8_per_group_32", bench::ggml_q5_0, g32{}, {1});
-    add<block_weights<ts::q2_k>>("q2_k", "int8_per_group_32", bench::ggml_q2_k, g32{}, {1});
+    // Without ggml: its encoder of Q2_K finds codes so far from ours that the products are not compared.
+    add<block_weights<ts::q2_k>>("q2_k", "int8_per_group_32", -1, g32{}, {1});
     add<block_weights<ts::q3_k>>("q3_k", "int8_per_group_32", bench::ggml_q3_k, g32{}, {1});
     add<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", bench::ggml_q4_k, g32{}, {1, 16, 512});
     add<block_weights<ts::q5_k>>("q5_k", "int8_per_group_32", bench::ggml_q5_k, g32{}, {1});
@@ -206,7 +207,7 @@ int const registered = [] {
     add<quantized_weights<ts::mx_e2m3>>("mx_e2m3", "int8_per_token", -1, ts::int8_per_token{}, {1, 512});
     add<quantized_weights<ts::mx_e3m2>>("mx_e3m2", "int8_per_token", -1, ts::int8_per_token{}, {1});
     add<quantized_weights<ts::nv_e2m1>>("nv_e2m1", "int8_per_token", -1, ts::int8_per_token{}, {1});
-    add<block_weights<ts::q2_k>>("q2_k", "as_bf16", bench::ggml_q2_k, ts::as_bf16{}, {512});
+    add<block_weights<ts::q2_k>>("q2_k", "as_bf16", -1, ts::as_bf16{}, {512});
     add<block_weights<ts::q6_k>>("q6_k", "as_bf16", bench::ggml_q6_k, ts::as_bf16{}, {512});
     add<quantized_weights<ts::nv_e2m1>>("nv_e2m1", "as_bf16", -1, ts::as_bf16{}, {512});
     add<block_weights<ts::q4_1>>("q4_1", "as_bf16", bench::ggml_q4_1, ts::as_bf16{}, {1, 16, 64, 512});

@@ -49,11 +49,11 @@ struct product {
 /// Formats of ggml by name, -1 without it: its header is needed nowhere else.
 #if defined(BENCH_HAS_GGML)
 inline constexpr int ggml_q4_0 = GGML_TYPE_Q4_0, ggml_q4_1 = GGML_TYPE_Q4_1, ggml_q5_0 = GGML_TYPE_Q5_0,
-                     ggml_q8_0 = GGML_TYPE_Q8_0, ggml_q2_k = GGML_TYPE_Q2_K, ggml_q3_k = GGML_TYPE_Q3_K,
+                     ggml_q8_0 = GGML_TYPE_Q8_0, ggml_q3_k = GGML_TYPE_Q3_K,
                      ggml_q4_k = GGML_TYPE_Q4_K, ggml_q5_k = GGML_TYPE_Q5_K, ggml_iq4_nl = GGML_TYPE_IQ4_NL, ggml_q6_k = GGML_TYPE_Q6_K,
                      ggml_f16 = GGML_TYPE_F16;
 #else
-inline constexpr int ggml_q4_0 = -1, ggml_q4_1 = -1, ggml_q5_0 = -1, ggml_q8_0 = -1, ggml_q2_k = -1, ggml_q3_k = -1,
+inline constexpr int ggml_q4_0 = -1, ggml_q4_1 = -1, ggml_q5_0 = -1, ggml_q8_0 = -1, ggml_q3_k = -1,
                      ggml_q4_k = -1, ggml_q5_k = -1, ggml_iq4_nl = -1, ggml_q6_k = -1,
                      ggml_f16 = -1;
 #endif
