@@ -49,7 +49,7 @@ TEST_CASE("tiles: whole ones, and equal parts of them") {
     };
     check(4000, 640, {9, 40});
     check(1900, 128, {897});
-    check(4000, 3900, {1, 8}); // one strip a block, warps of 2 steps
+    check(4000, 3900, {1, 8}); // K with a tail
     check(8000, 3900, {1, 16});
 }
 TEST_CASE("tiles: 256 rows of x, in halves of k, whole, and in parts") {

@@ -225,7 +225,7 @@ struct dense_mask {
         return detail::keep_where(s, at, [&](index_t query, index_t key) noexcept { return sees(head, query, key); });
     }
     TESSERA_HOST_DEVICE tessera::visibility visibility([[maybe_unused]] score_tile t) const noexcept {
-#if defined(__CUDA_ARCH__) // every thread of a block would read the tile's bytes one after the other: longer than the tile takes
+#if defined(__CUDA_ARCH__) // every thread of a block would read all bytes of the tile, one after the other
         return tessera::visibility::partial;
 #else
         bool any = false;
