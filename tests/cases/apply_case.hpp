@@ -163,8 +163,10 @@ struct error_model<ts::column_slice<A>> {
 template <class Op, class X = float>
 class apply_case {
 public:
-    apply_case(Op const& w, ts::matrix_view<X const> x)
-        : w_{w}, x_{x}, roundings_{error_model<Op>::roundings(w)}, expected_(x.extent(0), w.rows()),
+    apply_case(Op const& w, ts::matrix_view<X const> x) : apply_case{w, x, error_model<Op>::roundings(w)} {}
+    /// For a kernel in whose results a term passes through so many roundings.
+    apply_case(Op const& w, ts::matrix_view<X const> x, index_t roundings)
+        : w_{w}, x_{x}, roundings_{roundings}, expected_(x.extent(0), w.rows()),
           magnitude_(static_cast<std::size_t>(x.extent(0))) {
         ts::apply(ts::reference{}, w_, x_, expected_.view());
         for (index_t m = 0; m < x.extent(0); ++m) {

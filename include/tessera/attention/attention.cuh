@@ -59,16 +59,17 @@ void append(cuda<Sm> const& exec, device_kv_cache<key<KeyFormat>, value<ValueFor
 }
 
 /// Requests with keys and queries of their own in one call; see attention/batch.hpp. `offsets` is memory of the host.
-template <int Sm, class Caches, score_functor Score = full_t>
-void attention_batch(cuda<Sm> const& exec,
+template <execution_policy Exec, class Caches, score_functor Score = full_t>
+    requires detail::is_cuda<Exec>
+void attention_batch(Exec const& exec,
                      array3_argument auto const& q,           // (tokens of all, heads, key_dim)
                      vector_view<std::int32_t const> offsets, // (requests + 1), ascending from 0
                      Caches const& caches,                    // (requests)
                      array3_argument auto&& out,              // (tokens of all, heads, value_dim)
                      Score const& score = {}) {
     char const* const name = "attention_batch";
-    auto const from = detail::input<cuda<Sm>>(q);
-    auto const to = detail::output<cuda<Sm>>(out);
+    auto const from = detail::input<Exec>(q);
+    auto const to = detail::output<Exec>(out);
     auto const n = static_cast<index_t>(caches.size());
     check::equal(name, "number of offsets", offsets.extent(0), n + 1, "number of requests plus one");
     check::equal(name, "tokens of out", to.extent(0), from.extent(0), "tokens of q");
@@ -95,7 +96,7 @@ void attention_batch(cuda<Sm> const& exec,
         arguments.push_back({slice(from, tokens, all, all), kv, slice(to, tokens, all, all), {}, resolved.factor, resolved.rest, b});
         detail::check_attention(name, arguments.back().q, kv, arguments.back().out, {});
     }
-    kernel<op::attention, cuda<Sm>, arguments_type>::run(exec, arguments.data(), n);
+    kernel<op::attention, Exec, arguments_type>::run(exec, arguments.data(), n);
 }
 
 } // namespace tessera::inline TESSERA_ABI

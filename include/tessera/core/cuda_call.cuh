@@ -19,6 +19,8 @@ namespace tessera::inline TESSERA_ABI::detail {
 
 template <int Sm>
 inline constexpr bool is_cuda_backend_included<cuda<Sm>> = true;
+template <int Sm>
+inline constexpr bool is_cuda_backend_included<cuda_reference<Sm>> = true;
 
 [[noreturn]] TESSERA_COLD inline void raise_cuda(char const* operation, char const* call, cudaError_t code) {
     raise<cuda_error>("tessera: " + std::string{operation} + ": " + call + " failed: " + cudaGetErrorName(code) + " (" +
@@ -32,8 +34,9 @@ inline void check_cuda(char const* operation, char const* call, cudaError_t code
     raise_cuda(operation, call, code);
 }
 
-template <int Sm>
-cudaStream_t stream_of(cuda<Sm> const& exec) noexcept {
+/// Of `cuda<Sm>`, and of `cuda_reference<Sm>`.
+template <class Exec>
+cudaStream_t stream_of(Exec const& exec) noexcept {
     return static_cast<cudaStream_t>(exec.stream());
 }
 

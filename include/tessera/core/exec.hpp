@@ -9,6 +9,7 @@
 /// | `reference` | the definition: scalar, double accumulation |
 /// | `cpu<Arch, Parallel>` | SIMD code for one instruction set, chunks run by a parallel backend |
 /// | `cuda<Sm>` | a CUDA device; declared here, usable with `tessera.cuh` in a .cu file |
+/// | `cuda_reference<Sm>` | the definition again, by threads of a CUDA device |
 ///
 /// A policy is a small value. Use one object per calling thread: it names the scratch memory of the calls.
 
@@ -104,6 +105,26 @@ private:
     void* stream_ = nullptr;
 };
 
+/// The definitions of `reference` for memory of a CUDA device, which its threads run: scalar, in double, slow; what `cuda<Sm>`
+/// is judged by where arrays are too large to bring back. Streams and scratch memory are those of `cuda<Sm>`.
+template <int Sm = 90>
+class cuda_reference {
+public:
+    static constexpr int sm = Sm;
+
+    constexpr cuda_reference() noexcept = default;
+    constexpr explicit cuda_reference(cuda<Sm> const& device) noexcept : device_{device} {}
+
+    /// The policy of the kernels on the same stream, with the same scratch memory.
+    constexpr cuda<Sm> const& device() const noexcept { return device_; }
+    constexpr void* stream() const noexcept { return device_.stream(); }
+    device_workspace& scratch() const { return device_.scratch(); }
+    void reserve(index_t bytes) const { device_.reserve(bytes); }
+
+private:
+    cuda<Sm> device_{};
+};
+
 namespace detail {
 
 template <class T>
@@ -114,6 +135,8 @@ template <class T>
 inline constexpr bool is_cuda = false;
 template <int Sm>
 inline constexpr bool is_cuda<cuda<Sm>> = true;
+template <int Sm>
+inline constexpr bool is_cuda<cuda_reference<Sm>> = true;
 
 /// tessera.cuh specialises this to true.
 template <class Exec>

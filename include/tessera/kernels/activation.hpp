@@ -16,7 +16,7 @@ namespace tessera::inline TESSERA_ABI::activation {
 /// x / (1 + e^-x), also named swish.
 struct silu {
     static constexpr char const* name = "silu";
-    static double value(double x) noexcept { return x / (1 + std::exp(-x)); }
+    TESSERA_HOST_DEVICE static double value(double x) noexcept { return x / (1 + std::exp(-x)); }
     /// s(x) (1 + x s(-x)), s the logistic function.
     static double derivative(double x) noexcept { return 1 / (1 + std::exp(-x)) * (1 + x / (1 + std::exp(x))); }
 };
@@ -24,7 +24,7 @@ struct silu {
 /// x Phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2: the exact GELU.
 struct gelu_erf {
     static constexpr char const* name = "gelu_erf";
-    static double value(double x) noexcept { return x * 0.5 * std::erfc(x * -0.70710678118654752440); }
+    TESSERA_HOST_DEVICE static double value(double x) noexcept { return x * 0.5 * std::erfc(x * -0.70710678118654752440); }
     /// Phi(x) + x phi(x), phi the density.
     static double derivative(double x) noexcept {
         return 0.5 * std::erfc(x * -0.70710678118654752440) + x * 0.39894228040143267794 * std::exp(-0.5 * x * x);
@@ -34,7 +34,7 @@ struct gelu_erf {
 /// x (1 + tanh u) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3): the approximation that GPT-2 uses.
 struct gelu_tanh {
     static constexpr char const* name = "gelu_tanh";
-    static double value(double x) noexcept {
+    TESSERA_HOST_DEVICE static double value(double x) noexcept {
         double const u = 0.79788456080286535588 * (x + 0.044715 * x * x * x);
         return x / (1 + std::exp(-2 * u));
     }

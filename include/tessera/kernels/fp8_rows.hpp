@@ -14,8 +14,8 @@
 #include "../numerics/fp8.hpp"
 #include "../storage/scheme.hpp"
 
+#include <cfloat>
 #include <cmath>
-#include <limits>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -28,15 +28,15 @@ struct fp8_per_group {
     static constexpr index_t group = N;
 
     /// What the product sees of a row: y[k] for x[k].
-    static void define_row(double const* x, index_t columns, double* y) noexcept {
+    TESSERA_HOST_DEVICE static void define_row(double const* x, index_t columns, double* y) noexcept {
         for (index_t first = 0; first < columns; first += N) {
             index_t const last = minimum(first + N, columns);
             float a = 0;
             for (index_t k = first; k < last; ++k) {
                 auto const v = std::fabs(static_cast<float>(x[k]));
-                a = v <= std::numeric_limits<float>::max() ? (v > a ? v : a) : std::numeric_limits<float>::quiet_NaN();
+                a = v <= FLT_MAX ? (v > a ? v : a) : NAN;
             }
-            bool const usable = a > 0 && Format::max_magnitude / a <= std::numeric_limits<float>::max();
+            bool const usable = a > 0 && Format::max_magnitude / a <= FLT_MAX;
             float const inverse = usable ? Format::max_magnitude / a : 0.0f;
             float const scale = usable ? a / Format::max_magnitude : 0.0f * a;
             for (index_t k = first; k < last; ++k) {

@@ -14,15 +14,15 @@ namespace tessera::inline TESSERA_ABI {
 /// Elements 2i and 2i + 1: the original form (Su et al. 2021), and what GGUF files of the llama family are permuted for.
 struct rope_interleaved {
     static constexpr char const* name = "rope_interleaved";
-    static constexpr index_t first(index_t i, index_t) noexcept { return 2 * i; }
-    static constexpr index_t second(index_t i, index_t) noexcept { return 2 * i + 1; }
+    TESSERA_HOST_DEVICE static constexpr index_t first(index_t i, index_t) noexcept { return 2 * i; }
+    TESSERA_HOST_DEVICE static constexpr index_t second(index_t i, index_t) noexcept { return 2 * i + 1; }
 };
 
 /// Elements i and i + dims / 2: the form of GPT-NeoX and of the checkpoints of Hugging Face.
 struct rope_halves {
     static constexpr char const* name = "rope_halves";
-    static constexpr index_t first(index_t i, index_t) noexcept { return i; }
-    static constexpr index_t second(index_t i, index_t pairs) noexcept { return i + pairs; }
+    TESSERA_HOST_DEVICE static constexpr index_t first(index_t i, index_t) noexcept { return i; }
+    TESSERA_HOST_DEVICE static constexpr index_t second(index_t i, index_t pairs) noexcept { return i + pairs; }
 };
 
 /// A type like those above: the places of pair i of `pairs`.
@@ -42,11 +42,11 @@ struct rotations {
     index_t const* positions;
     index_t first_position;
 
-    float const* cosine(index_t t) const noexcept { return cosines + row(t) * pairs; }
-    float const* sine(index_t t) const noexcept { return sines + row(t) * pairs; }
+    TESSERA_HOST_DEVICE float const* cosine(index_t t) const noexcept { return cosines + row(t) * pairs; }
+    TESSERA_HOST_DEVICE float const* sine(index_t t) const noexcept { return sines + row(t) * pairs; }
 
 private:
-    index_t row(index_t t) const noexcept { return positions != nullptr ? positions[t] : first_position + t; }
+    TESSERA_HOST_DEVICE index_t row(index_t t) const noexcept { return positions != nullptr ? positions[t] : first_position + t; }
 };
 
 } // namespace detail

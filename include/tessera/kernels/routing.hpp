@@ -26,7 +26,6 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
 namespace tessera::inline TESSERA_ABI {
@@ -104,7 +103,7 @@ struct route_scratch {
         s.experts = experts;
         return s;
     }
-    route_scratch of(index_t worker) const noexcept {
+    TESSERA_HOST_DEVICE route_scratch of(index_t worker) const noexcept {
         index_t const at = worker * experts;
         return {choice + at, best + at, group + at, index + at, kept + at, experts};
     }
@@ -112,12 +111,13 @@ struct route_scratch {
 
 /// The k largest of value(0), ..., value(n - 1) among those with admits(i), best first; of equal ones the smaller index.
 template <class T, class Value, class Admits>
-void select_largest(index_t n, index_t k, Value const& value, Admits const& admits, std::int32_t* index, T* best) noexcept {
+TESSERA_HOST_DEVICE void select_largest(index_t n, index_t k, Value const& value, Admits const& admits, std::int32_t* index, T* best) noexcept {
+    constexpr T none = -static_cast<T>(INFINITY);
     index_t found = 0;
     for (index_t i = 0; i < n; ++i) {
         if (!admits(i)) continue;
         T v = value(i);
-        if (v != v) v = -std::numeric_limits<T>::infinity();
+        if (v != v) v = none;
         if (found == k && !(v > best[k - 1])) continue;
         index_t at = found < k ? found++ : k - 1;
         for (; at > 0 && v > best[at - 1]; --at) {
@@ -147,7 +147,7 @@ TESSERA_HOST_DEVICE T group_rank(T const* choice, index_t size) noexcept {
 
 /// The k experts of largest `choice`, in the groups that the gate keeps.
 template <class T, class Gate>
-void select_experts(Gate const& gate, T const* choice, index_t k, std::int32_t* index, route_scratch<T> const& s) noexcept {
+TESSERA_HOST_DEVICE void select_experts(Gate const& gate, T const* choice, index_t k, std::int32_t* index, route_scratch<T> const& s) noexcept {
     auto const value = [&](index_t e) noexcept { return choice[e]; };
     if constexpr (std::is_base_of_v<sigmoid_gate, Gate>) {
         if (gate.kept_groups < gate.groups) {

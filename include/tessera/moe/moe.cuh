@@ -289,8 +289,9 @@ placed<cuda<Sm>, std::span<std::remove_const_t<Op> const>> place(cuda<Sm> const&
 }
 
 /// Experts and weights from logits on the device; the bias of a gate is there, too.
-template <int Sm, routing_gate Gate>
-void choose_experts(cuda<Sm> const& exec, Gate const& gate,
+template <execution_policy Exec, routing_gate Gate>
+    requires detail::is_cuda<Exec>
+void choose_experts(Exec const& exec, Gate const& gate,
                     device_matrix_view<float const> const& logits,                                                // (tokens, experts)
                     device_matrix_view<std::int32_t> const& index, device_matrix_view<float> const& weight) {     // (tokens, k)
     auto const l = kernel_view(logits);
@@ -301,10 +302,10 @@ void choose_experts(cuda<Sm> const& exec, Gate const& gate,
     detail::check_rows("choose_experts", "the logits", l);
     check::no_overlap("choose_experts", "the logits", footprint_of(l), "the indices", footprint_of(i));
     check::no_overlap("choose_experts", "the logits", footprint_of(l), "the weights", footprint_of(p));
-    detail::check_rows_there<Sm>("choose_experts", "the logits\0the indices\0the weights", l, i, p);
+    detail::check_rows_there<Exec::sm>("choose_experts", "the logits\0the indices\0the weights", l, i, p);
     if constexpr (std::is_base_of_v<sigmoid_gate, Gate>)
         detail::check_device_pointer("choose_experts", "the gate's bias", gate.bias.data_handle(), gate.bias.extent(0));
-    using route_kernel = kernel<op::route, cuda<Sm>, Gate>;
+    using route_kernel = kernel<op::route, Exec, Gate>;
     workspace_sizer sizer;
     static_cast<void>(route_kernel::plan(gate, l.extent(0), l.extent(1), sizer));
     detail::device_arena arena{detail::grown("choose_experts", exec, sizer.bytes())};
@@ -383,13 +384,14 @@ void apply_grouped(cuda<Sm> const& exec, placed<cuda<Sm>, std::span<Op const>> c
 }
 
 /// y_t = sum over j of weight(t, j) * rows(slot(t, j)).
-template <int Sm>
-void combine(cuda<Sm> const& exec, device_expert_plan const& plan, device_matrix_view<float const> const& weight, // (tokens, k)
-             device_matrix_view<float const> const& rows,                                                        // (slots, n)
-             matrix_argument auto&& y) {                                                                         // (tokens, n)
+template <execution_policy Exec>
+    requires detail::is_cuda<Exec>
+void combine(Exec const& exec, device_expert_plan const& plan, device_matrix_view<float const> const& weight, // (tokens, k)
+             device_matrix_view<float const> const& rows,                                                    // (slots, n)
+             matrix_argument auto&& y) {                                                                     // (tokens, n)
     auto const p = kernel_view(weight);
     auto const r = kernel_view(rows);
-    auto const to = detail::output<cuda<Sm>>(y);
+    auto const to = detail::output<Exec>(y);
     check::equal("combine", "rows of the weights", p.extent(0), plan.tokens(), "tokens of the plan");
     check::equal("combine", "columns of the weights", p.extent(1), plan.choices(), "choices of the plan");
     check::equal("combine", "rows of the slots", r.extent(0), plan.slots(), "slots of the plan");
@@ -400,8 +402,8 @@ void combine(cuda<Sm> const& exec, device_expert_plan const& plan, device_matrix
     check::elements("combine", "y", to);
     check::no_overlap("combine", "the weights", footprint_of(p), "y", footprint_of(to));
     check::no_overlap("combine", "the slots", footprint_of(r), "y", footprint_of(to));
-    detail::check_rows_there<Sm>("combine", "the weights\0the slots\0y", p, r, to);
-    kernel<op::combine, cuda<Sm>, typename decltype(to)::value_type>::run(
+    detail::check_rows_there<Exec::sm>("combine", "the weights\0the slots\0y", p, r, to);
+    kernel<op::combine, Exec, typename decltype(to)::value_type>::run(
         exec, {plan.choices(), plan.arrays().slot, p, r, {}, nullptr, false}, to);
 }
 

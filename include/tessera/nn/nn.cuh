@@ -41,13 +41,14 @@ private:
 };
 
 /// Turns the heads of consecutive tokens, the first at `first_position`; see nn/rope.hpp.
-template <int Sm, rope_style Style>
-void rope(cuda<Sm> const& exec, Style style,
+template <execution_policy Exec, rope_style Style>
+    requires detail::is_cuda<Exec>
+void rope(Exec const& exec, Style style,
           array3_argument auto const& x, // (tokens, heads, head dimension)
           device_rope_table const& table, index_t first_position,
           array3_argument auto&& y) {    // (tokens, heads, head dimension)
-    auto const from = detail::input<cuda<Sm>>(x);
-    auto const to = detail::output<cuda<Sm>>(y);
+    auto const from = detail::input<Exec>(x);
+    auto const to = detail::output<Exec>(y);
     for (std::size_t r = 0; r < 3; ++r) check::equal("rope", "extent of y", to.extent(r), from.extent(r), "extent of x");
     check::within("rope", "dims of the table", 2 * table.pairs(), 0, from.extent(2));
     detail::check_rows("rope", "x", from);
@@ -55,7 +56,7 @@ void rope(cuda<Sm> const& exec, Style style,
     if (!is_same_array(from, to)) check::no_overlap("rope", "x", footprint_of(from), "y", footprint_of(to));
     check::within("rope", "first position", first_position, 0, table.positions());
     check::within("rope", "last position plus one", first_position + from.extent(0), 0, table.positions());
-    kernel<op::rope, cuda<Sm>, typename decltype(from)::value_type>::run(
+    kernel<op::rope, Exec, typename decltype(from)::value_type>::run(
         exec, style, from, {table.cosines(), table.sines(), table.pairs(), nullptr, first_position}, to);
 }
 

@@ -194,6 +194,24 @@ void check_epilogue_there(char const* operation, epilogue_pair<First, Second> co
     check_epilogue_there(operation, e.second);
 }
 
+/// The checks of a product on a device; calls run(x, y) with the kernels' views where y has elements.
+template <int Sm, class Op, class VX, class VY, class Epilogue, class Run>
+void checked_apply(Op const& w, VX const& x, VY const& y, Epilogue const& finish, Run const& run) {
+    static_assert(is_device_view<VX> && is_device_view<VY>, "tessera: cuda<Sm> takes views of device memory (device_matrix_view), not of the host's");
+    auto const values = activations("apply", kernel_view(x));
+    check::equal("apply", "columns of x", x.extent(1), w.cols(), "columns of the operator");
+    auto const to = results(kernel_view(y), x.extent(0), w.rows());
+    check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(to));
+    check_reads("apply", w, finish, to);
+    if (to.empty()) return;
+    check_device<Sm>("apply");
+    check_device_pointer("apply", "x", x.data_handle(), x.size());
+    check_device_pointer("apply", "y", y.data_handle(), y.size());
+    if (has_several_devices()) check_operator_there("apply", w);
+    check_epilogue_there("apply", finish);
+    run(values, to);
+}
+
 } // namespace detail
 
 /// y = finish(x Wᵀ); see the file comment.
@@ -201,24 +219,13 @@ template <int Sm, linear_operator Op, class X, class EX, class LX, class AX, cla
 void apply(cuda<Sm> const& exec, Op const& w, view<X, EX, LX, AX> const& x, // (m, k)
            view<Y, EY, LY, AY> const& y,                                    // (m, n)
            Epilogue const& finish = {}) {
-    static_assert(detail::is_device_view<view<X, EX, LX, AX>> && detail::is_device_view<view<Y, EY, LY, AY>>,
-                  "tessera: cuda<Sm> takes views of device memory (device_matrix_view), not of the host's");
-    auto const values = detail::activations("apply", kernel_view(x));
-    check::equal("apply", "columns of x", x.extent(1), w.cols(), "columns of the operator");
-    matrix_view<Y> const to = detail::results(kernel_view(y), x.extent(0), w.rows());
-    check::no_overlap("apply", "x", footprint_of(values), "y", footprint_of(to));
-    detail::check_reads("apply", w, finish, to);
-    if (to.empty()) return;
-    detail::check_device<Sm>("apply");
-    detail::check_device_pointer("apply", "x", x.data_handle(), x.size());
-    detail::check_device_pointer("apply", "y", y.data_handle(), y.size());
-    if (detail::has_several_devices()) detail::check_operator_there("apply", w);
-    detail::check_epilogue_there("apply", finish);
-    detail::product_output<Y, Epilogue> const out{to, nullptr, 0, 1.0f, finish};
-    workspace_sizer sizer;
-    detail::run_operator(exec, w, values, out, sizer);
-    detail::device_arena arena{detail::grown("apply", exec, sizer.bytes())};
-    detail::run_operator(exec, w, values, out, arena);
+    detail::checked_apply<Sm>(w, x, y, finish, [&](auto const& values, matrix_view<Y> const& to) {
+        detail::product_output<Y, Epilogue> const out{to, nullptr, 0, 1.0f, finish};
+        workspace_sizer sizer;
+        detail::run_operator(exec, w, values, out, sizer);
+        detail::device_arena arena{detail::grown("apply", exec, sizer.bytes())};
+        detail::run_operator(exec, w, values, out, arena);
+    });
 }
 
 /// Bytes of scratch that `apply(exec, w, x, y)` carves from the policy's workspace.

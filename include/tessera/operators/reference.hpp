@@ -57,12 +57,7 @@ struct kernel<op::apply, reference, transposed_operator<linear<Storage, Preparat
     static void row(transposed_operator<linear<Storage, Preparation>> const& t, double const* x, double* y, double factor,
                     workspace&) {
         auto const& w = t.inner();
-        for (index_t k = 0; k < w.cols(); ++k) {
-            double dot = 0;
-            for (index_t n = 0; n < w.rows(); ++n)
-                dot += x[n] * static_cast<double>(detail::reference_element(w.storage(), n, k));
-            y[k] += factor * dot;
-        }
+        for (index_t k = 0; k < w.cols(); ++k) y[k] += factor * detail::reference_transposed_dot(w.storage(), k, w.rows(), x);
     }
 };
 

@@ -192,8 +192,8 @@ inline device_workspace& default_device_workspace() {
 }
 
 /// The workspace has `bytes`, growing where it may.
-template <int Sm>
-device_workspace& grown(char const* operation, cuda<Sm> const& exec, index_t bytes) {
+template <class Exec>
+device_workspace& grown(char const* operation, Exec const& exec, index_t bytes) {
     device_workspace& w = exec.scratch();
     if (has_several_devices() && w.device() >= 0) {
         int device = 0;

@@ -348,9 +348,9 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
 
 // --- transposed ------------------------------------------------------------------------------------------------------
 
-/// An element of W.
+/// What a code of W stands for, less a scale and an offset.
 template <class Panels>
-__device__ __forceinline__ float panel_element(Panels const& w, decode_table<typename Panels::format> const& table, index_t n, index_t k) {
+__device__ __forceinline__ float panel_value(Panels const& w, decode_table<typename Panels::format> const& table, index_t n, index_t k) {
     using format = typename Panels::format;
     auto const at = w.locate(n, Panels::position(k));
     std::uint32_t const word = reinterpret_cast<std::uint32_t const*>(w.data())[at.word] >> at.bit;
@@ -362,16 +362,30 @@ __device__ __forceinline__ float panel_element(Panels const& w, decode_table<typ
             return static_cast<float>(element::from_bits(static_cast<std::uint16_t>(word)));
     } else {
         std::uint32_t const code = word & ((1u << format::bits) - 1u);
-        float value = 0.0f;
         if constexpr (format::is_integer)
-            value = static_cast<float>(static_cast<int>(code) - format::zero);
+            return static_cast<float>(static_cast<int>(code) - format::zero);
         else
-            value = table.values[code];
-        index_t const i = Panels::scale_index(w.groups(), n, Panels::group == 0 ? 0 : k / maximum(Panels::group, 1));
+            return table.values[code];
+    }
+}
+
+/// Where the scale and the offset of an element are.
+template <class Panels>
+__device__ __forceinline__ index_t panel_scale_index(Panels const& w, index_t n, index_t k) {
+    return Panels::scale_index(w.groups(), n, Panels::group == 0 ? 0 : k / maximum(Panels::group, 1));
+}
+
+/// An element of W.
+template <class Panels>
+__device__ __forceinline__ float panel_element(Panels const& w, decode_table<typename Panels::format> const& table, index_t n, index_t k) {
+    using format = typename Panels::format;
+    float value = panel_value(w, table, n, k);
+    if constexpr (!format::is_dense) {
+        index_t const i = panel_scale_index(w, n, k);
         value *= static_cast<float>(w.scales()[i]);
         if constexpr (format::has_offsets) value += w.offsets()[i];
-        return value;
     }
+    return value;
 }
 
 /// partial(tile, m, k) = sum over the tile's rows n of x(m, n) W(n, k): a thread for each k, 8 rows of x.

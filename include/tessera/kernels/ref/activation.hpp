@@ -15,9 +15,11 @@ template <class X>
 struct kernel<op::activate, reference, X> {
     template <class F, class Y>
     static void run(reference const&, F, matrix_view<X const> x, matrix_view<Y> y) noexcept {
-        for (index_t i = 0; i < x.extent(0); ++i)
-            for (index_t k = 0; k < x.extent(1); ++k)
-                y(i, k) = static_cast<Y>(F::value(static_cast<double>(x(i, k))));
+        for (index_t i = 0; i < x.extent(0); ++i) row(i, F{}, x, y);
+    }
+    template <class F, class Y>
+    TESSERA_HOST_DEVICE static void row(index_t i, F, matrix_view<X const> x, matrix_view<Y> y) noexcept {
+        for (index_t k = 0; k < x.extent(1); ++k) y(i, k) = static_cast<Y>(F::value(static_cast<double>(x(i, k))));
     }
 };
 
@@ -25,9 +27,12 @@ template <class X>
 struct kernel<op::gate, reference, X> {
     template <class F, class Y>
     static void run(reference const&, F, matrix_view<X const> gate, matrix_view<X const> up, matrix_view<Y> y) noexcept {
-        for (index_t i = 0; i < gate.extent(0); ++i)
-            for (index_t k = 0; k < gate.extent(1); ++k)
-                y(i, k) = static_cast<Y>(F::value(static_cast<double>(gate(i, k))) * static_cast<double>(up(i, k)));
+        for (index_t i = 0; i < gate.extent(0); ++i) row(i, F{}, gate, up, y);
+    }
+    template <class F, class Y>
+    TESSERA_HOST_DEVICE static void row(index_t i, F, matrix_view<X const> gate, matrix_view<X const> up, matrix_view<Y> y) noexcept {
+        for (index_t k = 0; k < gate.extent(1); ++k)
+            y(i, k) = static_cast<Y>(F::value(static_cast<double>(gate(i, k))) * static_cast<double>(up(i, k)));
     }
 };
 
@@ -61,9 +66,12 @@ template <class X>
 struct kernel<op::add, reference, X> {
     template <class Y>
     static void run(reference const&, matrix_view<X const> a, matrix_view<X const> b, matrix_view<Y> y) noexcept {
-        for (index_t i = 0; i < a.extent(0); ++i)
-            for (index_t k = 0; k < a.extent(1); ++k)
-                y(i, k) = static_cast<Y>(static_cast<double>(a(i, k)) + static_cast<double>(b(i, k)));
+        for (index_t i = 0; i < a.extent(0); ++i) row(i, a, b, y);
+    }
+    template <class Y>
+    TESSERA_HOST_DEVICE static void row(index_t i, matrix_view<X const> a, matrix_view<X const> b, matrix_view<Y> y) noexcept {
+        for (index_t k = 0; k < a.extent(1); ++k)
+            y(i, k) = static_cast<Y>(static_cast<double>(a(i, k)) + static_cast<double>(b(i, k)));
     }
 };
 

@@ -55,8 +55,23 @@ float reference_element(prepacked<panel<R, 1>, matrix_view<T const>> const& w, i
     return static_cast<float>(w.column(n / R, k)[n % R]);
 }
 template <class Storage>
-float reference_element(Storage const& w, index_t n, index_t k) noexcept {
+TESSERA_HOST_DEVICE float reference_element(Storage const& w, index_t n, index_t k) noexcept {
     return static_cast<float>(w(n, k));
+}
+
+/// sum over k < columns of x[k] W(n, k).
+template <class Storage>
+TESSERA_HOST_DEVICE double reference_dot(Storage const& w, index_t n, index_t columns, double const* x) noexcept {
+    double dot = 0;
+    for (index_t k = 0; k < columns; ++k) dot += x[k] * static_cast<double>(reference_element(w, n, k));
+    return dot;
+}
+/// sum over n < rows of x[n] W(n, k).
+template <class Storage>
+TESSERA_HOST_DEVICE double reference_transposed_dot(Storage const& w, index_t k, index_t rows, double const* x) noexcept {
+    double dot = 0;
+    for (index_t n = 0; n < rows; ++n) dot += x[n] * static_cast<double>(reference_element(w, n, k));
+    return dot;
 }
 
 } // namespace detail
@@ -71,12 +86,7 @@ struct kernel<op::apply, reference, linear<Storage, Preparation>> {
         workspace_scope scope{arena};
         double* const prepared = scope.carve<double>(w.cols());
         detail::reference_prepare<Preparation>(x, w.cols(), prepared);
-        for (index_t n = 0; n < w.rows(); ++n) {
-            double dot = 0;
-            for (index_t k = 0; k < w.cols(); ++k)
-                dot += prepared[k] * static_cast<double>(detail::reference_element(w.storage(), n, k));
-            y[n] += factor * dot;
-        }
+        for (index_t n = 0; n < w.rows(); ++n) y[n] += factor * detail::reference_dot(w.storage(), n, w.cols(), prepared);
     }
 };
 

@@ -7,7 +7,6 @@
 #include "../attention.hpp"
 
 #include <cmath>
-#include <limits>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -31,9 +30,9 @@ struct kernel<op::attention, reference, Arguments> {
                 for (index_t h = 0; h < a[b].q.extent(1); ++h) row(a[b], i, h, scratch);
     }
 
-private:
-    static void row(Arguments const& a, index_t i, index_t h, plan_type const& scratch) noexcept {
-        constexpr double none = -std::numeric_limits<double>::infinity();
+    /// Query i of head h.
+    TESSERA_HOST_DEVICE static void row(Arguments const& a, index_t i, index_t h, plan_type const& scratch) noexcept {
+        constexpr double none = -static_cast<double>(INFINITY);
         index_t const kv_head = h / a.shape().group();
         double largest = none;
         if constexpr (detail::has_sink<decltype(a.score)>) largest = double{detail::sink_of(a.score, h)};

@@ -2,7 +2,8 @@
 #pragma once
 
 /// @file
-/// The definitions of the norms and of their gradients, in double. For a row x of n elements:
+/// The definitions of the norms and of their gradients, in double. (Forward definitions of this folder are functions of a row,
+/// `row(i, ...)`, which CUDA devices run too: kernels/cuda/reference.cuh.) For a row x of n elements:
 ///
 ///     rms_norm     y = w r x                  r = 1 / sqrt(mean(x^2) + epsilon)
 ///     layer_norm   y = w r (x - mean(x)) + b  r = 1 / sqrt(mean((x - mean(x))^2) + epsilon)
@@ -23,7 +24,7 @@ namespace detail {
 
 /// An element in double.
 template <class T>
-constexpr double wide(T const& x) noexcept {
+TESSERA_HOST_DEVICE constexpr double wide(T const& x) noexcept {
     return static_cast<double>(x);
 }
 
@@ -34,7 +35,7 @@ struct row_moments {
 };
 
 template <class X>
-row_moments rms_moments(matrix_view<X const> x, index_t i, float epsilon) noexcept {
+TESSERA_HOST_DEVICE row_moments rms_moments(matrix_view<X const> x, index_t i, float epsilon) noexcept {
     double const n = wide(x.extent(1));
     double sum = 0;
     for (index_t k = 0; k < x.extent(1); ++k) sum += wide(x(i, k)) * wide(x(i, k));
@@ -42,7 +43,7 @@ row_moments rms_moments(matrix_view<X const> x, index_t i, float epsilon) noexce
 }
 
 template <class X>
-row_moments layer_moments(matrix_view<X const> x, index_t i, float epsilon) noexcept {
+TESSERA_HOST_DEVICE row_moments layer_moments(matrix_view<X const> x, index_t i, float epsilon) noexcept {
     double const n = wide(x.extent(1));
     double sum = 0;
     for (index_t k = 0; k < x.extent(1); ++k) sum += wide(x(i, k));
@@ -78,11 +79,14 @@ struct kernel<op::rms_norm, reference, X> {
     template <class W, class Y>
     static void run(reference const&, matrix_view<X const> x, vector_view<W const> weight, float epsilon,
                     matrix_view<Y> y) noexcept {
-        for (index_t i = 0; i < x.extent(0); ++i) {
-            double const r = detail::rms_moments<X>(x, i, epsilon).inverse;
-            for (index_t k = 0; k < x.extent(1); ++k)
-                y(i, k) = static_cast<Y>(detail::wide(weight[k]) * r * detail::wide(x(i, k)));
-        }
+        for (index_t i = 0; i < x.extent(0); ++i) row(i, x, weight, epsilon, y);
+    }
+    template <class W, class Y>
+    TESSERA_HOST_DEVICE static void row(index_t i, matrix_view<X const> x, vector_view<W const> weight, float epsilon,
+                                        matrix_view<Y> y) noexcept {
+        double const r = detail::rms_moments<X>(x, i, epsilon).inverse;
+        for (index_t k = 0; k < x.extent(1); ++k)
+            y(i, k) = static_cast<Y>(detail::wide(weight[k]) * r * detail::wide(x(i, k)));
     }
 };
 
@@ -91,12 +95,14 @@ struct kernel<op::layer_norm, reference, X> {
     template <class W, class Y>
     static void run(reference const&, matrix_view<X const> x, vector_view<W const> weight, vector_view<W const> bias,
                     float epsilon, matrix_view<Y> y) noexcept {
-        for (index_t i = 0; i < x.extent(0); ++i) {
-            auto const [mean, r] = detail::layer_moments<X>(x, i, epsilon);
-            for (index_t k = 0; k < x.extent(1); ++k)
-                y(i, k) = static_cast<Y>(detail::wide(weight[k]) * r * (detail::wide(x(i, k)) - mean) +
-                                         detail::wide(bias[k]));
-        }
+        for (index_t i = 0; i < x.extent(0); ++i) row(i, x, weight, bias, epsilon, y);
+    }
+    template <class W, class Y>
+    TESSERA_HOST_DEVICE static void row(index_t i, matrix_view<X const> x, vector_view<W const> weight,
+                                        vector_view<W const> bias, float epsilon, matrix_view<Y> y) noexcept {
+        auto const [mean, r] = detail::layer_moments<X>(x, i, epsilon);
+        for (index_t k = 0; k < x.extent(1); ++k)
+            y(i, k) = static_cast<Y>(detail::wide(weight[k]) * r * (detail::wide(x(i, k)) - mean) + detail::wide(bias[k]));
     }
 };
 

@@ -8,15 +8,15 @@
 #include "../../numerics/half.hpp"
 #include "../../storage/scheme.hpp"
 
+#include <cfloat>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 namespace tessera::inline TESSERA_ABI::detail {
 
 /// y[k] = the value of x[k] after preparation; x and y may be the same.
 template <preparation P>
-void reference_prepare(double const* x, index_t columns, double* y) noexcept {
+TESSERA_HOST_DEVICE void reference_prepare(double const* x, index_t columns, double* y) noexcept {
     if constexpr (std::is_same_v<P, as_bf16>) {
         for (index_t k = 0; k < columns; ++k) y[k] = static_cast<double>(static_cast<float>(static_cast<bf16>(static_cast<float>(x[k]))));
     } else if constexpr (requires { P::define_row(x, columns, y); }) { // defined beside its kernel
@@ -30,9 +30,9 @@ void reference_prepare(double const* x, index_t columns, double* y) noexcept {
             float a = 0;
             for (index_t k = first; k < last; ++k) {
                 auto const v = std::fabs(static_cast<float>(x[k]));
-                a = v <= std::numeric_limits<float>::max() ? (v > a ? v : a) : std::numeric_limits<float>::quiet_NaN();
+                a = v <= FLT_MAX ? (v > a ? v : a) : NAN;
             }
-            bool const usable = a > 0 && 127.0f / a <= std::numeric_limits<float>::max();
+            bool const usable = a > 0 && 127.0f / a <= FLT_MAX;
             float const inverse = usable ? 127.0f / a : 0.0f;
             double const scale = usable ? a / 127.0f : 0.0f * a;
             for (index_t k = first; k < last; ++k)

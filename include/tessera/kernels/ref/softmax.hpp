@@ -9,7 +9,6 @@
 #include "../kernel.hpp"
 
 #include <cmath>
-#include <limits>
 
 namespace tessera::inline TESSERA_ABI {
 
@@ -17,16 +16,18 @@ template <class X>
 struct kernel<op::softmax, reference, X> {
     template <class Y>
     static void run(reference const&, matrix_view<X const> x, matrix_view<Y> y) noexcept {
-        for (index_t i = 0; i < x.extent(0); ++i) {
-            double largest = -std::numeric_limits<double>::infinity();
-            for (index_t k = 0; k < x.extent(1); ++k)
-                largest = std::fmax(largest, static_cast<double>(x(i, k)));
-            double const shift = largest == -std::numeric_limits<double>::infinity() ? 0.0 : largest;
-            double sum = 0;
-            for (index_t k = 0; k < x.extent(1); ++k) sum += std::exp(static_cast<double>(x(i, k)) - shift);
-            for (index_t k = 0; k < x.extent(1); ++k)
-                y(i, k) = static_cast<Y>(sum == 0 ? 0.0 : std::exp(static_cast<double>(x(i, k)) - shift) / sum);
-        }
+        for (index_t i = 0; i < x.extent(0); ++i) row(i, x, y);
+    }
+    template <class Y>
+    TESSERA_HOST_DEVICE static void row(index_t i, matrix_view<X const> x, matrix_view<Y> y) noexcept {
+        constexpr double none = -static_cast<double>(INFINITY);
+        double largest = none;
+        for (index_t k = 0; k < x.extent(1); ++k) largest = std::fmax(largest, static_cast<double>(x(i, k)));
+        double const shift = largest == none ? 0.0 : largest;
+        double sum = 0;
+        for (index_t k = 0; k < x.extent(1); ++k) sum += std::exp(static_cast<double>(x(i, k)) - shift);
+        for (index_t k = 0; k < x.extent(1); ++k)
+            y(i, k) = static_cast<Y>(sum == 0 ? 0.0 : std::exp(static_cast<double>(x(i, k)) - shift) / sum);
     }
 };
 
