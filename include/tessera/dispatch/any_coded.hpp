@@ -10,15 +10,22 @@
 ///     ts::apply(exec, layer, x, y);
 ///
 /// Bytes in memory are those that the format's own type has when it is placed. A panel's columns are decoded to float32, 256 at a time, by a
-/// call to the format's decoder, and multiplied like those of every storage that is read by tiles (kernels/cpu/vector.hpp): x is
-/// float32 (`as_is`) or bf16. An `any_operator` of the format's own type multiplies its codes in registers, by int8 too: faster, for the
-/// compile time of all its kernels.
+/// call to the format's decoder, and multiplied like those of every storage that is read by tiles (kernels/cpu/vector.hpp), where x is
+/// float32 (`as_is`) or bf16. By int8 rows of x they are multiplied as bytes (kernels/cpu/integer_columns.hpp), if the format's own type
+/// has such products, with the same bits as that:
+///
+///     if (w.takes(ts::int8_per_group<32>{})) return ts::place(exec, ts::linear{w, ts::int8_per_group<32>{}});   // throws where it does not
+///
+/// Panels do not depend on the preparation: `ts::linear{layer.view().storage(), ts::as_bf16{}}` multiplies those of one by another. An
+/// `any_operator` of the format's own type multiplies codes in registers, and many rows of int8 x in matrix tiles: faster, for the compile
+/// time of all its kernels.
 ///
 /// A file of placed operands keeps its panels; the hash it finds them by has the format's layout in it, so that a program may place an
 /// operand by its own type and the next one by `any_coded`.
 ///
 /// The view belongs to the architecture whose decoders it was made with; `reference` reads one of any.
 
+#include "../kernels/cpu/integer_columns.hpp"
 #include "../operators/describe.hpp"
 #include "../quant/vector_place.hpp"
 #include "../storage/placed_key.hpp"
@@ -58,7 +65,33 @@ struct coded_actions {
     void (*pack)(void const* w, index_t p, std::byte* out) noexcept;
     /// Columns [k0, k1) of a panel, k0 % 256 == 0: out[(k - k0) R + r]; may go on to column round_up(k1, 16).
     void (*decode)(std::byte const* panel, index_t cols, index_t k0, index_t k1, float* out) noexcept;
+    integer_layout integers; ///< for products with int8 x
+    /// Columns [k0, k1) for such products, see `decode_integers`; null where there are none.
+    void (*decode_integers)(std::byte const* panel, index_t cols, index_t k0, index_t k1, int together, integer_columns<Arch>& out) noexcept;
 };
+
+/// Whether a format that `actions` describes (null: no storage) is multiplied by x prepared so.
+template <class Arch, class Preparation>
+bool takes_preparation(coded_actions<Arch> const* actions) noexcept {
+    if constexpr (activation_group<Preparation> < 0)
+        return std::is_same_v<Preparation, as_is> || std::is_same_v<Preparation, as_bf16>;
+    else if constexpr (activation_group<Preparation> == 0)
+        return actions == nullptr || actions->integers.is_served;
+    else
+        return actions == nullptr || actions->integers.takes_groups;
+}
+template <class Arch, class Preparation>
+void check_preparation(coded_actions<Arch> const* actions) {
+    if constexpr (activation_group<Preparation> >= 0) {
+        if (takes_preparation<Arch, Preparation>(actions)) return;
+        raise<unsupported_error>(
+            "tessera: linear: codes of " + actions->name() +
+            (actions->integers.is_served
+                 ? " have no product with int8_per_group<N>, which needs groups of 16 or a multiple of 32 weights; use int8_per_token or as_is"
+                 : " have no product with int8 x, which needs integers, or a format of at most 6 bits without NaN and infinity in groups "
+                   "of 16 or a multiple of 32 weights; use as_is or as_bf16"));
+    }
+}
 
 template <class Arch, coded_storage Storage>
 struct coded_actions_of {
@@ -82,6 +115,16 @@ struct coded_actions_of {
     static void decode(std::byte const* panel, index_t cols, index_t k0, index_t k1, float* out) noexcept {
         decode_panel<Arch>(weights{nullptr, R, cols}, panel, k0, minimum(round_up(k1, 16), cols), out);
     }
+    static void decode_integers(std::byte const* panel, index_t cols, index_t k0, index_t k1, int together, integer_columns<Arch>& out) noexcept {
+        detail::decode_integers<Arch>(weights{nullptr, R, cols}, panel, k0, k1, together, out);
+    }
+    static constexpr integer_layout integers = integer_layout_of<weights>();
+    static constexpr auto integer_decoder() noexcept -> decltype(coded_actions<Arch>::decode_integers) {
+        if constexpr (integers.is_served)
+            return &decode_integers;
+        else
+            return nullptr;
+    }
     static placed_key key(void const* w, content_check check) {
         if constexpr (placed_layout<weights>::is_named)
             return key_of(at(w), weights{nullptr, at(w).rows(), at(w).cols()}, check);
@@ -89,7 +132,7 @@ struct coded_actions_of {
             return {};
     }
     static constexpr coded_actions<Arch> actions{&name, &bytes, &tile, &arrays, placed_layout<weights>::is_named ? &key : nullptr,
-                                                 &panel_bytes, &pack, &decode};
+                                                 &panel_bytes, &pack, &decode, integers, integer_decoder()};
 };
 
 } // namespace detail
@@ -99,6 +142,7 @@ template <class Arch = native_arch>
 class any_coded {
 public:
     using is_tile_storage = void;
+    using has_run_time_format = void;
     using actions_type = detail::coded_actions<Arch>;
 
     any_coded() noexcept = default;
@@ -116,6 +160,16 @@ public:
     index_t bytes() const noexcept { return actions_ == nullptr ? 0 : actions_->bytes(view_); }
     /// Of the format.
     std::string name() const { return actions_ == nullptr ? "nothing" : actions_->name(); }
+    /// Whether `linear{w, Preparation{}}` is a product of this format: of int8 ones, where its own type has it.
+    template <preparation Preparation>
+    bool takes(Preparation) const noexcept {
+        return detail::takes_preparation<Arch, Preparation>(actions_);
+    }
+    /// Throws unsupported_error, which names the format, where it is not.
+    template <preparation Preparation>
+    void require_preparation(Preparation) const {
+        detail::check_preparation<Arch, Preparation>(actions_);
+    }
 
     void decode_tile(index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) const noexcept {
         if (actions_ != nullptr) actions_->tile(view_, n0, n1, k0, k1, out, stride);
@@ -157,6 +211,7 @@ class prepacked<panel<R, 4>, any_coded<Arch>> {
 
 public:
     using is_tile_storage = void;
+    using has_run_time_format = void;
     using layout = panel<R, 4>;
     using storage = any_coded<Arch>;
     using actions_type = typename storage::actions_type;
@@ -178,6 +233,15 @@ public:
     std::byte const* panel_data(index_t p) const noexcept { return data_ + p * panel_bytes_; }
     std::string name() const { return actions_ == nullptr ? "nothing" : actions_->name(); }
     actions_type const* actions() const noexcept { return actions_; }
+    /// As for what is not placed.
+    template <preparation Preparation>
+    bool takes(Preparation) const noexcept {
+        return detail::takes_preparation<Arch, Preparation>(actions_);
+    }
+    template <preparation Preparation>
+    void require_preparation(Preparation) const {
+        detail::check_preparation<Arch, Preparation>(actions_);
+    }
 
     void decode_tile(index_t n0, index_t n1, index_t k0, index_t k1, float* out, index_t stride) const noexcept {
         alignas(64) float columns[detail::decoded_columns * R];
@@ -242,6 +306,70 @@ struct panel_decoder<Arch, any_coded<Arch>> : packing_decoder<Arch, any_coded<Ar
 };
 
 } // namespace detail
+
+/// Products with int8 x: bytes and scales by the format's decoder, dot products by one kernel.
+template <class Arch, class Parallel, detail::run_time_coded_storage Storage, class Preparation>
+    requires(tile_storage<Storage> && detail::activation_group<Preparation> >= 0)
+struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
+    using exec_type = cpu<Arch, Parallel>;
+    using operand = linear<Storage, Preparation>;
+    using decoder = detail::panel_decoder<Arch, Storage>;
+    using weights = typename decoder::weights;
+    using form = int8_rows<detail::activation_group<Preparation>, 16>;
+    using forms = type_list<form>;
+    using product = detail::integer_product<Arch, form>;
+    struct state {};
+    static constexpr index_t R = simd::lanes<Arch>;
+
+    template <class Arena>
+    static state plan(exec_type const&, operand const&, index_t, Arena&) noexcept {
+        return {};
+    }
+    template <class Inputs>
+    static void prepare(exec_type const&, operand const&, Inputs const&, state const&) noexcept {}
+    static index_t scratch_bytes(operand const& w, tile_size tile) noexcept {
+        if (w.cols() == 0) return 0;
+        return 2 * packed_bytes(w) + product::scratch_bytes(w.storage().actions()->integers, w.cols(), tile.m);
+    }
+
+    template <class Inputs>
+    static void accumulate(operand const& w, Inputs const& inputs, state const&, product_task const& task, std::byte* scratch) noexcept {
+        if (w.cols() == 0) return;
+        auto const& actions = *w.storage().actions();
+        product const of_rows{actions.integers, inputs.template get<form>(), task.m0, task.m1, scratch + 2 * packed_bytes(w)};
+        auto const decode = [&](std::byte const* panel, index_t k0, index_t k1, int together, typename product::columns& out) noexcept {
+            actions.decode_integers(panel, w.cols(), k0, k1, together, out);
+        };
+        index_t const last = ceil_div(task.n1, R);
+        for (index_t p = task.n0 / R; p < last; p += 2) {
+            auto const emit = [&](int q, index_t m, simd::floats<Arch> const& value) noexcept {
+                detail::add_to_task<Arch>(task, m, (p + q) * R, value);
+            };
+            // Two panels are two streams of memory, and share the loads of x.
+            if (p + 1 < last)
+                of_rows.template run<2>({stage(w, p, scratch), stage(w, p + 1, scratch + packed_bytes(w))}, decode, emit);
+            else
+                of_rows.template run<1>({stage(w, p, scratch)}, decode, emit);
+        }
+    }
+
+    static std::string describe(operand const& w, index_t) {
+        return decoder::name(w.storage()) + ", bytes of decoded columns by " + simd::dot4_name<Arch>;
+    }
+
+private:
+    static index_t packed_bytes(operand const& w) noexcept {
+        return decoder::is_placed ? 0 : round_up(decoder::shape(w.storage(), nullptr).panel_bytes(), config::cache_line);
+    }
+    static std::byte const* stage(operand const& w, index_t p, [[maybe_unused]] std::byte* scratch) noexcept {
+        if constexpr (decoder::is_placed) {
+            return w.storage().panel_data(p);
+        } else {
+            pack_panel(w.storage(), decoder::shape(w.storage(), nullptr), p, scratch);
+            return scratch;
+        }
+    }
+};
 
 /// Few elements of what is not placed, as a row of an embedding, are decoded by the definition: packing panels would take longer.
 template <class Arch, class Parallel>

@@ -47,12 +47,14 @@ public:
     using is_linear_operator = void;
 
     constexpr linear() noexcept = default;
-    /// Throws shape_error where the matrix is not empty but has no data.
+    /// Throws shape_error where the matrix is not empty but has no data, unsupported_error where codes of a run-time format have no
+    /// product with this preparation.
     constexpr explicit linear(Storage const& w, Preparation = {}) : storage_{w} {
         if constexpr (dense_storage<Storage>)
             check::elements("linear", "the matrix", w);
         else if constexpr (requires { w.panels(); })
             check::not_null("linear", "placed data", w.data(), w.bytes());
+        if constexpr (requires { w.require_preparation(Preparation{}); }) w.require_preparation(Preparation{});
     }
     /// The operator would outlive what it refers to.
     template <class Owner>

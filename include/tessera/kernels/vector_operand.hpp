@@ -23,7 +23,7 @@ struct as_storage<T> {
 template <class Storage, class Preparation>
 constexpr void require_vector_preparation() noexcept {
     static_assert(std::same_as<Preparation, as_is> || std::same_as<Preparation, as_bf16> ||
-                      (byte_grid_storage<Storage> && activation_group<Preparation> >= 0),
+                      ((byte_grid_storage<Storage> || run_time_coded_storage<Storage>) && activation_group<Preparation> >= 0),
                   "tessera: vector codes and tables multiply x as it is or in bf16, grids of 256 points in int8 too; other preparations are "
                   "for codes with scales");
 }

@@ -27,6 +27,11 @@ concept tile_storage = std::is_trivially_copyable_v<Storage> && requires(Storage
 
 namespace detail {
 
+/// Codes whose format is known at run time, and with it whether they have integer products: `takes(preparation)` says it, and
+/// `require_preparation(preparation)` throws.
+template <class Storage>
+concept run_time_coded_storage = tile_storage<Storage> && requires { typename Storage::has_run_time_format; };
+
 /// What a look-up's tables belong to.
 enum class table_kind { tensor, row, group };
 

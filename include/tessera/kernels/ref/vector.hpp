@@ -24,7 +24,7 @@ struct kernel<op::apply, reference, linear<Storage, Preparation>> {
     static void row(linear<Storage, Preparation> const& w, double const* x, double* y, double factor, workspace& arena) {
         detail::require_vector_preparation<Storage, Preparation>();
         workspace_scope scope{arena};
-        if constexpr (detail::activation_group<Preparation> >= 0) return integer_row(w, x, y, factor, scope);
+        if constexpr (detail::byte_grid_storage<Storage> && detail::activation_group<Preparation> >= 0) return integer_row(w, x, y, factor, scope);
         double* const prepared = scope.carve<double>(w.cols());
         float* const decoded = scope.carve<float>(w.cols());
         detail::reference_prepare<Preparation>(x, w.cols(), prepared);
@@ -39,16 +39,14 @@ struct kernel<op::apply, reference, linear<Storage, Preparation>> {
 private:
     /// Points of grids are rounded to bytes, too.
     static void integer_row(linear<Storage, Preparation> const& w, double const* x, double* y, double factor, workspace_scope& scope) {
-        if constexpr (detail::byte_grid_storage<Storage>) {
-            double* const prepared = scope.carve<double>(w.cols());
-            double* const decoded = scope.carve<double>(w.cols());
-            detail::reference_prepare<Preparation>(x, w.cols(), prepared);
-            for (index_t n = 0; n < w.rows(); ++n) {
-                detail::decode_rounded_row(w.storage(), n, decoded);
-                double dot = 0;
-                for (index_t k = 0; k < w.cols(); ++k) dot += prepared[k] * decoded[k];
-                y[n] += factor * dot;
-            }
+        double* const prepared = scope.carve<double>(w.cols());
+        double* const decoded = scope.carve<double>(w.cols());
+        detail::reference_prepare<Preparation>(x, w.cols(), prepared);
+        for (index_t n = 0; n < w.rows(); ++n) {
+            detail::decode_rounded_row(w.storage(), n, decoded);
+            double dot = 0;
+            for (index_t k = 0; k < w.cols(); ++k) dot += prepared[k] * decoded[k];
+            y[n] += factor * dot;
         }
     }
 };
