@@ -67,7 +67,6 @@ void check_transposed(Storage const& w, index_t m) {
 template <class Preparation, class Storage>
 void check_law(Storage const& w, index_t m) {
     ts::linear const typed{w, Preparation{}};
-    product_shape const shape{m, w.rows(), w.cols()};
     guarded<float> x{m, w.cols(), 1}, y{m, w.rows(), 2};
     x.fill(17);
     apply_case<std::remove_const_t<decltype(typed)>> const expected{typed, x.view()};

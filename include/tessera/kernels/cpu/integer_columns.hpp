@@ -64,17 +64,17 @@ struct integer_columns {
     alignas(64) float minima[most_quads * R];
     alignas(64) std::int32_t integers[most_quads * R]; ///< zero points; joined: scales
     alignas(64) float super_minima[R];
+    /// What is read later, to be asked for while these columns are multiplied: all at once would fill the first level's miss buffers.
+    std::byte const* ahead;
+    std::byte const* ahead_end;
 };
 
 /// Strips of codes as bytes.
 template <class Arch, class Weights>
-TESSERA_FORCE_INLINE void decode_integer_strips(std::byte const* codes, index_t strips, index_t ahead, [[maybe_unused]] std::byte* high,
-                                                std::byte* low) noexcept {
+TESSERA_FORCE_INLINE void decode_integer_strips(std::byte const* codes, index_t strips, [[maybe_unused]] std::byte* high, std::byte* low) noexcept {
     constexpr int quads = static_cast<int>(Weights::strip_columns / 4);
     constexpr index_t quad_bytes = integer_columns<Arch>::quad_bytes;
     for (index_t s = 0; s < strips; ++s, codes += Weights::strip_bytes, low += quads * quad_bytes) {
-#pragma GCC unroll 8
-        for (index_t line = 0; line < Weights::strip_bytes; line += config::cache_line) simd::prefetch(codes + line + ahead);
         simd::code_strip<Arch, Weights> const strip{codes};
 #pragma GCC unroll 8
         for (int q = 0; q < quads; ++q) {
@@ -87,22 +87,38 @@ TESSERA_FORCE_INLINE void decode_integer_strips(std::byte const* codes, index_t 
     }
 }
 
+/// Columns of the quad that ends at `low` from column `from` on become `padding`.
+template <class Arch, bool IsPair>
+TESSERA_COLD void pad_last_quad(index_t from, [[maybe_unused]] std::byte* high, std::byte* low) noexcept {
+    constexpr auto padding = static_cast<std::byte>(integer_columns<Arch>::padding);
+    for (index_t r = integer_columns<Arch>::R; r > 0; --r)
+        for (index_t j = from; j < 4; ++j) {
+            low[j - 4 * r] = padding;
+            if constexpr (IsPair) high[j - 4 * r] = padding;
+        }
+}
+
 /// Columns [k0, k1) of a panel: whole groups, or a part of one that begins at a multiple of 256 of its columns; joined, a whole super
 /// group. `together`: panels that are read side by side.
 template <class Arch, class Weights>
 void decode_integers(Weights const& w, std::byte const* panel, index_t k0, index_t k1, int together, integer_columns<Arch>& out) noexcept {
     using source = typename Weights::source;
     constexpr index_t R = simd::lanes<Arch>, quad_bytes = integer_columns<Arch>::quad_bytes;
-    index_t const panel_bytes = w.panel_bytes();
-    auto const ahead = [&](index_t offset) noexcept {
-        return together == 1 ? prefetch_distance : prefetch_ahead<2>(panel_bytes, offset);
-    };
     index_t g = k0 / w.group();
+    // From the record's head on, if it begins here.
+    index_t const begin = k0 == g * w.group() && Weights::within_record(g) == 0 ? w.record_offset(g)
+                                                                               : w.codes_offset(g) + Weights::strip_offset(k0 - g * w.group());
+    // Beyond what is decoded next; behind the end of one of two panels begin the next two, not its neighbour.
+    auto const read_to = [&](index_t end) noexcept {
+        index_t const bytes = w.panel_bytes(), distance = minimum(prefetch_distance + (end - begin), bytes);
+        out.ahead = panel + begin + distance + (together == 2 && begin + distance >= bytes ? bytes : 0);
+        out.ahead_end = out.ahead + (end - begin);
+    };
     if constexpr (Weights::joins_groups) {
         static_assert(Weights::super_groups * source::group <= integer_columns<Arch>::most_columns);
         index_t const at = w.codes_offset(g);
-        prefetch_head(w, panel, g, ahead(w.record_offset(g)));
-        decode_integer_strips<Arch, Weights>(panel + at, (k1 - k0) / Weights::strip_columns, ahead(at), out.high, out.low);
+        decode_integer_strips<Arch, Weights>(panel + at, (k1 - k0) / Weights::strip_columns, out.high, out.low);
+        read_to(at + (k1 - k0) / Weights::strip_columns * Weights::strip_bytes);
         simd::store<Arch>(out.scales, super_scales<Arch, Weights>(panel + w.super_offset(g)));
         if constexpr (Weights::packs_minima) simd::store<Arch>(out.super_minima, super_minima<Arch, Weights>(panel + w.super_offset(g)));
         for (index_t i = 0; i < Weights::super_groups; ++i, ++g) {
@@ -114,32 +130,33 @@ void decode_integers(Weights const& w, std::byte const* panel, index_t k0, index
         group_factors<Arch, Weights> factors;
         std::byte *low = out.low, *high = out.high;
         index_t loaded = g; // the factors are those of groups before
-        for (index_t i = 0; k0 < k1; ++i, ++g) {
+        index_t end = begin;
+        auto const add_group = [&](index_t i, index_t first, index_t columns) noexcept {
             if (g >= loaded) {
                 factors.load(w, panel, g);
                 loaded = group_factors<Arch, Weights>::end(g, w.groups());
             }
-            prefetch_head(w, panel, g, ahead(w.record_offset(g)));
             std::byte const* const scales = panel + w.scales_offset(g);
             simd::store<Arch>(out.scales + i * R, factors.integer_scales(scales));
             if constexpr (source::offset == offset_kind::minimum) simd::store<Arch>(out.minima + i * R, factors.minima(scales));
-            if constexpr (source::offset == offset_kind::zero_point)
-                zero_points_at<Arch, Weights>(scales).store_aligned(out.integers + i * R);
-            index_t const first = k0 - g * w.group();
-            index_t const columns = minimum(k1 - k0, w.group_columns(g) - first);
-            index_t const at = w.codes_offset(g) + Weights::strip_offset(first);
-            decode_integer_strips<Arch, Weights>(panel + at, Weights::strips(columns), ahead(at), high, low);
+            if constexpr (source::offset == offset_kind::zero_point) zero_points_at<Arch, Weights>(scales).store_aligned(out.integers + i * R);
+            index_t const codes = w.codes_offset(g) + Weights::strip_offset(first), strips = Weights::strips(columns);
+            decode_integer_strips<Arch, Weights>(panel + codes, strips, high, low);
+            end = codes + strips * Weights::strip_bytes;
             low += ceil_div(columns, 4) * quad_bytes;
             high += ceil_div(columns, 4) * quad_bytes;
-            if (columns % 4 != 0)
-                for (index_t r = 0; r < R; ++r)
-                    for (index_t j = columns % 4; j < 4; ++j) {
-                        low[4 * r + j - quad_bytes] = static_cast<std::byte>(integer_columns<Arch>::padding);
-                        if constexpr (integer_codes<source>::kind == integer_codes_kind::pair)
-                            high[4 * r + j - quad_bytes] = static_cast<std::byte>(integer_columns<Arch>::padding);
-                    }
+        };
+        index_t i = 0;
+        // Whole groups, of constant length.
+        if constexpr (source::group > 0 && source::group <= integer_columns<Arch>::most_columns && source::group % 4 == 0)
+            for (; k0 + source::group <= k1; k0 += source::group, ++i, ++g) add_group(i, 0, source::group);
+        for (; k0 < k1; ++i, ++g) {
+            index_t const first = k0 - g * w.group(), columns = minimum(k1 - k0, w.group_columns(g) - first);
+            add_group(i, first, columns);
+            if (columns % 4 != 0) pad_last_quad<Arch, integer_codes<source>::kind == integer_codes_kind::pair>(columns % 4, high, low);
             k0 += columns;
         }
+        read_to(end);
     }
 }
 
@@ -154,269 +171,439 @@ class integer_product {
 
 public:
     using columns = integer_columns<Arch>;
-    /// What is kept of a row of x and two panels: the result, sums of an unfinished group and of an unfinished segment.
-    static constexpr index_t row_bytes = 3 * 2 * R * static_cast<index_t>(sizeof(float));
-    /// Scratch of `rows` rows of x: two panels' columns, what is kept, sums of x that its form has not.
+    /// Scratch of `rows` rows of x: two panels' columns, what is kept of each row, sums of x.
     static index_t scratch_bytes(integer_layout const& f, index_t cols, index_t rows) noexcept {
-        return 2 * static_cast<index_t>(sizeof(columns)) + rows * row_bytes +
-               round_up(has_sums(f) ? 0 : rows * ceil_div(cols, f.group) * static_cast<index_t>(sizeof(std::int32_t)), config::cache_line);
+        index_t const sums = has_sums(f) ? 0 : ceil_div(cols, f.group);
+        return 2 * static_cast<index_t>(sizeof(columns)) + rows * row_floats * static_cast<index_t>(sizeof(float)) +
+               round_up(rows * sums * static_cast<index_t>(sizeof(std::int32_t)), config::cache_line);
     }
 
     /// For rows [m0, m1) of x.
     integer_product(integer_layout const& f, Form const& x, index_t m0, index_t m1, std::byte* scratch) noexcept
-        : f_{f}, x_{x}, m0_{m0}, m1_{m1}, cols_{x.columns}, group_{f.group == 0 ? x.columns : f.group}, longest_{longest_segment_of(f)},
+        : f_{f}, x_{x}, m0_{m0}, m1_{m1}, cols_{x.columns}, group_{f.group == 0 ? x.columns : f.group}, longest_{longest_of(f)},
+          chunk_{f.is_joined                     ? f.super_columns
+                 : group_ > columns::most_columns ? columns::most_columns
+                                                  : columns::most_quads / ceil_div(group_, 4) * group_},
+          group_blocks_{has_sums(f) ? ceil_div(group_, 16) : 1},
+          // Dot products leave `bias` times the sum out; of pairs twice, and 128 times the first of them counts.
+          factor_{f.offset == offset_kind::zero_point ? 1 : bias - f.zero + (f.is_pair ? bias / 128 : 0)},
           columns_{::new (static_cast<void*>(scratch)) columns, ::new (static_cast<void*>(scratch + sizeof(columns))) columns},
-          kept_{reinterpret_cast<float*>(scratch + 2 * sizeof(columns))} {
+          kept_{reinterpret_cast<float*>(scratch + 2 * sizeof(columns))}, sums_{x.row_sums(m0)}, sums_stride_{Form::blocks_of(x.columns)} {
         if (has_sums(f)) return;
-        auto* const sums = reinterpret_cast<std::int32_t*>(scratch + 2 * static_cast<index_t>(sizeof(columns)) + (m1 - m0) * row_bytes);
-        blocks_ = ceil_div(cols_, group_);
-        for (index_t m = m0; m < m1; ++m)
-            for (index_t b = 0; b < blocks_; ++b) {
-                std::int32_t sum = 0;
-                for (index_t k = b * group_; k < minimum((b + 1) * group_, cols_); ++k) sum += x.row(m)[k];
-                sums[(m - m0) * blocks_ + b] = sum;
-            }
+        auto* const sums = reinterpret_cast<std::int32_t*>(kept_ + (m1 - m0) * row_floats);
         sums_ = sums;
+        block_ = group_;
+        sums_stride_ = ceil_div(cols_, group_);
+        for (index_t m = m0; m < m1; ++m)
+            for (index_t k = 0, b = 0; k < cols_; k += group_, ++b) {
+                std::int32_t sum = 0;
+                for (index_t i = k; i < minimum(k + group_, cols_); ++i) sum += x.row(m)[i];
+                sums[(m - m0) * sums_stride_ + b] = sum;
+            }
     }
 
     /// NP panels, decoded by decode(panel, k0, k1, NP, columns): emit(q, m, the results of row m by panel q).
     template <int NP, class Decode, class Emit>
     void run(std::byte const* const (&panel)[NP], Decode const& decode, Emit const& emit) const noexcept {
         for (index_t m = m0_; m < m1_; ++m)
-            for (int q = 0; q < NP; ++q) simd::store<Arch>(kept(m, result, q), floats(0.0f));
+            for (int q = 0; q < NP; ++q) simd::store<Arch>(kept(m, result) + q * R, floats(0.0f));
         columns const* w[NP];
         for (int q = 0; q < NP; ++q) w[q] = columns_[q];
-        for (index_t k0 = 0; k0 < cols_;) {
-            index_t const k1 = chunk_end(k0);
+        index_t const groups = maximum(chunk_ / group_, 1); // of a chunk
+        for (index_t k0 = 0, g = 0; k0 < cols_;) {
+            index_t k1 = minimum(k0 + chunk_, cols_);
+            if (group_ > columns::most_columns) {
+                g = k0 / group_;
+                k1 = minimum(k1, (g + 1) * group_); // a part of one
+            }
             for (int q = 0; q < NP; ++q) decode(panel[q], k0, k1, NP, *columns_[q]);
-            for_row_blocks<row_block<Arch>>(m0_, m1_, [&]<int MR>(index_t m) {
-                if (f_.is_joined)
-                    add_joined<MR, NP>(w, k0, m);
-                else
-                    add_groups<MR, NP>(w, k0, k1, m);
-            });
+            // Eight quads, or a shorter group, are a step.
+            index_t const steps = ceil_div(m1_ - m0_, 8) * (k1 - k0) / (f_.is_joined ? 16 : minimum(group_, 32));
+            stream<NP> ahead;
+            for (int q = 0; q < NP; ++q) ahead.next[q] = columns_[q]->ahead;
+            ahead.end = columns_[0]->ahead_end;
+            ahead.step_bytes = round_up(ceil_div(ahead.end - ahead.next[0], maximum(steps, 1)), config::cache_line);
+            if (f_.is_joined)
+                for_row_blocks<joined_rows>(m0_, m1_, [&]<int MR>(index_t m) { add_joined<MR, NP>(w, k0, g, m, ahead); });
+            else if (longest_ >= group_ && group_ <= columns::most_columns)
+                for_row_blocks<row_block<Arch>>(m0_, m1_, [&]<int MR>(index_t m) { add_short_groups<MR, NP>(w, k0, k1, g, m, ahead); });
+            else
+                for_row_blocks<long_rows>(m0_, m1_, [&]<int MR>(index_t m) { add_groups<MR, NP>(w, k0, k1, g, m, ahead); });
             k0 = k1;
+            g += groups;
         }
         for (index_t m = m0_; m < m1_; ++m)
             for (int q = 0; q < NP; ++q) {
-                floats value = floats::load_aligned(kept(m, result, q));
+                floats value = floats::load_aligned(kept(m, result) + q * R);
                 if constexpr (Form::scale_group == 0) value = value * floats(x_.scale(m, 0));
                 emit(q, m, value);
             }
     }
 
 private:
+    /// What is kept of a row of x and two panels: the result, sums of an unfinished group and of an unfinished segment.
     enum part { result, unfinished_group, unfinished_segment };
+    static constexpr index_t row_floats = 3 * 2 * R;
+    /// Rows of x at a time: of joined and of long groups there is more to keep.
+    static constexpr int joined_rows = minimum(row_block<Arch>, 4);
+    static constexpr int long_rows = minimum(row_block<Arch>, 4);
 
-    /// Whether the sums of x over a format's groups are those of blocks of its form.
-    static bool has_sums(integer_layout const& f) noexcept { return f.group % 16 == 0 && (f.group == 16 || f.group % 32 == 0); }
     /// `longest_segment` of product_int8.hpp.
-    static index_t longest_segment_of(integer_layout const& f) noexcept {
+    static index_t longest_of(integer_layout const& f) noexcept {
         if (f.group % 32 != 0) return f.group;
         if (Form::scale_group == 0) return f.group == 0 ? longest_integer_sum : minimum(longest_integer_sum, f.group);
         return std::gcd(longest_integer_sum, std::gcd(Form::scale_group, f.group));
     }
-    /// As many whole groups as fit, or a part of one.
-    index_t chunk_end(index_t k) const noexcept {
-        if (f_.is_joined) return k + f_.super_columns;
-        if (group_ > columns::most_columns) return minimum(k + columns::most_columns, minimum((k / group_ + 1) * group_, cols_));
-        return minimum(k + columns::most_quads / ceil_div(group_, 4) * group_, cols_);
-    }
-    float* kept(index_t m, part what, int q) const noexcept { return kept_ + ((m - m0_) * 6 + what * 2 + q) * R; }
-
-    /// The sum of row m over `columns` columns of a group, from the beginning of a segment.
+    float* kept(index_t m, part what) const noexcept { return kept_ + (m - m0_) * row_floats + what * 2 * R; }
+    /// Whether the form of x has the sums over a format's groups, as blocks of 16.
+    static bool has_sums(integer_layout const& f) noexcept { return f.group % 32 == 0 || f.group == 16; }
+    /// The sum of row m over columns from `first`, where a block begins.
     std::int32_t sum_of(index_t m, index_t first, index_t columns) const noexcept {
-        if (sums_ != nullptr) return sums_[(m - m0_) * blocks_ + first / group_];
-        std::int32_t const* const sums = x_.row_sums(m) + first / 16;
-        std::int32_t sum = sums[0];
-        for (index_t b = 1; b < ceil_div(columns, 16); ++b) sum += sums[b];
+        std::int32_t const* const sums = sums_ + (m - m0_) * sums_stride_;
+        std::int32_t sum = 0;
+        for (index_t b = first / block_; b < ceil_div(first + columns, block_); ++b) sum += sums[b];
         return sum;
     }
-    /// The same of a whole group as the product sees x.
+    /// The same of a group, as the product sees x.
     float scaled_sum_of(index_t m, index_t first, index_t columns) const noexcept {
-        auto const scaled = [&](index_t k, index_t count) noexcept {
-            auto const sum = static_cast<float>(sum_of(m, k, count));
-            if constexpr (Form::scale_group == 0)
-                return sum;
-            else
-                return sum * x_.scale(m, k / Form::scale_group);
-        };
-        if (f_.group % 32 != 0) return scaled(first, columns);
-        float total = scaled(first, minimum(columns, 32));
-        for (index_t k = 32; k < columns; k += 32) total += scaled(first + k, minimum(columns - k, 32));
+        index_t const part = f_.group % 32 == 0 ? 32 : group_; // blocks of the form that the format's own type has
+        float total = 0;
+        for (index_t k = 0; k < columns; k += part) {
+            auto scaled = static_cast<float>(sum_of(m, first + k, minimum(part, columns - k)));
+            if constexpr (Form::scale_group != 0) scaled *= x_.scale(m, (first + k) / Form::scale_group);
+            total = k == 0 ? scaled : total + scaled;
+        }
         return total;
     }
 
-    /// sum += the dot products of `quads` quads with x from column k.
+    /// What x gives to the short groups of a chunk: what their integer sums start with, its scale, its sums.
+    template <int MR>
+    struct terms {
+        std::int32_t starts[columns::most_quads][MR];
+        float scales[columns::most_quads][MR];
+        float sums[columns::most_quads][MR];
+
+        TESSERA_FORCE_INLINE void fill(integer_product const& of, index_t k0, index_t k1, index_t g0, index_t m) noexcept {
+            index_t const group = of.group_, whole = (k1 - k0) / group, groups = ceil_div(k1 - k0, group), last = k1 - k0 - (groups - 1) * group;
+            index_t const blocks = of.group_blocks_, first_block = g0 * blocks;
+            for (int i = 0; i < MR; ++i) {
+                std::int32_t const* from = of.sums_ + (m + i - of.m0_) * of.sums_stride_ + first_block;
+                auto const take = [&](index_t g, std::int32_t sum) noexcept {
+                    starts[g][i] = of.factor_ * sum;
+                    sums[g][i] = static_cast<float>(sum);
+                };
+                if (blocks == 1)
+                    for (index_t g = 0; g < whole; ++g) take(g, from[g]);
+                else if (blocks == 2)
+                    for (index_t g = 0; g < whole; ++g) take(g, from[2 * g] + from[2 * g + 1]);
+                else
+                    for (index_t g = 0; g < whole; ++g) take(g, of.sum_of(m + i, k0 + g * group, group));
+                if (whole < groups) take(whole, of.sum_of(m + i, k0 + whole * group, last));
+                if constexpr (Form::scale_group != 0)
+                    for (index_t g = 0, k = k0; g < groups; ++g, k += group) scales[g][i] = of.x_.scale(m + i, k / Form::scale_group);
+            }
+            if (of.f_.offset != offset_kind::minimum) return;
+            if constexpr (Form::scale_group != 0)
+                for (index_t g = 0; g < groups; ++g)
+                    for (int i = 0; i < MR; ++i) sums[g][i] *= scales[g][i];
+            if (group > 32)
+                for (index_t g = 0; g < groups; ++g)
+                    for (int i = 0; i < MR; ++i) sums[g][i] = of.scaled_sum_of(m + i, k0 + g * group, g + 1 < groups ? group : last);
+        }
+    };
+
+    /// Memory that is asked for in steps.
+    template <int NP>
+    struct stream {
+        std::byte const* next[NP];
+        std::byte const* end; ///< of the first panel's; the others have as much
+        index_t step_bytes;
+
+        TESSERA_FORCE_INLINE void step() noexcept {
+            if (next[0] >= end) return;
+            for (index_t line = 0; line < step_bytes; line += config::cache_line)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) simd::prefetch(next[p] + line);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) next[p] += step_bytes;
+        }
+    };
+
+    /// sum += the dot products of `quads` quads with x.
     template <int MR, int NP>
-    TESSERA_FORCE_INLINE static void dot(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t k, index_t quads,
-                                         ints (&sum)[NP][MR]) noexcept {
+    TESSERA_FORCE_INLINE static void dot(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t quads,
+                                         ints (&sum)[NP][MR], stream<NP>& ahead) noexcept {
         index_t q = 0;
-        for (; q + 4 <= quads; q += 4)
-#pragma GCC unroll 4
-            for (index_t j = 0; j < 4; ++j) dot_quad<MR, NP>(codes, q + j, x, k, sum);
-        for (; q < quads; ++q) dot_quad<MR, NP>(codes, q, x, k, sum);
+        for (; q + 8 <= quads; q += 8) {
+            ahead.step();
+#pragma GCC unroll 8
+            for (index_t j = 0; j < 8; ++j) dot_quad<MR, NP>(codes, x, q + j, sum);
+        }
+        if (q == quads) return;
+        ahead.step();
+#pragma GCC unroll 1
+        for (; q < quads; ++q) dot_quad<MR, NP>(codes, x, q, sum);
     }
     template <int MR, int NP>
-    TESSERA_FORCE_INLINE static void dot_quad(std::byte const* const (&codes)[NP], index_t q, std::int8_t const* const (&x)[MR], index_t k,
+    TESSERA_FORCE_INLINE static void dot_quad(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t q,
                                               ints (&sum)[NP][MR]) noexcept {
         ints code[NP];
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) code[p] = ints::load_aligned(reinterpret_cast<std::int32_t const*>(codes[p] + q * columns::quad_bytes));
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
-            ints const four = simd::broadcast_bytes4<Arch>(x[i] + k + 4 * q);
+            ints const four = simd::broadcast_bytes4<Arch>(x[i] + 4 * q);
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) sum[p][i] = simd::dot4_less<8, Arch>(sum[p][i], code[p], four);
         }
     }
-
-    /// Rows m to m + MR by the groups, or the part of a group, of columns [k0, k1).
+    /// sum = what a segment in the chunk's group g starts with: -zero * sum(x), zero the format's or the group's, less what dot
+    /// products leave out.
     template <int MR, int NP>
-    void add_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t m) const noexcept {
+    TESSERA_FORCE_INLINE void start(columns const* const (&w)[NP], index_t g, std::int32_t const (&first)[MR], ints (&sum)[NP][MR]) const noexcept {
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+            ints const start(first[i]);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) sum[p][i] = start;
+        }
+        if (f_.offset != offset_kind::zero_point) return;
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+            ints const zero = ints(bias) - ints::load_aligned(w[p]->integers + g * R);
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i) sum[p][i] = sum[p][i] * zero;
+        }
+    }
+    /// sum += the products of a segment, or a part of one, at `bytes`.
+    template <int MR, int NP>
+    TESSERA_FORCE_INLINE void add_codes(columns const* const (&w)[NP], index_t bytes, std::int8_t const* const (&x)[MR], index_t quads,
+                                        ints (&sum)[NP][MR], stream<NP>& ahead) const noexcept {
+        std::byte const* codes[NP];
+        if (f_.is_pair) {
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) codes[p] = w[p]->high + bytes;
+            dot<MR, NP>(codes, x, quads, sum, ahead);
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) sum[p][i] = simd::move_right<Arch>(sum[p][i], -7);
+        }
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) codes[p] = w[p]->low + bytes;
+        dot<MR, NP>(codes, x, quads, sum, ahead);
+    }
+
+    /// Rows m to m + MR by the groups of columns [k0, k1), the first of which is g, a segment each.
+    template <int MR, int NP>
+    void add_short_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t g, index_t m, stream<NP>& ahead) const noexcept {
+        // Few results stay in registers.
+        constexpr bool stays = MR * NP <= 8;
+        std::int8_t const* row[MR];
+        float* const results = kept(m, result);
+        floats y[stays ? NP : 1][stays ? MR : 1];
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i) {
+            row[i] = x_.row(m + i) + k0;
+            if constexpr (stays)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) y[p][i] = floats::load_aligned(results + i * row_floats + p * R);
+        }
+        auto const add = [&](int p, int i, floats const& a, floats const& b) noexcept {
+            float* const at = results + i * row_floats + p * R;
+            if constexpr (stays)
+                y[p][i] = simd::fma(a, b, y[p][i]);
+            else
+                simd::store<Arch>(at, simd::fma(a, b, floats::load_aligned(at)));
+        };
+        bool const has_minima = f_.offset == offset_kind::minimum;
+        terms<MR> of_x;
+        of_x.fill(*this, k0, k1, g, m);
+        index_t const group = group_, group_quads = ceil_div(group_, 4); // not read again after every store
+        index_t bytes = 0;
+        for (index_t k = k0, at = 0; k < k1; k += group, ++at) {
+            index_t const quads = k + group <= k1 ? group_quads : ceil_div(k1 - k, 4);
+            ints sum[NP][MR];
+            start<MR, NP>(w, at, of_x.starts[at], sum);
+            add_codes<MR, NP>(w, bytes, row, quads, sum, ahead);
+            bytes += quads * columns::quad_bytes;
+            floats scale[NP];
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) scale[p] = floats::load_aligned(w[p]->scales + at * R);
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i) {
+                row[i] += group;
+                [[maybe_unused]] floats of_row(0.0f);
+                if constexpr (Form::scale_group != 0) of_row = floats(of_x.scales[at][i]);
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) {
+                    floats value = xsimd::to_float(sum[p][i]);
+                    if constexpr (Form::scale_group != 0) value = value * of_row;
+                    add(p, i, value, scale[p]);
+                }
+            }
+            if (has_minima) {
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) scale[p] = floats::load_aligned(w[p]->minima + at * R);
+#pragma GCC unroll 8
+                for (int i = 0; i < MR; ++i) {
+                    floats const of_row(of_x.sums[at][i]);
+#pragma GCC unroll 2
+                    for (int p = 0; p < NP; ++p) add(p, i, scale[p], of_row);
+                }
+            }
+        }
+        if constexpr (stays)
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) simd::store<Arch>(results + i * row_floats + p * R, y[p][i]);
+    }
+
+    /// The same of groups of several segments, or a part of one.
+    template <int MR, int NP>
+    void add_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t g, index_t m, stream<NP>& ahead) const noexcept {
         std::int8_t const* row[MR];
         floats y[NP][MR];
-        for (int i = 0; i < MR; ++i) {
-            row[i] = x_.row(m + i);
-            for (int p = 0; p < NP; ++p) y[p][i] = floats::load_aligned(kept(m + i, result, p));
-        }
-        index_t begin = k0 / group_ * group_; // of the group
-        for (index_t k = k0, quad = 0, g = 0; k < k1; ++g, begin += group_) {
-            index_t const end = minimum(begin + group_, cols_);
-            index_t const stop = minimum(end, k1);
-            floats total[NP][MR];
-            for (int i = 0; i < MR; ++i)
-                for (int p = 0; p < NP; ++p) total[p][i] = k == begin ? floats(0.0f) : floats::load_aligned(kept(m + i, unfinished_group, p));
-            index_t segment = k == begin ? begin : begin + (k - begin) / longest_ * longest_;
-            while (k < stop) {
-                index_t const segment_end = minimum(segment + longest_, end), next = minimum(segment_end, stop);
-                ints sum[NP][MR];
-                if (k == segment)
-                    start<MR, NP>(w, g, m, segment, segment_end - segment, sum);
-                else
-                    for (int i = 0; i < MR; ++i)
-                        for (int p = 0; p < NP; ++p)
-                            sum[p][i] = ints::load_aligned(reinterpret_cast<std::int32_t const*>(kept(m + i, unfinished_segment, p)));
-                index_t const quads = ceil_div(next - k, 4);
-                std::byte const* codes[NP];
-                if (f_.is_pair) { // whose segments are never cut
-                    for (int p = 0; p < NP; ++p) codes[p] = w[p]->high + quad * columns::quad_bytes;
-                    dot<MR, NP>(codes, row, k, quads, sum);
-                    for (int i = 0; i < MR; ++i) {
-                        ints const less(bias == 0 ? 0 : bias * sum_of(m + i, segment, segment_end - segment));
-                        for (int p = 0; p < NP; ++p) sum[p][i] = simd::move_right<Arch>(sum[p][i], -7) + less;
-                    }
-                }
-                for (int p = 0; p < NP; ++p) codes[p] = w[p]->low + quad * columns::quad_bytes;
-                dot<MR, NP>(codes, row, k, quads, sum);
-                quad += quads;
-                k = next;
-                if (next == segment_end) {
 #pragma GCC unroll 8
-                    for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 2
-                        for (int p = 0; p < NP; ++p) {
-                            floats const value = xsimd::to_float(sum[p][i]);
-                            if constexpr (Form::scale_group == 0)
-                                total[p][i] = total[p][i] + value;
-                            else
-                                total[p][i] = simd::fma(value, floats(x_.scale(m + i, segment / Form::scale_group)), total[p][i]);
-                        }
-                    segment = next;
-                } else {
-                    for (int i = 0; i < MR; ++i)
-                        for (int p = 0; p < NP; ++p)
-                            sum[p][i].store_aligned(reinterpret_cast<std::int32_t*>(kept(m + i, unfinished_segment, p)));
-                }
-            }
-            if (k < end) {
-                for (int i = 0; i < MR; ++i)
-                    for (int p = 0; p < NP; ++p) simd::store<Arch>(kept(m + i, unfinished_group, p), total[p][i]);
-                break;
-            }
-#pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) {
-                floats const scale = floats::load_aligned(w[p]->scales + g * R);
-#pragma GCC unroll 8
-                for (int i = 0; i < MR; ++i) y[p][i] = simd::fma(total[p][i], scale, y[p][i]);
-            }
-            if (f_.offset == offset_kind::minimum)
-                for (int i = 0; i < MR; ++i) {
-                    floats const sum(scaled_sum_of(m + i, begin, end - begin));
-                    for (int p = 0; p < NP; ++p) y[p][i] = simd::fma(floats::load_aligned(w[p]->minima + g * R), sum, y[p][i]);
-                }
-        }
         for (int i = 0; i < MR; ++i)
-            for (int p = 0; p < NP; ++p) simd::store<Arch>(kept(m + i, result, p), y[p][i]);
-    }
-    /// sum = -zero * the sums of x over a segment, zero the format's or the group's, less what dot products leave out.
-    template <int MR, int NP>
-    TESSERA_FORCE_INLINE void start(columns const* const (&w)[NP], index_t g, index_t m, index_t first, index_t columns_here,
-                                    ints (&sum)[NP][MR]) const noexcept {
-        for (int i = 0; i < MR; ++i) {
-            std::int32_t const of_x = sum_of(m + i, first, columns_here);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) y[p][i] = floats::load_aligned(kept(m + i, result) + p * R);
+        index_t bytes = 0;
+        for (index_t k = k0, at = 0; k < k1; ++g, ++at) {
+            index_t const begin = g * group_, end = minimum(begin + group_, cols_), stop = minimum(end, k1);
+            floats total[NP][MR];
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p)
+                    total[p][i] = k == begin ? floats(0.0f) : floats::load_aligned(kept(m + i, unfinished_group) + p * R);
+            for (index_t segment = k == begin ? begin : begin + (k - begin) / longest_ * longest_; k < stop; segment += longest_) {
+                index_t const segment_end = minimum(segment + longest_, end);
+                index_t const next = minimum(segment_end, stop), quads = ceil_div(next - k, 4);
+                ints sum[NP][MR];
+#pragma GCC unroll 8
+                for (int i = 0; i < MR; ++i) row[i] = x_.row(m + i) + k;
+                if (k == segment) {
+                    std::int32_t first[MR];
+#pragma GCC unroll 8
+                    for (int i = 0; i < MR; ++i) first[i] = factor_ * sum_of(m + i, segment, segment_end - segment);
+                    start<MR, NP>(w, at, first, sum);
+                } else { // cut where a chunk ended; segments of pairs never are
+#pragma GCC unroll 8
+                    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                        for (int p = 0; p < NP; ++p)
+                            sum[p][i] = ints::load_aligned(reinterpret_cast<std::int32_t const*>(kept(m + i, unfinished_segment) + p * R));
+                }
+                add_codes<MR, NP>(w, bytes, row, quads, sum, ahead);
+                bytes += quads * columns::quad_bytes;
+                k = next;
+#pragma GCC unroll 8
+                for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                    for (int p = 0; p < NP; ++p) {
+                        if (next != segment_end) {
+                            sum[p][i].store_aligned(reinterpret_cast<std::int32_t*>(kept(m + i, unfinished_segment) + p * R));
+                            continue;
+                        }
+                        floats const value = xsimd::to_float(sum[p][i]);
+                        if constexpr (Form::scale_group == 0)
+                            total[p][i] = total[p][i] + value;
+                        else
+                            total[p][i] = simd::fma(value, floats(x_.scale(m + i, segment / Form::scale_group)), total[p][i]);
+                    }
+            }
+            bool const is_whole = k == end;
+            bool const has_minimum = is_whole && f_.offset == offset_kind::minimum;
+#pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) {
-                if (f_.offset == offset_kind::zero_point)
-                    sum[p][i] = (ints(bias) - ints::load_aligned(w[p]->integers + g * R)) * ints(of_x);
-                else
-                    sum[p][i] = ints((bias - f_.zero) * of_x);
+                floats const scale = floats::load_aligned(w[p]->scales + at * R);
+#pragma GCC unroll 8
+                for (int i = 0; i < MR; ++i) {
+                    if (is_whole)
+                        y[p][i] = simd::fma(total[p][i], scale, y[p][i]);
+                    else
+                        simd::store<Arch>(kept(m + i, unfinished_group) + p * R, total[p][i]);
+                    if (has_minimum)
+                        y[p][i] = simd::fma(floats::load_aligned(w[p]->minima + at * R), floats(scaled_sum_of(m + i, begin, end - begin)), y[p][i]);
+                }
             }
         }
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) simd::store<Arch>(kept(m + i, result) + p * R, y[p][i]);
     }
 
-    /// Rows m to m + MR by the super group that begins at column k0.
+    /// Rows m to m + MR by the super group that begins at column k0 with the row's group g0.
     template <int MR, int NP>
-    void add_joined(columns const* const (&w)[NP], index_t k0, index_t m) const noexcept {
+    void add_joined(columns const* const (&w)[NP], index_t k0, index_t g0, index_t m, stream<NP>& ahead) const noexcept {
         constexpr index_t group = 16;
         index_t const groups = f_.super_columns / group;
         // Groups under one scale of x.
         index_t const run = Form::scale_group == 0 ? groups : std::gcd(groups, Form::scale_group / group);
+        bool const has_minima = f_.offset == offset_kind::minimum;
+        terms<MR> of_x;
+        of_x.fill(*this, k0, k0 + f_.super_columns, g0, m);
         std::int8_t const* row[MR];
         floats total[NP][MR], minima[NP][MR];
-        ints sums[NP][MR];
+#pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
-            row[i] = x_.row(m + i);
-            for (int p = 0; p < NP; ++p) {
-                total[p][i] = minima[p][i] = floats(0.0f);
-                sums[p][i] = ints(0);
-            }
+            row[i] = x_.row(m + i) + k0;
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) total[p][i] = minima[p][i] = floats(0.0f);
         }
-        bool const has_minima = f_.offset == offset_kind::minimum;
-        for (index_t g = 0; g < groups; ++g) {
-            index_t const k = k0 + g * group;
-            ints sum[NP][MR];
-            std::byte const* codes[NP];
-            for (int p = 0; p < NP; ++p) codes[p] = w[p]->low + g * (group / 4) * columns::quad_bytes;
-            for (int i = 0; i < MR; ++i) {
-                std::int32_t const of_x = x_.row_sums(m + i)[k / group];
-                for (int p = 0; p < NP; ++p) sum[p][i] = ints((bias - f_.zero) * of_x);
+        for (index_t g = 0; g < groups;) {
+            ints sums[NP][MR];
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) sums[p][i] = ints(0);
+            for (index_t const end = g + run; g < end; ++g) {
+                ints sum[NP][MR];
+                std::byte const* codes[NP];
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) codes[p] = w[p]->low + g * (group / 4) * columns::quad_bytes;
+#pragma GCC unroll 8
+                for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                    for (int p = 0; p < NP; ++p) sum[p][i] = ints(of_x.starts[g][i]);
+                ahead.step();
+#pragma GCC unroll 4
+                for (index_t q = 0; q < group / 4; ++q) dot_quad<MR, NP>(codes, row, q, sum);
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) {
+                    ints const scale = ints::load_aligned(w[p]->integers + g * R);
+#pragma GCC unroll 8
+                    for (int i = 0; i < MR; ++i) sums[p][i] = sums[p][i] + sum[p][i] * scale;
+                }
+#pragma GCC unroll 8
+                for (int i = 0; i < MR; ++i) row[i] += group;
+                if (has_minima)
+#pragma GCC unroll 2
+                    for (int p = 0; p < NP; ++p) {
+                        floats const minimum = floats::load_aligned(w[p]->minima + g * R);
+#pragma GCC unroll 8
+                        for (int i = 0; i < MR; ++i) minima[p][i] = simd::fma(minimum, floats(of_x.sums[g][i]), minima[p][i]);
+                    }
             }
-            dot<MR, NP>(codes, row, k, group / 4, sum);
+#pragma GCC unroll 8
+            for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+                for (int p = 0; p < NP; ++p) {
+                    floats const value = xsimd::to_float(sums[p][i]);
+                    if constexpr (Form::scale_group == 0)
+                        total[p][i] = total[p][i] + value;
+                    else
+                        total[p][i] = simd::fma(value, floats(of_x.scales[g - 1][i]), total[p][i]);
+                }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) {
-                ints const scale = ints::load_aligned(w[p]->integers + g * R);
-#pragma GCC unroll 8
-                for (int i = 0; i < MR; ++i) sums[p][i] = sums[p][i] + sum[p][i] * scale;
-            }
-            if (has_minima)
-                for (int i = 0; i < MR; ++i) {
-                    floats const of_x(scaled_sum_of(m + i, k, group));
-                    for (int p = 0; p < NP; ++p) minima[p][i] = simd::fma(floats::load_aligned(w[p]->minima + g * R), of_x, minima[p][i]);
-                }
-            if ((g + 1) % run == 0)
-                for (int i = 0; i < MR; ++i)
-                    for (int p = 0; p < NP; ++p) {
-                        floats const value = xsimd::to_float(sums[p][i]);
-                        if constexpr (Form::scale_group == 0)
-                            total[p][i] = total[p][i] + value;
-                        else
-                            total[p][i] = simd::fma(value, floats(x_.scale(m + i, k / Form::scale_group)), total[p][i]);
-                        sums[p][i] = ints(0);
-                    }
-        }
-        for (int i = 0; i < MR; ++i)
-            for (int p = 0; p < NP; ++p) {
-                float* const y = kept(m + i, result, p);
+                float* const y = kept(m + i, result) + p * R;
                 floats value = simd::fma(total[p][i], floats::load_aligned(w[p]->scales), floats::load_aligned(y));
                 if (has_minima) value = simd::fma(minima[p][i], floats::load_aligned(w[p]->super_minima), value);
                 simd::store<Arch>(y, value);
@@ -426,10 +613,14 @@ private:
     integer_layout f_;
     Form const& x_;
     index_t m0_, m1_, cols_, group_, longest_;
+    index_t chunk_; ///< columns that are decoded together
+    index_t group_blocks_; ///< of sums of x
+    int factor_;    ///< of the sum of x over a segment, in what its integer sum starts with
     columns* columns_[2];
     float* kept_;
-    std::int32_t const* sums_ = nullptr; // over groups that are no whole blocks of x
-    index_t blocks_ = 0;
+    std::int32_t const* sums_; ///< of x over blocks of columns, from row m0 on
+    index_t sums_stride_;
+    index_t block_ = 16;
 };
 
 } // namespace tessera::inline TESSERA_ABI::detail
