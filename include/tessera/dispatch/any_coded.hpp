@@ -342,14 +342,12 @@ struct kernel<op::apply, cpu<Arch, Parallel>, linear<Storage, Preparation>> {
         };
         index_t const last = ceil_div(task.n1, R);
         for (index_t p = task.n0 / R; p < last; p += 2) {
-            auto const emit = [&](int q, index_t m, simd::floats<Arch> const& value) noexcept {
+            int const panels = p + 1 < last ? 2 : 1;
+            std::byte const* panel[2] = {stage(w, p, scratch), nullptr};
+            if (panels == 2) panel[1] = stage(w, p + 1, scratch + packed_bytes(w));
+            of_rows.run(panel, panels, decode, [&](int q, index_t m, simd::floats<Arch> const& value) noexcept {
                 detail::add_to_task<Arch>(task, m, (p + q) * R, value);
-            };
-            // Two panels are two streams of memory, and share the loads of x.
-            if (p + 1 < last)
-                of_rows.template run<2>({stage(w, p, scratch), stage(w, p + 1, scratch + packed_bytes(w))}, decode, emit);
-            else
-                of_rows.template run<1>({stage(w, p, scratch)}, decode, emit);
+            });
         }
     }
 

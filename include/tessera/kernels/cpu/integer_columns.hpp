@@ -25,6 +25,7 @@ struct integer_layout {
     bool takes_groups = false; ///< whether x may have a scale for every group of its columns, too
     bool is_pair = false;      ///< two bytes a code: 128 * (high - zero) + low
     bool is_joined = false;    ///< groups of 16 whose scales are integers under a super scale, and whose sums stay integers
+    bool is_small = false;     ///< joined: sums of a group fit 16 bits
     offset_kind offset = offset_kind::none;
     int zero = 0;              ///< what is subtracted from a byte
     index_t group = 0;         ///< columns that share a scale; 0: the row
@@ -40,6 +41,7 @@ constexpr integer_layout integer_layout_of() noexcept {
     f.takes_groups = f.is_served && (source::group % 32 == 0 || source::group == 16);
     f.is_pair = codes::kind == integer_codes_kind::pair;
     f.is_joined = Weights::joins_groups;
+    f.is_small = 16 * 127 * maximum(codes::zero, (1 << codes::bits) - 1 - codes::zero) < 32768;
     f.offset = source::offset;
     f.zero = codes::zero;
     f.group = source::group;
@@ -150,12 +152,13 @@ void decode_integers(Weights const& w, std::byte const* panel, index_t k0, index
         // Whole groups, of constant length.
         if constexpr (source::group > 0 && source::group <= integer_columns<Arch>::most_columns && source::group % 4 == 0)
             for (; k0 + source::group <= k1; k0 += source::group, ++i, ++g) add_group(i, 0, source::group);
-        for (; k0 < k1; ++i, ++g) {
-            index_t const first = k0 - g * w.group(), columns = minimum(k1 - k0, w.group_columns(g) - first);
-            add_group(i, first, columns);
-            if (columns % 4 != 0) pad_last_quad<Arch, integer_codes<source>::kind == integer_codes_kind::pair>(columns % 4, high, low);
-            k0 += columns;
-        }
+        if constexpr (source::group > integer_columns<Arch>::most_columns || !has_whole_groups<source>)
+            for (; k0 < k1; ++i, ++g) {
+                index_t const first = k0 - g * w.group(), columns = minimum(k1 - k0, w.group_columns(g) - first);
+                add_group(i, first, columns);
+                if (columns % 4 != 0) pad_last_quad<Arch, integer_codes<source>::kind == integer_codes_kind::pair>(columns % 4, high, low);
+                k0 += columns;
+            }
         read_to(end);
     }
 }
@@ -202,13 +205,13 @@ public:
             }
     }
 
-    /// NP panels, decoded by decode(panel, k0, k1, NP, columns): emit(q, m, the results of row m by panel q).
-    template <int NP, class Decode, class Emit>
-    void run(std::byte const* const (&panel)[NP], Decode const& decode, Emit const& emit) const noexcept {
+    /// One panel or two, decoded by decode(panel, k0, k1, panels, columns): emit(q, m, the results of row m by panel q). A panel alone is
+    /// multiplied twice, which saves the compile time of kernels of its own.
+    template <class Decode, class Emit>
+    void run(std::byte const* const (&panel)[2], int panels, Decode const& decode, Emit const& emit) const noexcept {
         for (index_t m = m0_; m < m1_; ++m)
             for (int q = 0; q < NP; ++q) simd::store<Arch>(kept(m, result) + q * R, floats(0.0f));
-        columns const* w[NP];
-        for (int q = 0; q < NP; ++q) w[q] = columns_[q];
+        columns const* const w[NP] = {columns_[0], columns_[panels - 1]};
         index_t const groups = maximum(chunk_ / group_, 1); // of a chunk
         for (index_t k0 = 0, g = 0; k0 < cols_;) {
             index_t k1 = minimum(k0 + chunk_, cols_);
@@ -216,24 +219,22 @@ public:
                 g = k0 / group_;
                 k1 = minimum(k1, (g + 1) * group_); // a part of one
             }
-            for (int q = 0; q < NP; ++q) decode(panel[q], k0, k1, NP, *columns_[q]);
+            for (int q = 0; q < panels; ++q) decode(panel[q], k0, k1, panels, *columns_[q]);
             // Eight quads, or a shorter group, are a step.
             index_t const steps = ceil_div(m1_ - m0_, 8) * (k1 - k0) / (f_.is_joined ? 16 : minimum(group_, 32));
-            stream<NP> ahead;
-            for (int q = 0; q < NP; ++q) ahead.next[q] = columns_[q]->ahead;
-            ahead.end = columns_[0]->ahead_end;
+            stream ahead{{w[0]->ahead, w[1]->ahead}, w[0]->ahead_end, 0};
             ahead.step_bytes = round_up(ceil_div(ahead.end - ahead.next[0], maximum(steps, 1)), config::cache_line);
             if (f_.is_joined)
-                for_row_blocks<joined_rows>(m0_, m1_, [&]<int MR>(index_t m) { add_joined<MR, NP>(w, k0, g, m, ahead); });
+                for_row_blocks<joined_rows>(m0_, m1_, [&]<int MR>(index_t m) { add_joined<MR>(w, k0, g, m, ahead); });
             else if (longest_ >= group_ && group_ <= columns::most_columns)
-                for_row_blocks<row_block<Arch>>(m0_, m1_, [&]<int MR>(index_t m) { add_short_groups<MR, NP>(w, k0, k1, g, m, ahead); });
+                for_row_blocks<row_block<Arch>>(m0_, m1_, [&]<int MR>(index_t m) { add_short_groups<MR>(w, k0, k1, g, m, ahead); });
             else
-                for_row_blocks<long_rows>(m0_, m1_, [&]<int MR>(index_t m) { add_groups<MR, NP>(w, k0, k1, g, m, ahead); });
+                for_row_blocks<long_rows>(m0_, m1_, [&]<int MR>(index_t m) { add_groups<MR>(w, k0, k1, g, m, ahead); });
             k0 = k1;
             g += groups;
         }
         for (index_t m = m0_; m < m1_; ++m)
-            for (int q = 0; q < NP; ++q) {
+            for (int q = 0; q < panels; ++q) {
                 floats value = floats::load_aligned(kept(m, result) + q * R);
                 if constexpr (Form::scale_group == 0) value = value * floats(x_.scale(m, 0));
                 emit(q, m, value);
@@ -241,6 +242,8 @@ public:
     }
 
 private:
+    /// Panels that are multiplied together: two streams of memory, which share the loads of x.
+    static constexpr int NP = 2;
     /// What is kept of a row of x and two panels: the result, sums of an unfinished group and of an unfinished segment.
     enum part { result, unfinished_group, unfinished_segment };
     static constexpr index_t row_floats = 3 * 2 * R;
@@ -313,7 +316,6 @@ private:
     };
 
     /// Memory that is asked for in steps.
-    template <int NP>
     struct stream {
         std::byte const* next[NP];
         std::byte const* end; ///< of the first panel's; the others have as much
@@ -330,21 +332,21 @@ private:
     };
 
     /// sum += the dot products of `quads` quads with x.
-    template <int MR, int NP>
+    template <int MR>
     TESSERA_FORCE_INLINE static void dot(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t quads,
-                                         ints (&sum)[NP][MR], stream<NP>& ahead) noexcept {
+                                         ints (&sum)[NP][MR], stream& ahead) noexcept {
         index_t q = 0;
         for (; q + 8 <= quads; q += 8) {
             ahead.step();
 #pragma GCC unroll 8
-            for (index_t j = 0; j < 8; ++j) dot_quad<MR, NP>(codes, x, q + j, sum);
+            for (index_t j = 0; j < 8; ++j) dot_quad<MR>(codes, x, q + j, sum);
         }
         if (q == quads) return;
         ahead.step();
 #pragma GCC unroll 1
-        for (; q < quads; ++q) dot_quad<MR, NP>(codes, x, q, sum);
+        for (; q < quads; ++q) dot_quad<MR>(codes, x, q, sum);
     }
-    template <int MR, int NP>
+    template <int MR>
     TESSERA_FORCE_INLINE static void dot_quad(std::byte const* const (&codes)[NP], std::int8_t const* const (&x)[MR], index_t q,
                                               ints (&sum)[NP][MR]) noexcept {
         ints code[NP];
@@ -359,7 +361,7 @@ private:
     }
     /// sum = what a segment in the chunk's group g starts with: -zero * sum(x), zero the format's or the group's, less what dot
     /// products leave out.
-    template <int MR, int NP>
+    template <int MR>
     TESSERA_FORCE_INLINE void start(columns const* const (&w)[NP], index_t g, std::int32_t const (&first)[MR], ints (&sum)[NP][MR]) const noexcept {
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
@@ -376,14 +378,14 @@ private:
         }
     }
     /// sum += the products of a segment, or a part of one, at `bytes`.
-    template <int MR, int NP>
+    template <int MR>
     TESSERA_FORCE_INLINE void add_codes(columns const* const (&w)[NP], index_t bytes, std::int8_t const* const (&x)[MR], index_t quads,
-                                        ints (&sum)[NP][MR], stream<NP>& ahead) const noexcept {
+                                        ints (&sum)[NP][MR], stream& ahead) const noexcept {
         std::byte const* codes[NP];
         if (f_.is_pair) {
 #pragma GCC unroll 2
             for (int p = 0; p < NP; ++p) codes[p] = w[p]->high + bytes;
-            dot<MR, NP>(codes, x, quads, sum, ahead);
+            dot<MR>(codes, x, quads, sum, ahead);
 #pragma GCC unroll 8
             for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
@@ -391,12 +393,12 @@ private:
         }
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) codes[p] = w[p]->low + bytes;
-        dot<MR, NP>(codes, x, quads, sum, ahead);
+        dot<MR>(codes, x, quads, sum, ahead);
     }
 
     /// Rows m to m + MR by the groups of columns [k0, k1), the first of which is g, a segment each.
-    template <int MR, int NP>
-    void add_short_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t g, index_t m, stream<NP>& ahead) const noexcept {
+    template <int MR>
+    void add_short_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t g, index_t m, stream& ahead) const noexcept {
         // Few results stay in registers.
         constexpr bool stays = MR * NP <= 8;
         std::int8_t const* row[MR];
@@ -424,8 +426,8 @@ private:
         for (index_t k = k0, at = 0; k < k1; k += group, ++at) {
             index_t const quads = k + group <= k1 ? group_quads : ceil_div(k1 - k, 4);
             ints sum[NP][MR];
-            start<MR, NP>(w, at, of_x.starts[at], sum);
-            add_codes<MR, NP>(w, bytes, row, quads, sum, ahead);
+            start<MR>(w, at, of_x.starts[at], sum);
+            add_codes<MR>(w, bytes, row, quads, sum, ahead);
             bytes += quads * columns::quad_bytes;
             floats scale[NP];
 #pragma GCC unroll 2
@@ -461,8 +463,8 @@ private:
     }
 
     /// The same of groups of several segments, or a part of one.
-    template <int MR, int NP>
-    void add_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t g, index_t m, stream<NP>& ahead) const noexcept {
+    template <int MR>
+    void add_groups(columns const* const (&w)[NP], index_t k0, index_t k1, index_t g, index_t m, stream& ahead) const noexcept {
         std::int8_t const* row[MR];
         floats y[NP][MR];
 #pragma GCC unroll 8
@@ -488,7 +490,7 @@ private:
                     std::int32_t first[MR];
 #pragma GCC unroll 8
                     for (int i = 0; i < MR; ++i) first[i] = factor_ * sum_of(m + i, segment, segment_end - segment);
-                    start<MR, NP>(w, at, first, sum);
+                    start<MR>(w, at, first, sum);
                 } else { // cut where a chunk ended; segments of pairs never are
 #pragma GCC unroll 8
                     for (int i = 0; i < MR; ++i)
@@ -496,7 +498,7 @@ private:
                         for (int p = 0; p < NP; ++p)
                             sum[p][i] = ints::load_aligned(reinterpret_cast<std::int32_t const*>(kept(m + i, unfinished_segment) + p * R));
                 }
-                add_codes<MR, NP>(w, bytes, row, quads, sum, ahead);
+                add_codes<MR>(w, bytes, row, quads, sum, ahead);
                 bytes += quads * columns::quad_bytes;
                 k = next;
 #pragma GCC unroll 8
@@ -537,8 +539,8 @@ private:
     }
 
     /// Rows m to m + MR by the super group that begins at column k0 with the row's group g0.
-    template <int MR, int NP>
-    void add_joined(columns const* const (&w)[NP], index_t k0, index_t g0, index_t m, stream<NP>& ahead) const noexcept {
+    template <int MR>
+    void add_joined(columns const* const (&w)[NP], index_t k0, index_t g0, index_t m, stream& ahead) const noexcept {
         constexpr index_t group = 16;
         index_t const groups = f_.super_columns / group;
         // Groups under one scale of x.
@@ -571,12 +573,16 @@ private:
                     for (int p = 0; p < NP; ++p) sum[p][i] = ints(of_x.starts[g][i]);
                 ahead.step();
 #pragma GCC unroll 4
-                for (index_t q = 0; q < group / 4; ++q) dot_quad<MR, NP>(codes, row, q, sum);
+                for (index_t q = 0; q < group / 4; ++q) dot_quad<MR>(codes, row, q, sum);
 #pragma GCC unroll 2
                 for (int p = 0; p < NP; ++p) {
                     ints const scale = ints::load_aligned(w[p]->integers + g * R);
+                    if (f_.is_small)
 #pragma GCC unroll 8
-                    for (int i = 0; i < MR; ++i) sums[p][i] = sums[p][i] + sum[p][i] * scale;
+                        for (int i = 0; i < MR; ++i) sums[p][i] = simd::multiply_small<Arch>(sums[p][i], sum[p][i], scale);
+                    else
+#pragma GCC unroll 8
+                        for (int i = 0; i < MR; ++i) sums[p][i] = sums[p][i] + sum[p][i] * scale;
                 }
 #pragma GCC unroll 8
                 for (int i = 0; i < MR; ++i) row[i] += group;
