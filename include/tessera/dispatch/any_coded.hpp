@@ -11,7 +11,7 @@
 ///
 /// Bytes in memory are those that the format's own type has when it is placed. A panel's columns are decoded to float32, 256 at a time, by a
 /// call to the format's decoder, and multiplied like those of every storage that is read by tiles (kernels/cpu/vector.hpp), where x is
-/// float32 (`as_is`) or bf16. By int8 rows of x they are multiplied as bytes (kernels/cpu/integer_columns.hpp), if the format's own type
+/// float32 (`as_is`) or bf16. By int8 rows of x they are multiplied as bytes (kernels/cpu/product_columns.hpp), if the format's own type
 /// has such products, with the same bits as that:
 ///
 ///     if (w.takes(ts::int8_per_group<32>{})) return ts::place(exec, ts::linear{w, ts::int8_per_group<32>{}});   // throws where it does not
@@ -25,7 +25,7 @@
 ///
 /// The view belongs to the architecture whose decoders it was made with; `reference` reads one of any.
 
-#include "../kernels/cpu/integer_columns.hpp"
+#include "../kernels/cpu/product_columns.hpp"
 #include "../operators/describe.hpp"
 #include "../quant/vector_place.hpp"
 #include "../storage/placed_key.hpp"
