@@ -232,7 +232,11 @@ void bench_sum(timer& t, index_t n, index_t k, index_t entries, std::initializer
     device const exec{workspace, t.stream()};
     for (index_t const m : ms) {
         ts::device_matrix<ts::bf16> x{m, k}, y{m, n};
-        check(cudaMemset(x.data(), 0x3c, static_cast<std::size_t>(2 * m * k)));
+        random_bits random{9};
+        ts::matrix<ts::bf16> here(m, k);
+        for (index_t i = 0; i < here.size(); ++i) here.data()[i] = ts::bf16{random.value()};
+        ts::copy(exec, std::as_const(here).view(), x.view());
+        check(cudaStreamSynchronize(t.stream()));
         auto const cx = std::as_const(x).view();
         auto const base = [&](int i) { return ts::linear<panels, ts::as_bf16>{panels{memory[static_cast<std::size_t>(i % layers)].data(), n, k}}; };
         auto const both = [&](int i) { return base(i) + placed[static_cast<std::size_t>(i % layers)].view(); };

@@ -131,4 +131,35 @@ double check_operator(Op const& w, index_t m) {
     return ratio;
 }
 
+/// The same bits from a graph of one call.
+template <class Placed>
+void check_captured(Placed const& placed, index_t m) {
+    guarded<float> x{m, placed.view().cols()};
+    guarded<float> y{m, placed.view().rows()};
+    guarded<float> expected{m, placed.view().rows()};
+    x.fill(1);
+    apply_there(placed, x, expected);
+    y.clear();
+    on_device<float const> const dx{std::as_const(x).view()};
+    on_device<float> const dy{y.view()};
+    cudaStream_t stream = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+    ts::device_workspace workspace;
+    device const exec{workspace, stream};
+    exec.reserve(ts::workspace_bytes(exec, placed, dx.view()));
+    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    ts::apply(exec, placed, dx.view(), dy.view());
+    cudaGraph_t graph = nullptr;
+    REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+    cudaGraphExec_t run = nullptr;
+    REQUIRE(cudaGraphInstantiate(&run, graph, 0) == cudaSuccess);
+    for (int i = 0; i < 2; ++i) REQUIRE(cudaGraphLaunch(run, stream) == cudaSuccess);
+    REQUIRE(cudaStreamSynchronize(stream) == cudaSuccess);
+    dy.fetch();
+    CHECK(same_bits(y, expected));
+    cudaGraphExecDestroy(run);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+}
+
 } // namespace tessera_test

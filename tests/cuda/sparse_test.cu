@@ -152,32 +152,7 @@ TEST_CASE("errors at the door; captured in a graph") {
     check_error<ts::shape_error>("tessera: apply: x is memory of the host, expected memory of CUDA device 0", [&] {
         ts::apply(device{}, placed, ts::device_matrix_view<float>{host.data(), 2, 64}, to.view());
     });
-    guarded<float> x{3, 64};
-    guarded<float> y{3, 40};
-    guarded<float> expected{3, 40};
-    x.fill(1);
-    apply_there(placed, x, expected);
-    y.clear();
-    on_device<float const> const dx{std::as_const(x).view()};
-    on_device<float> const dy{y.view()};
-    cudaStream_t stream = nullptr;
-    REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
-    ts::device_workspace workspace;
-    device const exec{workspace, stream};
-    exec.reserve(ts::workspace_bytes(exec, placed, dx.view()));
-    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-    ts::apply(exec, placed, dx.view(), dy.view());
-    cudaGraph_t graph = nullptr;
-    REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
-    cudaGraphExec_t run = nullptr;
-    REQUIRE(cudaGraphInstantiate(&run, graph, 0) == cudaSuccess);
-    for (int i = 0; i < 2; ++i) REQUIRE(cudaGraphLaunch(run, stream) == cudaSuccess);
-    REQUIRE(cudaStreamSynchronize(stream) == cudaSuccess);
-    dy.fetch();
-    CHECK(same_bits(y, expected));
-    cudaGraphExecDestroy(run);
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
+    check_captured(placed, 3);
 }
 
 } // namespace

@@ -77,42 +77,59 @@ struct kernel<op::apply, cuda<Sm>, sum<A, B>> {
     }
 };
 
+namespace detail {
+
+/// A low-rank term with dense B.
+template <class T, class A>
+using dense_low_rank = scaled_operator<product<linear<prepacked<device_panel, matrix_view<T const>>, as_is>, A>>;
+
+/// Whether a base adds a low-rank term where it writes y.
+template <class T, class A, class X>
+bool takes_low_rank(dense_low_rank<T, A> const& term, matrix_view<X const> const& x) noexcept {
+    return x.extent(0) <= most_fused_rows && term.inner().first().cols() <= most_fused_rank;
+}
+
+/// run(output) with one that adds the term. `may_be_early`: the kernel that run() launches first is the base's.
+template <int Sm, class Storage, class T, class A, class X, class Out, class Arena, class Run>
+void run_with_low_rank(cuda<Sm> const& exec, linear<prepacked<device_panel, Storage>, as_bf16> const& base, dense_low_rank<T, A> const& term,
+                       matrix_view<X const> const& x, Out const& out, Arena& arena, bool may_be_early, Run const& run) {
+    auto const& p = term.inner();
+    auto const a = rounded_operand<X>(p.second());
+    using panels = prepacked<device_panel, matrix_view<T const>>;
+    using side = typename side_of<Sm, std::remove_const_t<decltype(a)>>::type;
+    low_rank_output<Out, panels, side> with_term{out, p.first().storage(), nullptr, term.factor(), {}, false};
+    bool const beside = a.rows() > 0 && runs_beside<Sm>(base.storage(), a, x);
+    bool is_made = a.rows() == 0;
+    if constexpr (!std::is_same_v<side, no_side>) {
+        if (beside && goes_by_strips<Sm, prepacked<device_panel, Storage>, as_bf16>(base.storage(), x.extent(0))) {
+            with_term.side = make_side<side>(a, x.extent(0), arena);
+            is_made = with_term.side.blocks > 0;
+        }
+    }
+    if (!is_made) {
+        auto const u = carve_matrix(arena, x.extent(0), a.rows());
+        with_term.u = u.data_handle();
+        with_term.x_is_ready = beside && may_be_early;
+        if (with_term.x_is_ready)
+            run_operator(exec, a, x, early_output{into(u)}, arena);
+        else
+            run_operator(exec, a, x, into(u), arena);
+    }
+    run(with_term);
+}
+
+} // namespace detail
+
 /// A stored matrix and a low-rank term with dense B, `as_bf16`: with few rows of x the product adds the term where it writes y.
 template <int Sm, class Storage, class T, class A>
-struct kernel<op::apply, cuda<Sm>,
-              sum<linear<prepacked<device_panel, Storage>, as_bf16>,
-                  scaled_operator<product<linear<prepacked<device_panel, matrix_view<T const>>, as_is>, A>>>> {
-    using base = linear<prepacked<device_panel, Storage>, as_bf16>;
-    using b = linear<prepacked<device_panel, matrix_view<T const>>, as_is>;
-    using term = scaled_operator<product<b, A>>;
+struct kernel<op::apply, cuda<Sm>, sum<linear<prepacked<device_panel, Storage>, as_bf16>, detail::dense_low_rank<T, A>>> {
+    using operand = sum<linear<prepacked<device_panel, Storage>, as_bf16>, detail::dense_low_rank<T, A>>;
 
     template <class X, class Out, class Arena>
-    static void run(cuda<Sm> const& exec, sum<base, term> const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
-        auto const& p = s.second().inner();
-        if (x.extent(0) > detail::most_fused_rows || p.first().cols() > detail::most_fused_rank)
-            return detail::run_sum(exec, s, x, out, arena);
-        auto const a = detail::rounded_operand<X>(p.second());
-        using panels = prepacked<device_panel, matrix_view<T const>>;
-        using side = typename detail::side_of<Sm, std::remove_const_t<decltype(a)>>::type;
-        detail::low_rank_output<Out, panels, side> with_term{out, p.first().storage(), nullptr, s.second().factor(), {}, false};
-        bool const beside = a.rows() > 0 && detail::runs_beside<Sm>(s.first().storage(), a, x);
-        bool is_made = a.rows() == 0;
-        if constexpr (!std::is_same_v<side, detail::no_side>) {
-            if (beside && detail::goes_by_strips<Sm, prepacked<device_panel, Storage>, as_bf16>(s.first().storage(), x.extent(0))) {
-                with_term.side = detail::make_side<side>(a, x.extent(0), arena);
-                is_made = with_term.side.blocks > 0;
-            }
-        }
-        if (!is_made) {
-            auto const u = detail::carve_matrix(arena, x.extent(0), a.rows());
-            with_term.u = u.data_handle();
-            with_term.x_is_ready = beside;
-            if (beside)
-                detail::run_operator(exec, a, x, detail::early_output{detail::into(u)}, arena);
-            else
-                detail::run_operator(exec, a, x, detail::into(u), arena);
-        }
-        detail::run_operator(exec, s.first(), x, with_term, arena);
+    static void run(cuda<Sm> const& exec, operand const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        if (!detail::takes_low_rank(s.second(), x)) return detail::run_sum(exec, s, x, out, arena);
+        detail::run_with_low_rank(exec, s.first(), s.second(), x, out, arena, true,
+                                  [&](auto const& with_term) { detail::run_operator(exec, s.first(), x, with_term, arena); });
     }
 };
 

@@ -7,13 +7,13 @@
 ///
 ///     cuda<90> const exec{stream};
 ///     auto const layer = place(exec, linear{q} + linear{outliers});    // packs on the host, uploads
-///     apply(exec, layer, x, y);                                        // outliers into float32 sums, the base on top of them
+///     apply(exec, layer, x, y);                                        // few rows of x: one pass over both; many: one after another
 ///     apply(exec, transposed(layer.view()), dy, dx);                   // place(exec, transposed(...)) is faster for compressed rows
 ///
 /// Values, layout and order: kernels/cuda/sparse.cuh. Error: that of the processors' products, a rounding for every entry of a row (of a
 /// column, transposed) and a few more. Errors: those of `apply` and `place`.
 
-#include "../kernels/cuda/sparse.cuh"
+#include "../kernels/cuda/sparse_strips.cuh"
 #include "../kernels/ref/sparse.hpp"
 #include "../operators/apply.cuh"
 
@@ -105,6 +105,45 @@ public:
 private:
     placed(cuda<Sm> const& exec, csr_tensor<detail::turned_value<T>> const& w)
         : base{exec, linear<csr<detail::turned_value<T>>, Preparation>{w.view()}} {}
+};
+
+/// Outliers of a base in panels, `as_bf16`: with few rows of x they are part of its pass. Either order; a low-rank term may follow.
+template <int Sm, class Storage, detail::outliers Rows>
+struct kernel<op::apply, cuda<Sm>, sum<linear<prepacked<device_panel, Storage>, as_bf16>, Rows>> {
+    using operand = sum<linear<prepacked<device_panel, Storage>, as_bf16>, Rows>;
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        if (!detail::takes_outliers<Sm>(s.first(), s.second(), x)) return detail::run_sum(exec, s, x, out, arena);
+        detail::run_with_outliers(exec, s.first(), s.second(), x, out, arena);
+    }
+};
+template <int Sm, class Storage, detail::outliers Rows>
+struct kernel<op::apply, cuda<Sm>, sum<Rows, linear<prepacked<device_panel, Storage>, as_bf16>>> {
+    using operand = sum<Rows, linear<prepacked<device_panel, Storage>, as_bf16>>;
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        detail::run_operator(exec, s.second() + s.first(), x, out, arena);
+    }
+};
+template <int Sm, class Storage, detail::outliers Rows, class T, class A>
+struct kernel<op::apply, cuda<Sm>, sum<sum<linear<prepacked<device_panel, Storage>, as_bf16>, Rows>, detail::dense_low_rank<T, A>>> {
+    using operand = sum<sum<linear<prepacked<device_panel, Storage>, as_bf16>, Rows>, detail::dense_low_rank<T, A>>;
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        auto const& base = s.first().first();
+        if (!detail::takes_outliers<Sm>(base, s.first().second(), x) || !detail::takes_low_rank(s.second(), x)) return detail::run_sum(exec, s, x, out, arena);
+        detail::run_with_low_rank(exec, base, s.second(), x, out, arena, x.extent(0) == 1, [&](auto const& with_term) {
+            detail::run_with_outliers(exec, base, s.first().second(), x, with_term, arena);
+        });
+    }
+};
+template <int Sm, class Storage, detail::outliers Rows, class T, class A>
+struct kernel<op::apply, cuda<Sm>, sum<sum<linear<prepacked<device_panel, Storage>, as_bf16>, detail::dense_low_rank<T, A>>, Rows>> {
+    using operand = sum<sum<linear<prepacked<device_panel, Storage>, as_bf16>, detail::dense_low_rank<T, A>>, Rows>;
+    template <class X, class Out, class Arena>
+    static void run(cuda<Sm> const& exec, operand const& s, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+        detail::run_operator(exec, s.first().first() + s.second() + s.first().second(), x, out, arena);
+    }
 };
 
 } // namespace tessera::inline TESSERA_ABI

@@ -48,8 +48,9 @@ public:
     static constexpr bool has_scale = storage::has_scale;
 
     constexpr prepacked() noexcept = default;
-    constexpr prepacked(std::byte const* data, index_t chunks, index_t nonzeros, index_t n, index_t k) noexcept
-        : data_{data}, chunks_{chunks}, nonzeros_{nonzeros}, rows_{n}, cols_{k} {}
+    /// @param longest  chunks of the row that has most
+    constexpr prepacked(std::byte const* data, index_t chunks, index_t longest, index_t nonzeros, index_t n, index_t k) noexcept
+        : data_{data}, chunks_{chunks}, longest_{longest}, nonzeros_{nonzeros}, rows_{n}, cols_{k} {}
 
     TESSERA_HOST_DEVICE constexpr index_t rows() const noexcept { return rows_; }
     TESSERA_HOST_DEVICE constexpr index_t cols() const noexcept { return cols_; }
@@ -69,10 +70,12 @@ public:
     }
     /// Lanes that a row of mean length keeps busy follow from this.
     TESSERA_HOST_DEVICE constexpr index_t mean_chunks() const noexcept { return ceil_div(chunks_, maximum(rows_, 1)); }
+    TESSERA_HOST_DEVICE constexpr index_t longest_chunks() const noexcept { return longest_; }
 
 private:
     std::byte const* data_ = nullptr;
     index_t chunks_ = 0;
+    index_t longest_ = 0;
     index_t nonzeros_ = 0;
     index_t rows_ = 0;
     index_t cols_ = 0;
@@ -116,8 +119,13 @@ namespace detail {
 template <class T, class G>
 prepacked<device_rows, csr<T, G>> device_rows_of(csr<T, G> const& w, std::byte const* data) noexcept {
     index_t chunks = 0;
-    for (index_t n = 0; n < w.rows(); ++n) chunks += ceil_div(w.row_end(n) - w.row_begin(n), device_rows::chunk);
-    return {data, chunks, w.nonzeros(), w.rows(), w.cols()};
+    index_t longest = 0;
+    for (index_t n = 0; n < w.rows(); ++n) {
+        index_t const of_row = ceil_div(w.row_end(n) - w.row_begin(n), device_rows::chunk);
+        chunks += of_row;
+        longest = maximum(longest, of_row);
+    }
+    return {data, chunks, longest, w.nonzeros(), w.rows(), w.cols()};
 }
 template <index_t N, index_t M, class T, class G>
 prepacked<device_rows, n_of_m<N, M, T, G>> device_rows_of(n_of_m<N, M, T, G> const& w, std::byte const* data) noexcept {

@@ -89,7 +89,8 @@ void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out ou
     constexpr int deep = deep_stages<Sm, Panels, NT>;
     bool const is_deep = of_block == 1 && most >= stage::stages && most < deep;
     a.of.slots = static_cast<int>(maximum(minimum(most, is_deep ? deep : stage::stages), ceil_div(sum_bytes, stage::warp_bytes)));
-    index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes + (plan.blocks > 1 ? block_sum_bytes : 0);
+    index_t bytes = stage::table_bytes + plan.warps * a.of.slots * stage::warp_bytes +
+                    ((plan.blocks > 1 ? 1 : 0) + (has_own_sums<Out> ? 1 : 0)) * block_sum_bytes;
     if constexpr (has_side<Out>) {
         if (out.side.blocks > 0) {
             using side_stage = product_stage<Sm, typename decltype(out.side)::panels, 1, NT>;
@@ -110,7 +111,7 @@ void run_strips(cuda<Sm> const& exec, product_arguments<Panels> const& p, Out ou
     if constexpr (NT > 1)
         if (of_block == 2) kernel = &strip_kernel<Sm, Panels, NT, stage::stages, 2, Out>;
     launch("apply", stream_of(exec),
-           {dim3(static_cast<unsigned>(ceil_div(strips, of_block) * plan.blocks + a.beside)), dim3(static_cast<unsigned>(32 * plan.warps)), bytes, Sm >= 90,
+           {dim3(static_cast<unsigned>(ceil_div(strips, of_block) * plan.blocks + a.beside)), dim3(static_cast<unsigned>(32 * (plan.warps + own_warps<Out>))), bytes, Sm >= 90,
             plan.blocks > 1 ? static_cast<unsigned>(plan.blocks) : 0},
            kernel, a, out);
 }
@@ -165,9 +166,10 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
         }
     }
     if constexpr (requires { Out::triggers_late; }) p.triggers_late = true;
+    if constexpr (has_own_sums<Out>) return run_strips<Sm, Panels, NT>(exec, p, out);
     if constexpr (rounds && NT <= 2)
         if (goes_by_strips<Sm, Panels, Preparation>(p.w, rows)) return run_strips<Sm, Panels, NT>(exec, p, out);
-    run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
+    if constexpr (!has_own_sums<Out>) run_product_pass<Sm, Panels, weights, NT>(exec, p, out);
 }
 
 /// Indices of kernels are 32 bits wide; `steps` for each tile of W.
@@ -311,7 +313,7 @@ void run_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const
 /// y = x Wᵀ for x as it is to be multiplied.
 template <int Sm, class Preparation, class Panels, class X, class Out, class Arena>
 void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
-    if constexpr (has_tiles<Sm, Panels, Preparation>)
+    if constexpr (has_tiles<Sm, Panels, Preparation> && !has_own_sums<Out>)
         if (x.extent(0) >= tile_rows_from) return run_tiles(exec, w, x, out, arena);
     constexpr index_t pieces = x_pieces<X, Preparation>;
     constexpr index_t rows_of_pass = 64 / pieces;
@@ -332,7 +334,9 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
             index_t const count = minimum(x.extent(0) - p.m0, rows_of_pass);
             matrix_view<X const> const part = tessera::rows(x, p.m0, p.m0 + count);
             index_t const columns = count * pieces;
-            if (columns <= 8)
+            if constexpr (has_own_sums<Out>)
+                run_product_rows<Sm, Panels, Preparation, Out::fragments>(exec, p, part, rows, prepared, sums, out);
+            else if (columns <= 8)
                 run_product_rows<Sm, Panels, Preparation, 1>(exec, p, part, rows, prepared, sums, out);
             else if (columns <= 16)
                 run_product_rows<Sm, Panels, Preparation, 2>(exec, p, part, rows, prepared, sums, out);

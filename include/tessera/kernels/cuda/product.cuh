@@ -230,10 +230,17 @@ __global__ void __launch_bounds__(256) add_parts_kernel(__grid_constant__ produc
     finish_sum(p, m, n, sum, out);
 }
 
+/// What a block does besides: nothing. The barrier is that of all warps that fill its tables.
+struct nothing_meanwhile {
+    __device__ void operator()() const {}
+    __device__ void sync() const { __syncthreads(); }
+};
+
 /// A warp's units of 32 rows of each tile, `row` the first of them, Stages - 1 of them asked for ahead: store(tile, sums) where a tile
-/// ends, or the units do.
-template <int Sm, class Panels, int Pieces, int NT, int Stages, class Store>
-__device__ __forceinline__ void multiply_units(product_arguments<Panels> const& p, std::byte* shared, int unit, int end, int row, Store const& store) {
+/// ends, or the units do. `meanwhile()` is called while the first of them are on their way, with x there.
+template <int Sm, class Panels, int Pieces, int NT, int Stages, class Store, class Meanwhile = nothing_meanwhile>
+__device__ __forceinline__ void multiply_units(product_arguments<Panels> const& p, std::byte* shared, int unit, int end, int row, Store const& store,
+                                               Meanwhile const& meanwhile = {}) {
     using stage_type = product_stage<Sm, Panels, Pieces, NT>;
     using decoder_type = fragment_decoder<typename Panels::format, Pieces>;
     std::byte* const ring = shared + stage_type::table_bytes + static_cast<int>(threadIdx.x) / 32 * p.slots * stage_type::warp_bytes;
@@ -254,6 +261,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
         if (!p.waits_late) ptx::wait_for_prerequisites();
         if (p.triggers_late) ptx::launch_dependents();
     }
+    meanwhile();
     column_reader<NT, Panels> const x{p};
     column_queue<NT, Panels> columns;
 #pragma unroll
@@ -263,7 +271,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
     total.clear();
     part.clear();
     int slot = 0;
-    if constexpr (decoder_type::table_bytes > 0) __syncthreads();
+    if constexpr (decoder_type::table_bytes > 0) meanwhile.sync();
 #pragma unroll 1
     for (; unit < end; ++unit) {
         ptx::wait<Stages - 2>();

@@ -136,29 +136,44 @@ struct sparse_row<prepacked<device_rows, n_of_m<N, M, T, G>>, Column> {
     __device__ __forceinline__ float value(int i) const { return stored_to_float(values[i]); }
 };
 
-/// x as it lies: a row of it at a time.
+/// x as it lies: a row of it at a time. `part` has the numbers of a column as they are stored, for `rows_of_part` rows.
 template <class X>
 struct sparse_x_row {
     static constexpr int rows = 1;
+    static constexpr int rows_of_part = 1;
+    using part_type = X;
     matrix_view<X const> x;
     X const* at = nullptr;
     __device__ __forceinline__ void seek(index_t m) { at = x.data_handle() + m * x.stride(0); }
-    __device__ __forceinline__ void get(int k, float (&to)[1]) const { to[0] = stored_to_float(at[k * x.stride(1)]); }
+    __device__ __forceinline__ X part(int k, int) const { return at[k * x.stride(1)]; }
+    __device__ static __forceinline__ void unpack(X const& v, float (&to)[1]) { to[0] = stored_to_float(v); }
+    __device__ __forceinline__ void get(int k, float (&to)[1]) const { unpack(part(k, 0), to); }
 };
 /// Rows of x side by side, as `interleave_kernel` writes them: (tiles, k, R) of 32 bytes, or 16, a column.
 template <int R, class X>
 struct sparse_x_tile {
     static constexpr int rows = R;
+    static constexpr int rows_of_part = R < 8 ? R : 8;
+    static constexpr int of_load = 16 / static_cast<int>(sizeof(X));
+    struct part_type {
+        ::uint4 v[rows_of_part / of_load];
+    };
     X const* data;
     index_t k;
     X const* at = nullptr;
     __device__ __forceinline__ void seek(index_t tile) { at = data + tile * k * R; }
-    __device__ __forceinline__ void get(int c, float (&to)[R]) const {
-        constexpr int of_load = 16 / static_cast<int>(sizeof(X));
+    /// Rows 8 p to 8 p + 8 of a column.
+    __device__ __forceinline__ part_type part(int c, int p) const {
+        part_type to;
 #pragma unroll
-        for (int i = 0; i < R / of_load; ++i) {
-            ::uint4 const v = __ldg(reinterpret_cast<::uint4 const*>(at + static_cast<index_t>(c) * R) + i);
-            std::uint32_t const word[4] = {v.x, v.y, v.z, v.w};
+        for (int i = 0; i < rows_of_part / of_load; ++i)
+            to.v[i] = __ldg(reinterpret_cast<::uint4 const*>(at + static_cast<index_t>(c) * R + p * rows_of_part) + i);
+        return to;
+    }
+    __device__ static __forceinline__ void unpack(part_type const& from, float (&to)[rows_of_part]) {
+#pragma unroll
+        for (int i = 0; i < rows_of_part / of_load; ++i) {
+            std::uint32_t const word[4] = {from.v[i].x, from.v[i].y, from.v[i].z, from.v[i].w};
 #pragma unroll
             for (int j = 0; j < of_load; ++j) {
                 if constexpr (std::is_same_v<X, float>)
@@ -168,10 +183,24 @@ struct sparse_x_tile {
             }
         }
     }
+    __device__ __forceinline__ void get(int c, float (&to)[R]) const {
+#pragma unroll
+        for (int p = 0; p < R / rows_of_part; ++p) {
+            float v[rows_of_part];
+            unpack(part(c, p), v);
+#pragma unroll
+            for (int i = 0; i < rows_of_part; ++i) to[p * rows_of_part + i] = v[i];
+        }
+    }
 };
 
-template <int R, class X>
+/// May begin while the kernel ahead of it ends.
+template <int Sm, int R, class X>
 __global__ void interleave_kernel(__grid_constant__ matrix_view<X const> const x, index_t count, X* to) {
+    if constexpr (Sm >= 90) {
+        ptx::launch_dependents();
+        ptx::wait_for_prerequisites();
+    }
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x; // a column of a tile
     if (i >= count) return;
     index_t const m0 = i / x.extent(1) * R;
@@ -332,7 +361,7 @@ void run_sparse_tiles(cuda<Sm> const& exec, Panels const& w, matrix_view<X const
         for (index_t m = 0; m < x.extent(0); m += sparse_rows_of_pass) {
             matrix_view<X const> const part = tessera::rows(x, m, minimum(m + sparse_rows_of_pass, x.extent(0)));
             index_t const count = ceil_div(part.extent(0), R) * x.extent(1);
-            if (count > 0) launch("apply", stream_of(exec), {grid_of(count)}, &interleave_kernel<R, X>, part, count, tiles);
+            if (count > 0) launch("apply", stream_of(exec), {grid_of(count), dim3(256), 0, Sm >= 90}, &interleave_kernel<Sm, R, X>, part, count, tiles);
             run_sparse_rows(exec, w, sparse_x_tile<R, X>{tiles, x.extent(1)}, part.extent(0), shifted_output<Out>{out, m});
         }
     }

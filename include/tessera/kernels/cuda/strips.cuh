@@ -59,6 +59,30 @@ struct strip_side {
 template <class Out>
 inline constexpr bool has_side = requires(Out const& out) { out.side.counters; };
 
+/// Outputs that add sums of their own to those of a strip's rows: out.make_sums(thread, threads, row of W, i, rows, columns, x_is_ready,
+/// to) leaves those of rows i and the next of the strips in shared memory, (strips, columns, 32); y gets `own_factor` times them.
+template <class Out>
+inline constexpr bool has_own_sums = requires(Out const& out) { out.own_factor; };
+/// Warps that do nothing else, where out.has_own_warps; otherwise all do it while their first weights come.
+template <class Out>
+inline constexpr int own_warps = [] {
+    if constexpr (has_own_sums<Out>)
+        return Out::has_own_warps ? 2 : 0;
+    else
+        return 0;
+}();
+
+/// Blocks whose warps part before their barrier: it is in two places, and has a number.
+struct own_warps_meanwhile : nothing_meanwhile {
+    __device__ void sync() const { ptx::sync_named(1, static_cast<int>(blockDim.x)); }
+};
+/// Blocks that call a function.
+template <class F>
+struct made_meanwhile : nothing_meanwhile {
+    F const& make;
+    __device__ void operator()() const { make(); }
+};
+
 /// Leaves the sums of a warp's 32 rows where its ring was.
 template <int NT>
 __device__ __forceinline__ void leave_sums(lane_sums<NT> const& total, int columns, float* to) {
@@ -78,12 +102,15 @@ __device__ __forceinline__ void multiply_side(Side const& side, int warps, std::
     using stage_type = product_stage<Sm, typename Side::panels, 1, NT>;
     auto const& p = side.of;
     auto const block = static_cast<int>(blockIdx.x);
-    int const slice = block % side.blocks * warps + static_cast<int>(threadIdx.x) / 32;
+    int const warp = static_cast<int>(threadIdx.x) / 32;
+    int const slice = block % side.blocks * warps + warp;
     int const of_warp = p.slots * stage_type::warp_bytes / 4;
     auto* const rings = reinterpret_cast<float*>(shared + stage_type::table_bytes);
-    multiply_units<Sm, typename Side::panels, 1, NT, stage_type::stages>(
-        p, shared, p.cut.first(slice), p.cut.first(slice + 1), block / side.blocks * 32,
-        [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + static_cast<int>(threadIdx.x) / 32 * of_warp); });
+    static_assert(stage_type::table_bytes == 0); // no barrier for all warps
+    if (warp < warps)                            // there may be more (own_warps)
+        multiply_units<Sm, typename Side::panels, 1, NT, stage_type::stages>(
+            p, shared, p.cut.first(slice), p.cut.first(slice + 1), block / side.blocks * 32,
+            [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
         float sum = 0.0f;
@@ -133,9 +160,59 @@ struct strip_output<Out, true> {
     }
 };
 
+/// Where a block's own sums belong: `rows` from row i0 of the strips on, whose first row is `first` of W.
+struct own_place {
+    index_t first;
+    int i0;
+    int rows;
+    float* to;
+};
+
+/// A warp's units from `first` to `last`, and the block's own sums.
+template <int Sm, int NT, int Stages, class Panels, class Out, class Store>
+__device__ __forceinline__ void multiply_strip(strip_arguments<Panels> const& a, Out const& out, std::byte* shared, int first, int last, int row,
+                                               own_place const& at, Store const& store) {
+    auto const& p = a.of;
+    auto const make = [&](auto const& of, int thread, int threads, bool x_is_ready) {
+        of.template make_sums<Sm>(thread, threads, at.first, at.i0, at.rows, p.m, x_is_ready, at.to);
+    };
+    if constexpr (own_warps<Out> > 0) {
+        if (int const thread = static_cast<int>(threadIdx.x) - 32 * a.warps; thread >= 0) {
+            using decoder_type = fragment_decoder<typename Panels::format, 1>;
+            decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared)); // a part of it is these threads'
+            if constexpr (decoder_type::table_bytes > 0) own_warps_meanwhile{}.sync();
+            make(out, thread, 32 * own_warps<Out>, p.waits_late);
+        } else {
+            multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first, last, row, store, own_warps_meanwhile{});
+        }
+    } else if constexpr (has_own_sums<Out>) {
+        auto const make_first = [&] { make(out, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), true); };
+        multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first, last, row, store, made_meanwhile<decltype(make_first)>{{}, make_first});
+    } else {
+        multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first, last, row, store);
+    }
+}
+
+/// y of sum i of the strips, row n of W; own sums of `own_rows` rows lie in each block of a cluster.
+template <int Sm, class Panels, class Out, class Finish>
+__device__ __forceinline__ void finish_strip_sum(strip_arguments<Panels> const& a, Out const& out, int i, index_t n, float sum, float const* own,
+                                                 int own_rows, Finish& finish) {
+    auto const& p = a.of;
+    if constexpr (has_own_sums<Out>) {
+        float made = own[i];
+        if constexpr (Sm >= 90)
+            if (a.blocks > 1)
+                made = ptx::load_from(ptx::shared_address(own + i), static_cast<unsigned>((i / (32 * p.m) * 32 + i % 32) / own_rows));
+        finish_sum(p, i / 32 % p.m, n, sum, [&](index_t m, index_t to, float v) { finish(m, to, fmaf(out.own_factor, made, v)); });
+    } else {
+        finish_sum(p, i / 32 % p.m, n, sum, finish);
+    }
+}
+
 /// y of a strip, or of Strips of them, which warps take in turn: blockIdx.x counts blocks of a cluster, then strips, behind those of the side.
 template <int Sm, class Panels, int NT, int Stages, int Strips, class Out>
-__global__ void __launch_bounds__(256, 2) strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant__ Out const out) {
+__global__ void __launch_bounds__(256 + 32 * own_warps<Out>, 2)
+strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant__ Out const out) {
     using stage_type = product_stage<Sm, Panels, 1, NT>;
     extern __shared__ __align__(128) std::byte shared[];
     product_arguments<Panels> const& p = a.of;
@@ -159,16 +236,18 @@ __global__ void __launch_bounds__(256, 2) strip_kernel(__grid_constant__ strip_a
     if constexpr (has_side<Out>)
         if (a.beside > 0 && i0 < last) out.prefetch(row_of(i0));
     int const row = (strip % 8 + warp % Strips) * 32;
-    multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), row,
-                                              [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
+    float* const own = of_block + (a.blocks > 1 ? sums : 0);
+    int const own_rows = 32 * Strips / a.blocks; // of each block of a cluster
+    own_place const own_at{32 * static_cast<index_t>(strip), rank * own_rows, own_rows, own};
+    multiply_strip<Sm, NT, Stages>(a, out, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), row, own_at,
+                                   [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
     if constexpr (Sm >= 90)
         if (p.waits_late) ptx::wait_for_prerequisites();
-    float* const u = of_block + (a.blocks > 1 ? sums : 0);
+    float* const u = own + (has_own_sums<Out> ? sums : 0);
     // With few rows of x asking early was 2 % slower.
     strip_output<Out> finish_row{out, a.beside > 0 ? u : nullptr, NT == 1 ? -1 : minimum(row_of(i0 < last ? i0 : 0), p.w.rows() - 1)};
     auto const finish = [&](int i, float sum) {
-        index_t const n = row_of(i);
-        if (n < p.w.rows()) finish_sum(p, i / 32 % p.m, n, sum, finish_row);
+        if (index_t const n = row_of(i); n < p.w.rows()) finish_strip_sum<Sm>(a, out, i, n, sum, own, own_rows, finish_row);
     };
     if constexpr (has_side<Out>)
         if (a.beside > 0 && rank < finishing) gather_side(out.side, a.beside, (static_cast<int>(gridDim.x) - a.beside) / a.blocks * finishing, u);
