@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Compiled where nvcc is, run nowhere: compressed rows beside a coded matrix, 2 of 4, conversions.
+/// Compiled where nvcc is, run nowhere: compressed rows, 2 of 4, conversions.
 
 #include <tessera/quant/convert.cuh>
 #include <tessera/sparse/sparse.cuh>

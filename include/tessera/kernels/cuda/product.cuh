@@ -230,10 +230,10 @@ __global__ void __launch_bounds__(256) add_parts_kernel(__grid_constant__ produc
     finish_sum(p, m, n, sum, out);
 }
 
-/// What a block does besides: nothing. The barrier is that of all warps that fill its tables.
+/// What a block does besides: nothing.
 struct nothing_meanwhile {
+    static constexpr bool tables_are_there = false; ///< filled before, and seen by all warps
     __device__ void operator()() const {}
-    __device__ void sync() const { __syncthreads(); }
 };
 
 /// A warp's units of 32 rows of each tile, `row` the first of them, Stages - 1 of them asked for ahead: store(tile, sums) where a tile
@@ -255,7 +255,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
     if constexpr (Sm >= 90 && Panels::format::has_offsets) ptx::wait_for_prerequisites();
 #pragma unroll 1
     for (int s = 0; s < Stages - 1; ++s) weights.load_next();
-    decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
+    if constexpr (!Meanwhile::tables_are_there) decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
     decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
     if constexpr (Sm >= 90 && !Panels::format::has_offsets) {
         if (!p.waits_late) ptx::wait_for_prerequisites();
@@ -271,7 +271,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
     total.clear();
     part.clear();
     int slot = 0;
-    if constexpr (decoder_type::table_bytes > 0) meanwhile.sync();
+    if constexpr (decoder_type::table_bytes > 0 && !Meanwhile::tables_are_there) __syncthreads();
 #pragma unroll 1
     for (; unit < end; ++unit) {
         ptx::wait<Stages - 2>();

@@ -72,9 +72,9 @@ inline constexpr int own_warps = [] {
         return 0;
 }();
 
-/// Blocks whose warps part before their barrier: it is in two places, and has a number.
+/// Blocks whose warps part before they multiply, and fill their tables before that: a barrier is for all of them.
 struct own_warps_meanwhile : nothing_meanwhile {
-    __device__ void sync() const { ptx::sync_named(1, static_cast<int>(blockDim.x)); }
+    static constexpr bool tables_are_there = true;
 };
 /// Blocks that call a function.
 template <class F>
@@ -177,10 +177,10 @@ __device__ __forceinline__ void multiply_strip(strip_arguments<Panels> const& a,
         of.template make_sums<Sm>(thread, threads, at.first, at.i0, at.rows, p.m, x_is_ready, at.to);
     };
     if constexpr (own_warps<Out> > 0) {
+        using decoder_type = fragment_decoder<typename Panels::format, 1>;
+        decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
+        if constexpr (decoder_type::table_bytes > 0) __syncthreads();
         if (int const thread = static_cast<int>(threadIdx.x) - 32 * a.warps; thread >= 0) {
-            using decoder_type = fragment_decoder<typename Panels::format, 1>;
-            decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared)); // a part of it is these threads'
-            if constexpr (decoder_type::table_bytes > 0) own_warps_meanwhile{}.sync();
             make(out, thread, 32 * own_warps<Out>, p.waits_late);
         } else {
             multiply_units<Sm, Panels, 1, NT, Stages>(p, shared, first, last, row, store, own_warps_meanwhile{});
