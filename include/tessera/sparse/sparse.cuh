@@ -107,6 +107,65 @@ private:
         : base{exec, linear<csr<detail::turned_value<T>>, Preparation>{w.view()}} {}
 };
 
+namespace detail {
+
+/// Sparse rows as a term, and what they are multiplied by.
+template <class Op>
+struct outliers_of;
+template <class T, class G, class Preparation>
+struct outliers_of<linear<prepacked<device_rows, csr<T, G>>, Preparation>> {
+    using op = linear<prepacked<device_rows, csr<T, G>>, Preparation>;
+    static auto const& rows(op const& w) noexcept { return w.storage(); }
+    static float factor(op const&) noexcept { return 1.0f; }
+};
+template <class T, class G, class Preparation>
+struct outliers_of<scaled_operator<linear<prepacked<device_rows, csr<T, G>>, Preparation>>> {
+    using op = scaled_operator<linear<prepacked<device_rows, csr<T, G>>, Preparation>>;
+    static auto const& rows(op const& w) noexcept { return w.inner().storage(); }
+    static float factor(op const& w) noexcept { return w.factor(); }
+};
+template <class Op>
+concept outliers = requires(Op const& w) { outliers_of<Op>::factor(w); };
+
+/// Whether a base takes sparse rows into its own pass: a row much longer than the mean would be waited for.
+template <int Sm, class Storage, outliers Op, class X>
+bool takes_outliers(linear<prepacked<device_panel, Storage>, as_bf16> const& base, Op const& w, matrix_view<X const> const& x) noexcept {
+    auto const& rows = outliers_of<Op>::rows(w);
+    return x.extent(1) > 0 && rows.longest_chunks() <= 4 * rows.mean_chunks() + 32 &&
+           goes_by_strips<Sm, prepacked<device_panel, Storage>, as_bf16>(base.storage(), x.extent(0));
+}
+
+/// y = base + outliers, in the base's pass.
+template <int Sm, class Base, outliers Op, class X, class Out, class Arena>
+void run_with_outliers(cuda<Sm> const& exec, Base const& base, Op const& w, matrix_view<X const> const& x, Out const& out, Arena& arena) {
+    auto const& rows = outliers_of<Op>::rows(w);
+    using Panels = std::remove_cvref_t<decltype(rows)>;
+    float const factor = outliers_of<Op>::factor(w);
+    // With more than 8 rows of x there are no registers for warps of their own; where blocks come one after another, others multiply
+    // while one begins.
+    bool const has_room = ceil_div(base.rows(), 32) <= product_blocks<Sm>;
+    auto const run = [&]<class Source>(Source const& source) {
+        using apply_base = kernel<op::apply, cuda<Sm>, Base>;
+        if constexpr (Source::rows <= 8)
+            if (has_room) return apply_base::run(exec, base, x, sparse_output<Out, Panels, Source, true>{out, rows, source, factor}, arena);
+        apply_base::run(exec, base, x, sparse_output<Out, Panels, Source, false>{out, rows, source, factor}, arena);
+    };
+    auto const interleaved = [&]<int R>(std::integral_constant<int, R>) {
+        X* const tile = arena.template carve<X>(R, x.extent(1));
+        if constexpr (launches<Arena>)
+            launch("apply", stream_of(exec), {grid_of(x.extent(1)), dim3(256), 0, Sm >= 90}, &interleave_kernel<Sm, R, X>, x, x.extent(1), tile);
+        run(sparse_x_tile<R, X>{tile, x.extent(1)});
+    };
+    if (x.extent(0) == 1)
+        run(sparse_x_row<X>{x});
+    else if (x.extent(0) <= 8)
+        interleaved(std::integral_constant<int, 8>{});
+    else
+        interleaved(std::integral_constant<int, 16>{});
+}
+
+} // namespace detail
+
 /// Outliers of a base in panels, `as_bf16`: with few rows of x they are part of its pass. Either order; a low-rank term may follow.
 template <int Sm, class Storage, detail::outliers Rows>
 struct kernel<op::apply, cuda<Sm>, sum<linear<prepacked<device_panel, Storage>, as_bf16>, Rows>> {
