@@ -8,15 +8,13 @@
 ///     ts::any_coded<> const w{q.view()};                              // of blocks or a scheme, which must outlive it
 ///     auto const layer = ts::place(exec, ts::linear{w});              // owns: the panels of the format, codes moved as they are
 ///     ts::apply(exec, layer, x, y);
+///     if (w.takes(ts::int8_per_group<32>{}))                          // the same panels by int8 rows of x
+///         ts::apply(exec, ts::linear{layer.view().storage(), ts::int8_per_group<32>{}}, x, y);
 ///
 /// Bytes in memory are those that the format's own type has when it is placed. A panel's columns are decoded to float32, 256 at a time, by a
 /// call to the format's decoder, and multiplied like those of every storage that is read by tiles (kernels/cpu/vector.hpp), where x is
 /// float32 (`as_is`) or bf16. By int8 rows of x they are multiplied as bytes (kernels/cpu/product_columns.hpp), if the format's own type
-/// has such products, with the same bits as that:
-///
-///     if (w.takes(ts::int8_per_group<32>{})) return ts::place(exec, ts::linear{w, ts::int8_per_group<32>{}});   // throws where it does not
-///
-/// Panels do not depend on the preparation: `ts::linear{layer.view().storage(), ts::as_bf16{}}` multiplies those of one by another. An
+/// has such products, with the same bits as that; `linear` throws where it has not. Panels do not depend on the preparation. An
 /// `any_operator` of the format's own type multiplies codes in registers, and many rows of int8 x in matrix tiles: faster, for the compile
 /// time of all its kernels.
 ///

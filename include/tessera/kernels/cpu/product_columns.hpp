@@ -117,18 +117,18 @@ private:
     /// Whether the form of x has the sums over a format's groups, as blocks of 16.
     static bool has_sums(integer_layout const& f) noexcept { return f.group % 32 == 0 || f.group == 16; }
     /// The sum of row m over columns from `first`, where a block begins.
-    std::int32_t sum_of(index_t m, index_t first, index_t columns) const noexcept {
+    std::int32_t sum_of(index_t m, index_t first, index_t count) const noexcept {
         std::int32_t const* const sums = sums_ + (m - m0_) * sums_stride_;
         std::int32_t sum = 0;
-        for (index_t b = first / block_; b < ceil_div(first + columns, block_); ++b) sum += sums[b];
+        for (index_t b = first / block_; b < ceil_div(first + count, block_); ++b) sum += sums[b];
         return sum;
     }
     /// The same of a group, as the product sees x.
-    float scaled_sum_of(index_t m, index_t first, index_t columns) const noexcept {
-        index_t const part = f_.group % 32 == 0 ? 32 : group_; // blocks of the form that the format's own type has
+    float scaled_sum_of(index_t m, index_t first, index_t count) const noexcept {
+        index_t const step = f_.group % 32 == 0 ? 32 : group_; // blocks of the form that the format's own type has
         float total = 0;
-        for (index_t k = 0; k < columns; k += part) {
-            auto scaled = static_cast<float>(sum_of(m, first + k, minimum(part, columns - k)));
+        for (index_t k = 0; k < count; k += step) {
+            auto scaled = static_cast<float>(sum_of(m, first + k, minimum(step, count - k)));
             if constexpr (Form::scale_group != 0) scaled *= x_.scale(m, (first + k) / Form::scale_group);
             total = k == 0 ? scaled : total + scaled;
         }
