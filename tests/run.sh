@@ -91,7 +91,7 @@ configurations=tests
 # compiled with -O1.
 again='unit/(operators/(affine_law|parallel_law|no_allocation|activation_card|threads|pvq|lmul|bit_plane|ternary_law)'
 again="$again|attention/(hidden|heavy_hitters|batch|any_formats)|moe/(grouped|erased)|nn/activation_backward|vector/(higgs|any_precision)"
-again="$again|quant/(pvq|range|scheme_law|scales)|sparse/n_of_m_law|examples/(compress|rate_distortion))"
+again="$again|quant/(pvq|range|scheme_law|scales)|sparse/n_of_m_law|dispatch/any_coded_int8|examples/(compress|rate_distortion))"
 again_examples='compress|rate_distortion|kv_formats'
 case $tier in
 quick) # one instruction set, the processor's best
