@@ -5,8 +5,7 @@
 /// `kernel<op::x, cuda_reference<Sm>, ...>`: the definitions of kernels/ref, run by threads of a device. A thread takes a row of the
 /// result (of attention a query and head), in the order of the definition: the numbers are those of `reference` but for what the
 /// device's functions in double (at most 2 ulp) and fused multiply-adds change, so that results rounded to float32 differ by 1 ulp
-/// where they differ. Operations without a rounding of their own (quantize, convert, embedding, append, plan_experts) have `cuda<Sm>`'s
-/// kernels only, whose bits are the definition's.
+/// where they differ. quantize, convert, embedding, append and plan_experts are not here: the bits of their kernels are the definition's.
 
 #include "../../storage/device_memory.cuh"
 #include "../ref/activation.hpp"

@@ -21,7 +21,7 @@ struct stored_chunk {
     }
 };
 
-/// `Out` with own_factor * (x Wᵀ) added, W in sparse rows.
+/// `Out` with own_factor * (x Wᵀ) added, W in compressed rows.
 template <class Out, class Panels, class Source, bool HasOwnWarps>
 struct sparse_output : Out {
     static constexpr bool has_own_warps = HasOwnWarps;
@@ -33,8 +33,7 @@ struct sparse_output : Out {
     /// Sums of `count` rows from row first + i0 on, by `threads` threads: to[(i / 32 * columns + r) * 32 + i % 32], i from i0.
     template <int Sm>
     __device__ __forceinline__ void make_sums(int thread, int threads, index_t first, int i0, int count, int columns, bool x_is_ready, float* to) const {
-        if constexpr (requires { rows.has_narrow_columns(); })
-            if (rows.has_narrow_columns()) return make<Sm, std::uint16_t>(thread, threads, first, i0, count, columns, x_is_ready, to);
+        if (rows.has_narrow_columns()) return make<Sm, std::uint16_t>(thread, threads, first, i0, count, columns, x_is_ready, to);
         make<Sm, std::uint32_t>(thread, threads, first, i0, count, columns, x_is_ready, to);
     }
 

@@ -21,11 +21,9 @@ struct kernel<op::convert, reference, conversion<X, Y, Beyond>> {
     static void run(reference const&,
                     matrix_view<X const> const& x,      // (m, n)
                     matrix_view<Y> const& y) noexcept { // (m, n)
-        for (index_t i = 0; i < x.extent(0); ++i) row(i, x, y);
-    }
-    TESSERA_HOST_DEVICE static void row(index_t i, matrix_view<X const> const& x, matrix_view<Y> const& y) noexcept {
-        for (index_t j = 0; j < x.extent(1); ++j)
-            y(i, j) = element_of<Y>(format_of_t<Y>::encode(to_float(x(i, j)), rounding::nearest_even, Beyond));
+        for (index_t i = 0; i < x.extent(0); ++i)
+            for (index_t j = 0; j < x.extent(1); ++j)
+                y(i, j) = element_of<Y>(format_of_t<Y>::encode(to_float(x(i, j)), rounding::nearest_even, Beyond));
     }
 };
 
