@@ -4,6 +4,7 @@
 
 #include "attention_support.cuh"
 
+#include <tessera/attention/mask.hpp>
 #include <tessera/attention/normaliser.hpp>
 
 namespace {
@@ -90,7 +91,10 @@ TEST_CASE("attention: sinks, and queries that see nothing") {
     }
 }
 
-TEST_CASE("attention_batch: the bits of single calls; the same bits every time") {
+/// Requests of one batch have the bits of single calls, in every run.
+template <class Score>
+void check_batch(char const* name, Score const& score) {
+    CAPTURE(name);
     index_t const dim = 128;
     std::vector<ts::device_kv_cache<ts::key<ts::bf16>, ts::value<ts::bf16>>> caches;
     std::vector<std::int32_t> offsets{0};
@@ -106,8 +110,8 @@ TEST_CASE("attention_batch: the bits of single calls; the same bits every time")
     ts::device_tensor<ts::bf16, 3> all{q.extent(0), 8, dim};
     ts::device_tensor<ts::bf16, 3> again{q.extent(0), 8, dim};
     ts::vector_view<std::int32_t const> const at{offsets.data(), 7};
-    ts::attention_batch(device{}, dq, at, caches, all, ts::causal);
-    ts::attention_batch(device{}, dq, at, caches, again, ts::causal);
+    ts::attention_batch(device{}, dq, at, caches, all, score);
+    ts::attention_batch(device{}, dq, at, caches, again, score);
     ts::tensor<ts::bf16, 3> a(q.extent(0), 8, dim), b(q.extent(0), 8, dim);
     ts::copy(device{}, all.view(), a.view());
     ts::copy(device{}, again.view(), b.view());
@@ -115,10 +119,28 @@ TEST_CASE("attention_batch: the bits of single calls; the same bits every time")
     CHECK(equal_bits(a, b));
     for (std::size_t r = 0; r < 6; ++r)
         ts::attention(device{}, ts::slice(dq.view(), ts::range{offsets[r], offsets[r + 1]}, ts::all, ts::all), caches[r],
-                      ts::slice(again.view(), ts::range{offsets[r], offsets[r + 1]}, ts::all, ts::all), ts::causal);
+                      ts::slice(again.view(), ts::range{offsets[r], offsets[r + 1]}, ts::all, ts::all), score);
     ts::copy(device{}, again.view(), b.view());
     wait();
     CHECK(equal_bits(a, b));
+}
+
+TEST_CASE("attention_batch: the bits of single calls; the same bits every time") {
+    check_batch("causal", ts::causal);
+    // Masks that read memory: a table of sequences for all requests, and what every query of a request may see.
+    index_t const longest = 1100;
+    std::vector<std::int32_t> const begins{0, 40, 70, 300, 800, static_cast<std::int32_t>(longest)};
+    ts::device_vector<std::int32_t> there_begins{6};
+    ts::copy(device{}, ts::vector_view<std::int32_t const>{begins.data(), 6}, there_begins.view());
+    check_batch("segments", ts::causal | ts::segments{ts::vector_view<std::int32_t const>{ts::kernel_view(there_begins.view()).data_handle(), 6}});
+    std::vector<std::uint8_t> seen(static_cast<std::size_t>(longest * longest));
+    random_floats next{6};
+    for (auto& s : seen) s = next.uniform() < 0.4f;
+    ts::device_vector<std::uint8_t> there_seen{longest * longest};
+    ts::copy(device{}, ts::vector_view<std::uint8_t const>{seen.data(), longest * longest}, there_seen.view());
+    wait();
+    auto const* const mask = ts::kernel_view(there_seen.view()).data_handle();
+    check_batch("dense_mask", ts::dense_mask{ts::tensor_view<std::uint8_t const, 3>{mask, 1, longest, longest}});
 }
 
 TEST_CASE("attention_batch: more requests than a launch has") {

@@ -263,4 +263,72 @@ TEST_CASE("doors: another architecture, another device") {
     wait();
 }
 
+/// What tessera itself allocated for a call: where the device was another than now.
+TEST_CASE("doors: tables, caches, plans, routers, experts of another device") {
+    int count = 0;
+    REQUIRE(cudaGetDeviceCount(&count) == cudaSuccess);
+    if (count < 2) {
+        MESSAGE("one device: what belongs to another is not tested");
+        return;
+    }
+    auto const q = random_quantized<ts::int4_g32>(64, 64);
+    std::vector<ts::linear<ts::quantized<ts::int4_g32>>> const members{ts::linear{q.view()}, ts::linear{q.view()}};
+    std::vector const experts{ts::gated_expert{members[0], members[0], members[1]}, ts::gated_expert{members[1], members[0], members[0]}};
+    ts::matrix<float> const weights{2, 64}, one{1, 64};
+    ts::vector<float> const bias{2};
+    auto const softly = ts::top_k_router{ts::linear{weights.view()}, 1, ts::softmax_gate{}};
+    auto const biased = ts::top_k_router{ts::linear{weights.view()}, 1, ts::sigmoid_gate{bias.view()}};
+    ts::rope_table const table{8, 16};
+    auto const everything = [&] {
+        return std::tuple{ts::place(device{}, std::span{members}), ts::place(device{}, softly), ts::place(device{}, biased),
+                          ts::place(device{}, ts::moe{softly, std::span{experts}}),
+                          ts::place(device{}, ts::moe{softly, std::span{experts}, ts::gated_shared_expert{experts[0], ts::linear{one.view()}}}),
+                          ts::device_rope_table{device{}, table}, ts::device_expert_plan{4, 1, 2}};
+    };
+    auto const& [family, router, biased_router, mixture, shared, rotations, plan] = everything();
+    arrays here;
+    REQUIRE(cudaSetDevice(1) == cudaSuccess);
+    {
+        auto const& [own_family, own_router, own_biased, own_mixture, own_shared, own_rotations, own_plan] = everything();
+        arrays there;
+        ts::device_matrix<std::int32_t> index{4, 1};
+        ts::device_matrix<float> weight{4, 1};
+        ts::device_vector<index_t> offsets{3};
+        REQUIRE(cudaMemset(offsets.data(), 0, 3 * sizeof(index_t)) == cudaSuccess);
+        REQUIRE(cudaMemset(index.data(), 0, 4 * sizeof(std::int32_t)) == cudaSuccess);
+        REQUIRE(cudaMemset(weight.data(), 0, 4 * sizeof(float)) == cudaSuccess);
+        auto const c = [](auto const& v) { return std::as_const(v).view(); };
+        auto const x = there.x.view();
+        auto const y = there.y.view();
+        // Each call with memory of its own device first: what is refused below would run.
+        auto const calls = [&](device const& exec, auto const& f, auto const& r, auto const& b, auto const& m, auto const& s, auto const& rope, auto const& p,
+                               arrays& a, auto const& check) {
+            check("rope", "the table", [&] { ts::rope(exec, ts::rope_halves{}, there.q, rope, 0, there.out); });
+            check("append", "the cache", [&] { ts::append(exec, a.caches[0], there.k, there.k); });
+            check("quantize", "q", [&] { ts::quantize(exec, x, a.groups); });
+            check("rms_norm_quantize", "q", [&] { ts::rms_norm_quantize(exec, x, c(there.weight), 1e-5f, a.rows); });
+            check("route", "the router", [&] { ts::route(exec, r.view(), x, index.view(), weight.view()); });
+            check("route", "the router", [&] { ts::route(exec, b.view(), x, index.view(), weight.view()); });
+            check("plan_experts", "the plan", [&] { ts::plan_experts(exec, c(index), p); });
+            check("apply_grouped", "the experts", [&] { ts::apply_grouped(exec, f, c(offsets), x, y); });
+            check("combine", "the plan", [&] { ts::combine(exec, p, c(weight), c(there.x), y); });
+            check("apply", "the router", [&] { ts::apply(exec, m, x, y); });
+            check("apply", "the router", [&] { ts::apply(exec, s, x, y); });
+        };
+        calls(device{}, own_family, own_router, own_biased, own_mixture, own_shared, own_rotations, own_plan, there,
+              [](char const* name, char const*, auto const& run) {
+                  CAPTURE(name);
+                  CHECK_NOTHROW(run());
+              });
+        wait();
+        captured stream;
+        calls(stream.exec(), family, router, biased_router, mixture, shared, rotations, plan, here, [](char const* name, char const* argument, auto const& run) {
+            refuses<ts::shape_error>("tessera: " + std::string{name} + ": " + argument + " is memory of CUDA device 0, expected device 1", run);
+        });
+        CHECK(here.caches[0].tokens() == 0);
+        CHECK(stream.nodes() == 0);
+    }
+    REQUIRE(cudaSetDevice(0) == cudaSuccess);
+}
+
 } // namespace

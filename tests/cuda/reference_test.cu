@@ -143,9 +143,15 @@ TEST_CASE("a judge of kernels: 4096 x 11008, three rows of x") {
     on_device<float const> const dx{std::as_const(x).view()};
     on_device<float> const dy{y.view()};
     on_device<float> const de{expected.view()};
-    ts::cuda<90> const exec{};
-    ts::apply(exec, placed, dx.view(), dy.view());
+    ts::device_workspace workspace;
+    ts::cuda<90> const exec{workspace};
+    index_t const bytes = ts::workspace_bytes(ts::cuda_reference{exec}, placed, dx.view());
+    CHECK(bytes >= 3 * (4096 + 11008) * 8);
+    exec.reserve(bytes);
+    index_t const capacity = workspace.capacity();
     ts::apply(ts::cuda_reference{exec}, placed, dx.view(), de.view());
+    CHECK(workspace.capacity() == capacity);
+    ts::apply(exec, placed, dx.view(), dy.view());
     wait();
     dy.fetch();
     de.fetch();

@@ -45,6 +45,8 @@ void append(cuda<Sm> const& exec, device_kv_cache<key<KeyFormat>, value<ValueFor
     detail::check_device<Sm>("append");
     detail::check_device_pointer("append", "k", keys.data_handle(), keys.size());
     detail::check_device_pointer("append", "v", values.data_handle(), values.size());
+    detail::check_owned_memory("append", "the cache", kv.key_rows().data, keys.size());
+    detail::check_owned_memory("append", "the cache", kv.value_rows().data, values.size());
     index_t const skipped = maximum(n - kv.capacity(), 0);
     index_t const ring_size = kv.is_ring ? kv.capacity() : 0;
     auto const write = [&]<class X, class Rows>(tensor_view<X const, 3> const& x, Rows const& to) {

@@ -136,4 +136,10 @@ inline bool has_several_devices() {
     return count > 1;
 }
 
+/// Memory that tessera allocated on a device (a placed operator, a cache, a plan) is the current one's; asked where there are several.
+template <class T>
+void check_owned_memory(char const* operation, char const* argument, T const* pointer, index_t elements) {
+    if (has_several_devices()) check_device_pointer(operation, argument, pointer, elements);
+}
+
 } // namespace tessera::inline TESSERA_ABI::detail

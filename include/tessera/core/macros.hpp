@@ -25,6 +25,12 @@
 #else
 #define TESSERA_HOST_DEVICE
 #endif
+/// Before such a template that may call what only hosts have, for template arguments with which no device calls it: nvcc does not warn.
+#if defined(__NVCC__) && defined(__CUDACC__)
+#define TESSERA_MAY_CALL_HOST _Pragma("nv_exec_check_disable")
+#else
+#define TESSERA_MAY_CALL_HOST
+#endif
 
 /// Forces inlining of the small functions a kernel is made of: their bodies must see the kernel's registers.
 #if defined(_MSC_VER) && !defined(__clang__)

@@ -222,6 +222,40 @@ void run_mixture(cuda<Sm> const& exec, Moe const& w, device_family<typename Moe:
     if constexpr (launches<Arena>) kernel<op::combine, cuda<Sm>, Y>::run(exec, to, y);
 }
 
+/// What experts read is memory of the current device. Experts are placed by one call, so all are where the first is.
+template <class Expert>
+void check_expert_there(char const* operation, char const* argument, Expert const& e) {
+    if constexpr (linear_operator<Expert>) {
+        check_operator_there(operation, argument, e);
+    } else {
+        check_operator_there(operation, argument, e.gate());
+        check_operator_there(operation, argument, e.up());
+        check_operator_there(operation, argument, e.down());
+    }
+}
+template <class Expert>
+void check_family_there(char const* operation, device_family<Expert> const& family) {
+    if (family.members == 0) return;
+    check_owned_memory(operation, "the experts", family.there, family.members);
+    check_expert_there(operation, "the experts", family[0]);
+}
+template <class Router>
+void check_router_there(char const* operation, Router const& router) {
+    check_operator_there(operation, "the router", router.weights());
+    if constexpr (std::is_base_of_v<sigmoid_gate, typename Router::gate_type>)
+        check_owned_memory(operation, "the router", router.gate().bias.data_handle(), router.gate().bias.extent(0));
+}
+template <class Moe>
+void check_mixture_there(char const* operation, Moe const& w, device_family<typename Moe::expert_type> const& family) {
+    check_router_there(operation, w.router());
+    check_family_there(operation, family);
+    if constexpr (requires { w.shared().expert(); }) check_expert_there(operation, "the shared expert", w.shared().expert());
+    if constexpr (requires { w.shared().weight(); }) check_operator_there(operation, "the shared expert's gate", w.shared().weight());
+}
+inline void check_plan_there(char const* operation, device_expert_plan const& plan) {
+    check_owned_memory(operation, "the plan", plan.arrays().slot, plan.slots());
+}
+
 } // namespace detail
 
 /// A router with its weights, and the bias of its gate, on a device.
@@ -325,6 +359,7 @@ void route(cuda<Sm> const& exec, top_k_router<Weight, Gate> const& router, matri
     check::no_overlap("route", "x", footprint_of(values), "the weights", footprint_of(p));
     detail::check_rows_there<Sm>("route", "x\0the indices\0the weights", values, i, p);
     if (values.extent(0) == 0) return;
+    detail::check_router_there("route", router);
     using route_kernel = kernel<op::route, cuda<Sm>, Gate>;
     auto const run = [&]<class Arena>(Arena& arena) {
         auto const logits = detail::carve_matrix(arena, values.extent(0), router.experts());
@@ -346,6 +381,7 @@ void plan_experts(cuda<Sm> const& exec, device_matrix_view<std::int32_t const> c
     check::equal("plan_experts", "rows of the indices", i.extent(0), plan.tokens(), "tokens of the plan");
     check::equal("plan_experts", "columns of the indices", i.extent(1), plan.choices(), "choices of the plan");
     detail::check_rows_there<Sm>("plan_experts", "the indices", i);
+    detail::check_plan_there("plan_experts", plan);
     detail::fill_plan(exec, plan.arrays(), i);
 }
 
@@ -374,6 +410,7 @@ void apply_grouped(cuda<Sm> const& exec, placed<cuda<Sm>, std::span<Op const>> c
     for (index_t g = 0; g < family.members; ++g) detail::check_operator_apart("apply_grouped", family[g], "y", footprint_of(out));
     if (out.empty()) return;
     detail::check_rows_there<Sm>("apply_grouped", "x\0the offsets\0y", values, o, out);
+    detail::check_family_there("apply_grouped", family);
     detail::device_groups const groups{o.data_handle(), nullptr, values.extent(0), values.extent(0), nullptr};
     detail::product_output<Y, no_epilogue> const to{out, nullptr, 0, 1.0f, {}};
     using product = detail::grouped_product_of<Sm, typename placed<cuda<Sm>, std::span<Op const>>::view_type>;
@@ -403,6 +440,7 @@ void combine(Exec const& exec, device_expert_plan const& plan, device_matrix_vie
     check::no_overlap("combine", "the weights", footprint_of(p), "y", footprint_of(to));
     check::no_overlap("combine", "the slots", footprint_of(r), "y", footprint_of(to));
     detail::check_rows_there<Exec::sm>("combine", "the weights\0the slots\0y", p, r, to);
+    detail::check_plan_there("combine", plan);
     kernel<op::combine, Exec, typename decltype(to)::value_type>::run(
         exec, {plan.choices(), plan.arrays().slot, p, r, {}, nullptr, false}, to);
 }
@@ -435,6 +473,7 @@ void apply(cuda<Sm> const& exec, placed<cuda<Sm>, moe<R, E, S>> const& block,
     detail::check_mixture_apart("apply", w, "y", footprint_of(out));
     detail::check_details(w, routing_details{wishes.counts, wishes.index, wishes.weight}, values.extent(0), footprint_of(values), footprint_of(out));
     detail::check_rows_there<Sm>("apply", "x\0y\0the counts\0the indices\0the weights", values, out, wishes.counts, wishes.index, wishes.weight);
+    detail::check_mixture_there("apply", w, block.family());
     detail::device_arena arena{detail::grown("apply", exec, detail::mixture_bytes(exec, block, values))};
     detail::run_mixture(exec, w, block.family(), values, out, wishes, arena);
 }

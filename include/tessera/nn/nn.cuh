@@ -56,6 +56,8 @@ void rope(Exec const& exec, Style style,
     if (!is_same_array(from, to)) check::no_overlap("rope", "x", footprint_of(from), "y", footprint_of(to));
     check::within("rope", "first position", first_position, 0, table.positions());
     check::within("rope", "last position plus one", first_position + from.extent(0), 0, table.positions());
+    if (to.empty()) return;
+    detail::check_owned_memory("rope", "the table", table.cosines(), table.positions() * table.pairs());
     kernel<op::rope, Exec, typename decltype(from)::value_type>::run(
         exec, style, from, {table.cosines(), table.sines(), table.pairs(), nullptr, first_position}, to);
 }

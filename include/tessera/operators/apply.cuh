@@ -183,18 +183,19 @@ namespace detail {
 
 /// What an operator's leaves read is memory of the current device. An operator of canonical storage has no kernel, so it is of some device.
 template <linear_operator Op>
-void check_operator_there(char const* operation, Op const& w) {
+void check_operator_there(char const* operation, char const* argument, Op const& w) {
+    if (!has_several_devices()) return;
     if constexpr (requires { w.storage(); }) {
-        auto const there = [&](void const* data, index_t bytes) { check_device_pointer(operation, "the operator", data, bytes); };
+        auto const there = [&](void const* data, index_t bytes) { check_device_pointer(operation, argument, data, bytes); };
         if constexpr (requires { w.storage().for_each_array(there); })
             w.storage().for_each_array(there);
         else
             there(w.storage().data(), w.storage().bytes());
     } else if constexpr (requires { w.inner(); }) {
-        check_operator_there(operation, w.inner());
+        check_operator_there(operation, argument, w.inner());
     } else if constexpr (requires { w.second(); }) {
-        check_operator_there(operation, w.first());
-        check_operator_there(operation, w.second());
+        check_operator_there(operation, argument, w.first());
+        check_operator_there(operation, argument, w.second());
     }
 }
 
@@ -224,7 +225,7 @@ void checked_apply(Op const& w, VX const& x, VY const& y, Epilogue const& finish
     check_device<Sm>("apply");
     check_device_pointer("apply", "x", x.data_handle(), x.size());
     check_device_pointer("apply", "y", y.data_handle(), y.size());
-    if (has_several_devices()) check_operator_there("apply", w);
+    check_operator_there("apply", "the operator", w);
     check_epilogue_there("apply", finish);
     run(values, to);
 }

@@ -297,4 +297,19 @@ void apply(cuda_reference<Sm> const& exec, Op const& w, view<X, EX, LX, AX> cons
     });
 }
 
+/// Bytes of scratch that `apply(exec, w, x, y)` carves from the policy's workspace.
+template <int Sm, linear_operator Op, class X, class EX, class LX>
+index_t workspace_bytes(cuda_reference<Sm> const& exec, Op const& w, view<X, EX, LX, device_accessor<X>> const& x) {
+    auto const values = detail::activations("workspace_bytes", kernel_view(x));
+    check::equal("workspace_bytes", "columns of x", x.extent(1), w.cols(), "columns of the operator");
+    workspace_sizer sizer;
+    if (x.extent(0) > 0 && w.rows() > 0)
+        detail::define_apply(exec, w, values, matrix_view<float>{nullptr, x.extent(0), w.rows()}, no_epilogue{}, sizer);
+    return sizer.bytes();
+}
+template <int Sm, operator_owner Owner, class X>
+index_t workspace_bytes(cuda_reference<Sm> const& exec, Owner const& w, X const& x) {
+    return workspace_bytes(exec, w.view(), x);
+}
+
 } // namespace tessera::inline TESSERA_ABI

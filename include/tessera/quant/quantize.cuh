@@ -175,6 +175,7 @@ void run_rms_norm_quantize(char const* operation, cuda<Sm> const& exec, matrix_v
     check_power(operation, order, x.extent(1));
     if (x.empty()) return;
     check_rows_there<Sm>(operation, "x\0weight", x, w);
+    check_owned_memory(operation, "q", q.scales(), x.size());
     rms_change<W> const change{w.data_handle(), epsilon, static_cast<int>(order)};
     run_rows(operation, exec, x, change, q, moves_packs(x) && moves_packs(w), order > 256);
 }
@@ -191,6 +192,7 @@ void quantize(cuda<Sm> const& exec, matrix_argument auto const& w, device_quanti
     detail::check_quantize("quantize", x, q);
     if (x.empty()) return;
     detail::check_rows_there<Sm>("quantize", "w", x);
+    detail::check_owned_memory("quantize", "q", q.scales(), x.size());
     bool const is_wide = detail::moves_packs(x);
     if constexpr (group == 0) {
         detail::run_rows("quantize", exec, x, detail::no_change{}, q, is_wide, false);

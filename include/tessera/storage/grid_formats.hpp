@@ -66,7 +66,7 @@ struct grid_blocks : two_level_blocks<Format, Block, GroupSize, 1> {
     static constexpr int min_code = 0;
     static constexpr bool has_minimum = false;
 
-    static constexpr int sub_scale(Block const& b, int g) noexcept { return 2 * Format::sub(b, g) + 1; }
+    TESSERA_HOST_DEVICE static constexpr int sub_scale(Block const& b, int g) noexcept { return 2 * Format::sub(b, g) + 1; }
     /// The level, above it the sign. Not for devices, which cannot index the grid.
     static constexpr int code(Block const& b, int i) noexcept {
         int const level = level_of(Format::entry(b, i / Width), i % Width);
@@ -186,11 +186,11 @@ private:
 };
 
 /// The values of iq2 and iq1; unused levels are 0.
-constexpr float iq2_value(int code) noexcept {
+TESSERA_HOST_DEVICE constexpr float iq2_value(int code) noexcept {
     constexpr float values[8] = {1, 3.125f, 5.375f, 0, -1, -3.125f, -5.375f, 0};
     return values[code];
 }
-constexpr float iq1_value(int code) noexcept {
+TESSERA_HOST_DEVICE constexpr float iq1_value(int code) noexcept {
     constexpr float values[8] = {-0.875f, 0.125f, 1.125f, 0, -1.125f, -0.125f, 0.875f, 0};
     return values[code];
 }
@@ -248,10 +248,10 @@ struct iq1_s : detail::grid_blocks<iq1_s, detail::iq1_s_block, 32, 8> {
     static constexpr int sign_columns = 32;
     static constexpr char const* name = "iq1_s";
 
-    static constexpr float value(int code) noexcept { return detail::iq1_value(code); }
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept { return detail::iq1_value(code); }
     static constexpr int entry(block const& b, int v) noexcept { return b.codes[v] | (b.high[v / 4] >> v % 4 * 3 & 7) << 8; }
     static constexpr int signs(block const& b, int v) noexcept { return (b.high[v / 4] >> 15) * 255; }
-    static constexpr int sub(block const& b, int g) noexcept { return b.high[g] >> 12 & 7; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.high[g] >> 12 & 7; }
     static constexpr void set_super(block& b, fp16 scale) noexcept { b.scale = scale; }
     static constexpr void set_sub(block& b, int g, int s) noexcept { b.high[g] = static_cast<std::uint16_t>(b.high[g] | s << 12); }
     static constexpr void set_signs(block& b, int v, int bits) noexcept {
@@ -274,14 +274,14 @@ struct iq1_m : detail::grid_blocks<iq1_m, detail::iq1_m_block, 16, 8> {
     static constexpr int sign_columns = 8;
     static constexpr char const* name = "iq1_m";
 
-    static constexpr float value(int code) noexcept { return detail::iq1_value(code); }
-    static constexpr float super_scale(block const& b) noexcept {
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept { return detail::iq1_value(code); }
+    TESSERA_HOST_DEVICE static constexpr float super_scale(block const& b) noexcept {
         int const bits = b.sub[0] >> 12 | b.sub[1] >> 12 << 4 | b.sub[2] >> 12 << 8 | b.sub[3] >> 12 << 12;
         return static_cast<float>(fp16::from_bits(static_cast<std::uint16_t>(bits)));
     }
     static constexpr int entry(block const& b, int v) noexcept { return b.codes[v] | (b.high[v / 2] >> v % 2 * 4 & 7) << 8; }
     static constexpr int signs(block const& b, int v) noexcept { return (b.high[v / 2] >> (v % 2 * 4 + 3) & 1) * 255; }
-    static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 4] >> g % 4 * 3 & 7; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 4] >> g % 4 * 3 & 7; }
     static constexpr void set_super(block& b, fp16 scale) noexcept {
         for (int i = 0; i < 4; ++i) b.sub[i] = static_cast<std::uint16_t>(b.sub[i] | (scale.to_bits() >> 4 * i & 15) << 12);
     }
@@ -307,12 +307,12 @@ struct iq2_xxs : detail::grid_blocks<iq2_xxs, detail::iq2_xxs_block, 32, 8> {
     static constexpr int sign_columns = 8;
     static constexpr char const* name = "iq2_xxs";
 
-    static constexpr float value(int code) noexcept { return detail::iq2_value(code); }
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept { return detail::iq2_value(code); }
     static constexpr int entry(block const& b, int v) noexcept { return b.codes[v / 4 * 8 + v % 4]; }
     static constexpr int signs(block const& b, int v) noexcept {
         return detail::even_signs(static_cast<int>(detail::word_at(b.codes + v / 4 * 8 + 4) >> v % 4 * 7 & 127));
     }
-    static constexpr int sub(block const& b, int g) noexcept { return b.codes[g * 8 + 7] >> 4; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.codes[g * 8 + 7] >> 4; }
     static constexpr void set_super(block& b, fp16 scale) noexcept { b.scale = scale; }
     static constexpr void set_sub(block& b, int g, int s) noexcept { detail::set_bits(b.codes[g * 8 + 7], 4, 15, s); }
     static constexpr void set_signs(block& b, int v, int bits) noexcept {
@@ -331,10 +331,10 @@ struct iq2_xs : detail::grid_blocks<iq2_xs, detail::iq2_xs_block, 16, 8> {
     static constexpr int sign_columns = 8;
     static constexpr char const* name = "iq2_xs";
 
-    static constexpr float value(int code) noexcept { return detail::iq2_value(code); }
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept { return detail::iq2_value(code); }
     static constexpr int entry(block const& b, int v) noexcept { return b.codes[v] & 511; }
     static constexpr int signs(block const& b, int v) noexcept { return detail::even_signs(b.codes[v] >> 9); }
-    static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 2] >> g % 2 * 4 & 15; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 2] >> g % 2 * 4 & 15; }
     static constexpr void set_super(block& b, fp16 scale) noexcept { b.scale = scale; }
     static constexpr void set_sub(block& b, int g, int s) noexcept { detail::set_bits(b.sub[g / 2], g % 2 * 4, 15, s); }
     static constexpr void set_signs(block& b, int v, int bits) noexcept {
@@ -355,10 +355,10 @@ struct iq2_s : detail::grid_blocks<iq2_s, detail::iq2_s_block, 16, 8> {
     static constexpr int sign_columns = 8;
     static constexpr char const* name = "iq2_s";
 
-    static constexpr float value(int code) noexcept { return detail::iq2_value(code); }
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept { return detail::iq2_value(code); }
     static constexpr int entry(block const& b, int v) noexcept { return b.codes[v] | (b.high[v / 4] >> v % 4 * 2 & 3) << 8; }
     static constexpr int signs(block const& b, int v) noexcept { return b.signs[v]; }
-    static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 2] >> g % 2 * 4 & 15; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 2] >> g % 2 * 4 & 15; }
     static constexpr void set_super(block& b, fp16 scale) noexcept { b.scale = scale; }
     static constexpr void set_sub(block& b, int g, int s) noexcept { detail::set_bits(b.sub[g / 2], g % 2 * 4, 15, s); }
     static constexpr void set_signs(block& b, int v, int bits) noexcept { b.signs[v] = static_cast<std::uint8_t>(bits); }
@@ -378,7 +378,7 @@ struct iq3_xxs : detail::grid_blocks<iq3_xxs, detail::iq3_xxs_block, 32, 4> {
     static constexpr int sign_columns = 8;
     static constexpr char const* name = "iq3_xxs";
 
-    static constexpr float value(int code) noexcept {
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept {
         float const magnitude = code % 8 == 7 ? 15.5f : static_cast<float>(2 * (code % 8) + 1);
         return code < 8 ? magnitude : -magnitude;
     }
@@ -386,7 +386,7 @@ struct iq3_xxs : detail::grid_blocks<iq3_xxs, detail::iq3_xxs_block, 32, 4> {
     static constexpr int signs(block const& b, int v) noexcept {
         return detail::even_signs(static_cast<int>(detail::word_at(b.sub + v / 4 * 4) >> v % 4 * 7 & 127));
     }
-    static constexpr int sub(block const& b, int g) noexcept { return b.sub[g * 4 + 3] >> 4; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.sub[g * 4 + 3] >> 4; }
     static constexpr void set_super(block& b, fp16 scale) noexcept { b.scale = scale; }
     static constexpr void set_sub(block& b, int g, int s) noexcept { detail::set_bits(b.sub[g * 4 + 3], 4, 15, s); }
     static constexpr void set_signs(block& b, int v, int bits) noexcept {
@@ -405,12 +405,12 @@ struct iq3_s : detail::grid_blocks<iq3_s, detail::iq3_s_block, 32, 4> {
     static constexpr int sign_columns = 8;
     static constexpr char const* name = "iq3_s";
 
-    static constexpr float value(int code) noexcept {
+    TESSERA_HOST_DEVICE static constexpr float value(int code) noexcept {
         return static_cast<float>(code < 8 ? 2 * code + 1 : -2 * (code - 8) - 1);
     }
     static constexpr int entry(block const& b, int v) noexcept { return b.codes[v] | (b.high[v / 8] >> v % 8 & 1) << 8; }
     static constexpr int signs(block const& b, int v) noexcept { return b.signs[v]; }
-    static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 2] >> g % 2 * 4 & 15; }
+    TESSERA_HOST_DEVICE static constexpr int sub(block const& b, int g) noexcept { return b.sub[g / 2] >> g % 2 * 4 & 15; }
     static constexpr void set_super(block& b, fp16 scale) noexcept { b.scale = scale; }
     static constexpr void set_sub(block& b, int g, int s) noexcept { detail::set_bits(b.sub[g / 2], g % 2 * 4, 15, s); }
     static constexpr void set_signs(block& b, int v, int bits) noexcept { b.signs[v] = static_cast<std::uint8_t>(bits); }

@@ -65,6 +65,7 @@ struct two_level_blocks {
     TESSERA_HOST_DEVICE static constexpr float minimum(Block const& b, int g) noexcept {
         return super_minimum(b) * static_cast<float>(Format::sub_minimum(b, g));
     }
+    TESSERA_MAY_CALL_HOST // `code` of the grid formats
     TESSERA_HOST_DEVICE static constexpr float decode(Block const& b, int i) noexcept {
         float const product = scale(b, i / GroupSize) * value_of_code<Format>(Format::code(b, i));
         if constexpr (Format::has_minimum) // -0 + 0 would not be -0

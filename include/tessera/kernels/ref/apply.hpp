@@ -54,6 +54,7 @@ template <index_t R, class T>
 float reference_element(prepacked<panel<R, 1>, matrix_view<T const>> const& w, index_t n, index_t k) noexcept {
     return static_cast<float>(w.column(n / R, k)[n % R]);
 }
+TESSERA_MAY_CALL_HOST // of storages that no device holds
 template <class Storage>
 TESSERA_HOST_DEVICE float reference_element(Storage const& w, index_t n, index_t k) noexcept {
     return static_cast<float>(w(n, k));
