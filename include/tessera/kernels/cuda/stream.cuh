@@ -85,7 +85,7 @@ struct product_arguments {
     int slots;                ///< of the ring
     bool triggers_late = false; ///< the next kernel begins when what is ahead of this one is complete, and may read that
     bool waits_late = false;    ///< what is ahead of the kernel before this one is complete; that one itself is waited for at the end
-    decode_table<typename Panels::format> table;
+    decode_table<typename Panels::format> table{};
 };
 
 /// The copies of a warp's weights, unit after unit.
