@@ -70,21 +70,21 @@ struct stream_cut {
 template <class Panels>
 struct product_arguments {
     Panels w;
-    stream_cut cut;           ///< of the units
-    int steps;                ///< of a tile
+    stream_cut cut;                 ///< of the units
+    int steps;                      ///< of a tile
     int groups;
-    bf16 const* columns;      ///< (columns, positions): the matrix units' columns, whose rows lie `column_bytes` apart
-    unsigned column_bytes;
-    int column_positions;     ///< that are there, a multiple of 8; beyond them x is 0
-    float const* sums;        ///< (groups, 8 NT): of x, where W has offsets
-    float* parts;             ///< (blocks of the grid + tiles, columns, 256)
-    index_t blocks;           ///< of the grid
-    index_t m0;               ///< first row of y
-    int m;                    ///< rows of x
-    int pieces;               ///< columns of a row of x
-    int slots;                ///< of the ring
-    bool triggers_late = false; ///< the next kernel begins when what is ahead of this one is complete, and may read that
-    bool waits_late = false;    ///< what is ahead of the kernel before this one is complete; that one itself is waited for at the end
+    bf16 const* columns = nullptr;  ///< (columns, positions): the matrix units' columns, whose rows lie `column_bytes` apart
+    unsigned column_bytes = 0;
+    int column_positions = 0;       ///< that are there, a multiple of 8; beyond them x is 0
+    float const* sums = nullptr;    ///< (groups, 8 NT): of x, where W has offsets
+    float* parts = nullptr;         ///< (blocks of the grid + tiles, columns, 256)
+    index_t blocks = 0;             ///< of the grid
+    index_t m0 = 0;                 ///< first row of y
+    int m = 0;                      ///< rows of x
+    int pieces = 0;                 ///< columns of a row of x
+    int slots = 0;                  ///< of the ring
+    bool triggers_late = false;     ///< the next kernel begins when what is ahead of this one is complete, and may read that
+    bool waits_late = false;        ///< what is ahead of the kernel before this one is complete; that one itself is waited for at the end
     decode_table<typename Panels::format> table{};
 };
 
