@@ -66,9 +66,11 @@ struct arrays {
     ts::device_vector<std::int32_t> ids;
     std::vector<ts::device_kv_cache<ts::key<ts::fp32>, ts::value<ts::fp32>>> caches;
 
-    explicit arrays(index_t m = 4) : groups{m, 64}, rows{m, 64}, ids{m} {
+    explicit arrays(index_t rows_of_bad = 4) : groups{rows_of_bad, 64}, rows{rows_of_bad, 64}, ids{rows_of_bad} {
         caches.emplace_back(8, 2, 32);
-        REQUIRE(cudaMemset(x.data(), 0, 4 * 64 * sizeof(float)) == cudaSuccess); // what some calls do read
+        for (ts::device_matrix<float>* const m : {&x, &y, &z}) REQUIRE(cudaMemset(m->data(), 0, 4 * 64 * sizeof(float)) == cudaSuccess); // what calls do read
+        for (ts::device_tensor<float, 3>* const t : {&q, &k, &out}) REQUIRE(cudaMemset(t->data(), 0, 4 * 2 * 32 * sizeof(float)) == cudaSuccess);
+        REQUIRE(cudaMemset(weight.data(), 0, 64 * sizeof(float)) == cudaSuccess);
     }
 
     ts::device_matrix_view<float> host() { return ts::device_matrix_view<float>{host_x.data(), 4, 64}; }
