@@ -25,7 +25,6 @@
 #include <exception>
 #include <iterator>
 #include <new>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -109,23 +108,11 @@ void print_memory(llama<backend> const& model, ts::mapped_file const& file) {
                 file.access() == ts::file_access::map ? "mapped" : "copied");
 }
 
-/// The types of the file's tensors whose products take no int8.
-std::string types_without_int8(ts::gguf::file const& file) {
-    std::set<std::string> names;
-    for (ts::gguf::tensor_entry const& t : file.tensors())
-        if (detail::as_other_blocks(t)) names.insert(ts::gguf::name_of(t.type));
-    std::string out;
-    for (std::string const& name : names) out += (out.empty() ? "" : ", ") + name;
-    return out;
-}
-
-void print_setting(llama<backend> const& model, backend const& exec, ts::gguf::file const& file) {
+void print_setting(llama<backend> const& model, backend const& exec) {
     llama_options const& o = model.options();
     std::printf("ran             %s, %lld thread%s, activations %s\n", backend::arch_type::name,
                 static_cast<long long>(exec.parallel().concurrency()), exec.parallel().concurrency() == 1 ? "" : "s",
                 name_of(o.products));
-    if (std::string const types = types_without_int8(file); !types.empty() && o.products != activations::exact)
-        std::printf("                but float32 with weights of %s%s\n", types.c_str(), o.products == activations::automatic ? " (bf16 as above)" : "");
     std::printf("KV cache        %s, room for %lld tokens, %.1f KB a token", model.kv_name().c_str(), static_cast<long long>(o.kv.tokens),
                 static_cast<double>(model.kv_bytes()) / static_cast<double>(o.kv.tokens) / 1e3);
     if (o.kv.evict == eviction::window)
@@ -319,7 +306,7 @@ int run(options const& o) {
         print_rates(t);
     }
     print_memory(model, bytes);
-    print_setting(model, exec, file);
+    print_setting(model, exec);
     if (cache) print_cache(*cache, t);
     for (std::size_t i = 0; i < adapters.size(); ++i)
         std::printf("adapter         %s, %zu matrices, %s, times %g\n", o.adapters[i].folder.c_str(), adapters[i].modules.size(),

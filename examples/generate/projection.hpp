@@ -48,15 +48,17 @@ namespace detail {
 /// What most files of language models hold: with kernels of their own, which each kind of activations makes compile for longer.
 using formats = ts::format_list<ts::q4_0, ts::q4_1, ts::q5_0, ts::q8_0, ts::q4_k, ts::q6_k, ts::iq4_nl, ts::iq4_xs>;
 
+/// The blocks of every other format: decoded by it, and multiplied as int8, float32 or bf16.
+using other_blocks = ts::any_coded<ts::native_arch>;
+/// In formats.cpp, which programs link; nothing where the tensor is of another type, or of one of `formats`.
+std::optional<other_blocks> as_other_blocks(ts::gguf::tensor_entry const& t);
+
 /// Storage that takes x in int8 with one scale a row too. That with tables takes one for 32 values instead: it saves a third of
 /// the kernels that a format is compiled for.
 template <class Storage>
 inline constexpr bool takes_int8_per_token = ts::code_source<Storage>::is_integer;
-
-/// The blocks of every other format: decoded by it, and multiplied as float32 or bf16.
-using other_blocks = ts::any_coded<ts::native_arch>;
-/// In formats.cpp, which programs link; nothing where the tensor is of another type, or of one of `formats`.
-std::optional<other_blocks> as_other_blocks(ts::gguf::tensor_entry const& t);
+template <>
+inline constexpr bool takes_int8_per_token<other_blocks> = true;
 
 /// Calls f(storage) with the tensor as what it is stored as.
 template <class F>
@@ -70,9 +72,6 @@ template <class Op>
 inline constexpr bool may_take_bf16 = false;
 template <class Storage>
 inline constexpr bool may_take_bf16<ts::linear<Storage, ts::int8_per_group<32>>> = true;
-template <class Storage>
-    requires std::is_constructible_v<Storage, std::byte const*, other_blocks>
-inline constexpr bool may_take_bf16<ts::linear<Storage, ts::as_is>> = true;
 
 /// How a policy holds a leaf: placed on a CPU, as it is in the file for `reference`.
 template <class Op>
@@ -109,7 +108,8 @@ template <class Exec, class... Format>
 struct weights_of<Exec, ts::format_list<Format...>> {
     using type = typename joined<
         held_as<Exec, ts::matrix_view<float const>, ts::as_is>, held_as<Exec, ts::matrix_view<ts::fp16 const>, ts::as_is>,
-        held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>, held_as<Exec, other_blocks, ts::as_is>,
+        held_as<Exec, ts::matrix_view<ts::bf16 const>, ts::as_is>,
+        held_as<Exec, other_blocks, ts::as_is, ts::int8_per_token, ts::int8_per_group<32>>,
         held_blocks<Exec, Format>...>::type;
     using table = std::variant<ts::matrix_view<float const>, ts::matrix_view<ts::fp16 const>, ts::matrix_view<ts::bf16 const>,
                                other_blocks, ts::blocked<Format>...>;
@@ -123,7 +123,7 @@ weights<Exec> hold(Exec const& exec, ts::gguf::tensor_entry const& t, activation
         auto const as = [&]<class P>(P) -> weights<Exec> {
             return weights<Exec>{std::in_place_type<held<Exec, ts::linear<Storage, P>>>, exec, ts::linear<Storage, P>{w}, &arena};
         };
-        if constexpr (ts::coded_storage<Storage>) {
+        if constexpr (ts::coded_storage<Storage> || std::is_same_v<Storage, other_blocks>) {
             if constexpr (takes_int8_per_token<Storage>)
                 if (how == activations::int8_per_token) return as(ts::int8_per_token{});
             if (how != activations::exact) return as(ts::int8_per_group<32>{});
