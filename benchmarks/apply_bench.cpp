@@ -9,6 +9,7 @@
 //     vs_ik_llama_<type> the same in ik_llama.cpp's interleaved rows
 //     vs_onnxruntime    the same 4-bit codes and scales (float32 there) with int8 activations
 //     vs_onednn         float32 weights; or u8 x s8 without the rounding of x and without scales, a favour to it
+//     vs_onednn_whole   the same with both (oneDNN 2.6, one row of x)
 //     vs_openblas       float32 weights
 
 #include "peers/products.hpp"
@@ -44,7 +45,7 @@ struct quantized_weights {
         if constexpr (ts::detail::activation_group<Preparation> < 0) return;
         auto const v = w.view();
         if constexpr (std::is_same_v<Scheme, ts::int8_per_channel>)
-            bench::add_byte_peers(peers, of, reinterpret_cast<std::int8_t const*>(v.codes()));
+            bench::add_byte_peers(peers, of, reinterpret_cast<std::int8_t const*>(v.codes()), v.scales());
         else if constexpr (std::is_same_v<typename Scheme::format, ts::int4>)
             bench::add_nibble_peers(
                 peers, of, Scheme::granularity_type::columns,
@@ -220,6 +221,7 @@ int const registered = [] {
     add_cached<block_weights<ts::q4_0>>("q4_0", "int8_per_group_32", bench::ggml_q4_0, g32{});
     add_cached<block_weights<ts::q4_1>>("q4_1", "int8_per_group_32", bench::ggml_q4_1, g32{});
     add_cached<quantized_weights<ts::int4_g128>>("int4_g128", "int8_per_token", -1, ts::int8_per_token{});
+    add_cached<quantized_weights<ts::int8_per_channel>>("int8_per_channel", "int8_per_token", -1, ts::int8_per_token{});
     add_cached<block_weights<ts::q4_k>>("q4_k", "int8_per_group_32", bench::ggml_q4_k, g32{});
     add_cached<block_weights<ts::q6_k>>("q6_k", "int8_per_group_32", bench::ggml_q6_k, g32{});
     add_cached<block_weights<ts::q8_0>>("q8_0", "int8_per_group_32", bench::ggml_q8_0, g32{});

@@ -145,9 +145,9 @@ inline void add_float_peers([[maybe_unused]] std::vector<peer>& peers, [[maybe_u
 #endif
 }
 
-/// int8 weights: oneDNN's u8 x s8, from activations that are codes already, without scales.
+/// int8 weights: oneDNN's u8 x s8, from activations that are codes already, without scales; and, of one row of x, from float32 with the scales.
 inline void add_byte_peers([[maybe_unused]] std::vector<peer>& peers, [[maybe_unused]] product const& of,
-                           [[maybe_unused]] std::int8_t const* weights) {
+                           [[maybe_unused]] std::int8_t const* weights, [[maybe_unused]] float const* scales) {
 #if defined(BENCH_HAS_ONEDNN)
     auto const codes = std::make_shared<std::vector<std::uint8_t>>(static_cast<std::size_t>(of.m * of.k));
     for (std::size_t i = 0; i < codes->size(); ++i)
@@ -165,6 +165,12 @@ inline void add_byte_peers([[maybe_unused]] std::vector<peer>& peers, [[maybe_un
             std::forward_as_tuple(of.n, of.k, of.m, of.copies, weights, codes->data(), of.threads));
         return std::shared_ptr<onednn_product<std::uint8_t, std::int8_t>>(both, &both->second);
     });
+#if DNNL_VERSION_MAJOR < 3
+    if (of.m == 1)
+        detail::add_peer(peers, "onednn_whole", of, 1e-4, {of.y, 1}, [&] {
+            return std::make_shared<onednn_int8_linear>(of.n, of.k, of.m, of.copies, weights, scales, of.x, of.threads);
+        });
+#endif
 #endif
 }
 

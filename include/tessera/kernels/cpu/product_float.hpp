@@ -208,7 +208,7 @@ TESSERA_FORCE_INLINE void product_panels_dense(T const* const (&w)[NP], index_t 
             for (int p = 0; p < NP; ++p) {
                 b[p] = simd::load<Arch>(w[p] + (k + u) * stride);
                 if (!Rows::is_packed && u % 2 == 0) // packed rows meet weights that were just decoded
-                    simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + prefetch_distance);
+                    simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + stream_distance);
             }
 #pragma GCC unroll 16
             for (int m = 0; m < MR; ++m) {

@@ -42,13 +42,30 @@ inline constexpr index_t longest_segment = [] {
 
 /// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.
 inline constexpr index_t prefetch_distance = 4096;
+/// The same of weights that are read faster than memory gives them: bytes, numbers. The next line where the processor reads on by itself.
+inline index_t const stream_distance = simd::reads_on ? config::cache_line : prefetch_distance;
+
+/// Whether they are such, by dot products of bytes.
+template <class Weights>
+inline constexpr bool is_stream = Weights::source::bits == 8 && integer_codes<typename Weights::source>::kind == integer_codes_kind::codes;
+
+/// A line of weights, early. Where the processor reads on, it has the first cache for what it fetches itself, and codes that take longer to
+/// decode than to read are asked for into the second.
+template <class Weights>
+TESSERA_FORCE_INLINE void prefetch_weights(std::byte const* p) noexcept {
+    if (!is_stream<Weights> && simd::reads_on)
+        simd::prefetch_level_2(p);
+    else
+        simd::prefetch(p);
+}
 
 /// The same of NP panels of `bytes` side by side that are read at `offset`: behind the end of one begin the next ones, not its
 /// neighbour.
-template <int NP>
+template <class Weights, int NP>
 TESSERA_FORCE_INLINE index_t prefetch_ahead(index_t bytes, index_t offset) noexcept {
-    if constexpr (NP == 1) return prefetch_distance;
-    index_t const ahead = minimum(prefetch_distance, bytes);
+    index_t const distance = is_stream<Weights> ? stream_distance : prefetch_distance;
+    if constexpr (NP == 1) return distance;
+    index_t const ahead = minimum(distance, bytes);
     return offset + ahead < bytes ? ahead : ahead + (NP - 1) * bytes;
 }
 
@@ -97,7 +114,7 @@ TESSERA_FORCE_INLINE void dot_stretch(std::byte const* const (&codes)[NP], index
     for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
         for (index_t line = 0; line < Strips * Weights::strip_bytes; line += config::cache_line)
-            simd::prefetch(codes[p] + line + ahead);
+            prefetch_weights<Weights>(codes[p] + line + ahead);
 #pragma GCC unroll 8
     for (int q = 0; q < Strips * quads; ++q) {
         ints code[NP];
@@ -207,7 +224,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     floats total[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        prefetch_head(w, panel[p], g, prefetch_ahead<NP>(panel_bytes, w.record_offset(g))); // codes ask for themselves
+        prefetch_head(w, panel[p], g, prefetch_ahead<Weights, NP>(panel_bytes, w.record_offset(g))); // codes ask for themselves
         scales[p] = panel[p] + w.scales_offset(g);
         codes[p] = panel[p] + w.codes_offset(g);
 #pragma GCC unroll 8
@@ -218,7 +235,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
         ints sum[NP][MR];
         start_sums<Arch, Weights, Form, MR, NP>(scales, x, m0, first_block, here, sum);
         index_t const strips = Weights::strips(here), x_at = first_block * Form::padded_block;
-        index_t const ahead = prefetch_ahead<NP>(panel_bytes, codes[0] - panel[0]);
+        index_t const ahead = prefetch_ahead<Weights, NP>(panel_bytes, codes[0] - panel[0]);
         if constexpr (integer_codes<source>::kind == integer_codes_kind::pair) {
             dot_strips<Arch, Weights, simd::byte_half::high, chains, MR, NP>(codes, strips, ahead, row, x_at, sum);
 #pragma GCC unroll 2
@@ -390,7 +407,7 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t groups = Weights::super_groups;
-    index_t const ahead = prefetch_ahead<NP>(panel_bytes, w.record_offset(g));
+    index_t const ahead = prefetch_ahead<Weights, NP>(panel_bytes, w.record_offset(g));
     // Groups under one scale of x.
     constexpr index_t run = Form::scale_group == 0 ? groups : std::gcd(groups, Form::scale_group / source::group);
     constexpr bool with_minima = Weights::packs_minima && MR * NP <= 4; // else in a loop of their own: there are 32 registers
@@ -423,7 +440,7 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p)
 #pragma GCC unroll 8
-            for (index_t line = 0; line < pair_bytes; line += config::cache_line) simd::prefetch(strip[p] + line + ahead);
+            for (index_t line = 0; line < pair_bytes; line += config::cache_line) prefetch_weights<Weights>(strip[p] + line + ahead);
         add_joined_group<Arch, Weights, Form, 0, with_minima, MR, NP>(scales, strip, i, x, m0, row, sums, minima);
         if constexpr (run == 1) move_joined_sums<Arch>(x, m0, i * source::group, sums, total);
         step(second == 0 ? pair_bytes / 2 : 0);
