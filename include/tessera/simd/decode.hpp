@@ -37,15 +37,14 @@ TESSERA_FORCE_INLINE void prefetch_level_2(void const* p) noexcept {
 }
 
 /// Whether the processor reads on by itself where memory is read in order, past the ends of pages: AMD's Zen 4 does. Asking for what it
-/// fetches anyway costs up to a third of the rate there.
-#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__))
-inline bool const reads_on = [] {
-    __builtin_cpu_init();
+/// fetches anyway costs up to a third of the rate there. A load and a comparison: the compiler's library asks the processor at the start.
+TESSERA_FORCE_INLINE bool reads_on() noexcept {
+#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__)) && !defined(_MSC_VER)
     return __builtin_cpu_is("amd") != 0;
-}();
 #else
-inline constexpr bool reads_on = false;
+    return false;
 #endif
+}
 
 /// The value of every unsigned code of a format, for `look_up`. Padded to 16 so that 4-bit look-ups stay inside.
 template <class Source>

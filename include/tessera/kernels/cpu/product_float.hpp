@@ -199,6 +199,7 @@ TESSERA_FORCE_INLINE void product_panels_dense(T const* const (&w)[NP], index_t 
     for (auto& way : sum)
         for (auto& row : way)
             for (auto& s : row) s = floats(0.0f);
+    index_t const ahead = stream_distance();
     index_t k = 0;
     for (; k + ways <= columns; k += ways) {
 #pragma GCC unroll 8
@@ -208,7 +209,7 @@ TESSERA_FORCE_INLINE void product_panels_dense(T const* const (&w)[NP], index_t 
             for (int p = 0; p < NP; ++p) {
                 b[p] = simd::load<Arch>(w[p] + (k + u) * stride);
                 if (!Rows::is_packed && u % 2 == 0) // packed rows meet weights that were just decoded
-                    simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + stream_distance);
+                    simd::prefetch(reinterpret_cast<std::byte const*>(w[p] + (k + u) * stride) + ahead);
             }
 #pragma GCC unroll 16
             for (int m = 0; m < MR; ++m) {

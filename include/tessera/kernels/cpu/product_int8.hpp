@@ -43,7 +43,7 @@ inline constexpr index_t longest_segment = [] {
 /// How far ahead of the reader weights are asked for: a streamed page ends every 4 KiB, and the hardware stops there.
 inline constexpr index_t prefetch_distance = 4096;
 /// The same of weights that are read faster than memory gives them: bytes, numbers. The next line where the processor reads on by itself.
-inline index_t const stream_distance = simd::reads_on ? config::cache_line : prefetch_distance;
+TESSERA_FORCE_INLINE index_t stream_distance() noexcept { return simd::reads_on() ? config::cache_line : prefetch_distance; }
 
 /// Whether they are such, by dot products of bytes.
 template <class Weights>
@@ -53,7 +53,7 @@ inline constexpr bool is_stream = Weights::source::bits == 8 && integer_codes<ty
 /// decode than to read are asked for into the second.
 template <class Weights>
 TESSERA_FORCE_INLINE void prefetch_weights(std::byte const* p) noexcept {
-    if (!is_stream<Weights> && simd::reads_on)
+    if (!is_stream<Weights> && simd::reads_on())
         simd::prefetch_level_2(p);
     else
         simd::prefetch(p);
@@ -63,7 +63,7 @@ TESSERA_FORCE_INLINE void prefetch_weights(std::byte const* p) noexcept {
 /// neighbour.
 template <class Weights, int NP>
 TESSERA_FORCE_INLINE index_t prefetch_ahead(index_t bytes, index_t offset) noexcept {
-    index_t const distance = is_stream<Weights> ? stream_distance : prefetch_distance;
+    index_t const distance = is_stream<Weights> ? stream_distance() : prefetch_distance;
     if constexpr (NP == 1) return distance;
     index_t const ahead = minimum(distance, bytes);
     return offset + ahead < bytes ? ahead : ahead + (NP - 1) * bytes;
