@@ -88,11 +88,10 @@ void decode_pairs(prepacked<panel<R, 1>, matrix_view<T const>> const&, std::byte
                   bf16* out) noexcept {
     using floats = simd::floats<Arch>;
     T const* const column = reinterpret_cast<T const*>(data);
-    index_t const ahead = stream_distance();
     for (index_t k = first; k < round_up(last, 32); k += 2, out += 2 * R) {
         floats const even = k < last ? simd::load<Arch>(column + k * R) : floats(0.0f);
         floats const odd = k + 1 < last ? simd::load<Arch>(column + (k + 1) * R) : floats(0.0f);
-        simd::prefetch(reinterpret_cast<std::byte const*>(column + k * R) + ahead);
+        simd::prefetch(reinterpret_cast<std::byte const*>(column + k * R) + prefetch_distance);
         simd::store_bf16_pairs(out, even, odd);
     }
 }

@@ -199,7 +199,7 @@ TESSERA_FORCE_INLINE void product_panels_dense(T const* const (&w)[NP], index_t 
     for (auto& way : sum)
         for (auto& row : way)
             for (auto& s : row) s = floats(0.0f);
-    index_t const ahead = stream_distance();
+    index_t const ahead = MR <= 2 ? stream_distance() : prefetch_distance; // more rows take longer than memory
     index_t k = 0;
     for (; k + ways <= columns; k += ways) {
 #pragma GCC unroll 8
