@@ -4,7 +4,7 @@
 /// @file
 /// Blocks of GGUF's formats with scales of two levels (`q2_k` to `q6_k`, `iq1_s` to `iq3_s`), encoded for the least squared error:
 ///
-///     std::vector<ts::q4_k::block> blocks(k / 256);
+///     std::vector<ts::q4_k::block> blocks(static_cast<std::size_t>(k / 256));
 ///     ts::encode_row_least_error<ts::q4_k>(&x(0, 0), k, blocks.data());
 ///
 /// Where `encode_row` takes every group's scale and minimum from its extremes, this looks for those that leave least of

@@ -59,11 +59,10 @@ TESSERA_FORCE_INLINE void prefetch_weights(std::byte const* p) noexcept {
         simd::prefetch(p);
 }
 
-/// The same of NP panels of `bytes` side by side that are read at `offset`: behind the end of one begin the next ones, not its
+/// `distance` of NP panels of `bytes` side by side that are read at `offset`: behind the end of one begin the next ones, not its
 /// neighbour.
-template <class Weights, int NP>
-TESSERA_FORCE_INLINE index_t prefetch_ahead(index_t bytes, index_t offset) noexcept {
-    index_t const distance = is_stream<Weights> ? stream_distance() : prefetch_distance;
+template <int NP>
+TESSERA_FORCE_INLINE index_t prefetch_ahead(index_t distance, index_t bytes, index_t offset) noexcept {
     if constexpr (NP == 1) return distance;
     index_t const ahead = minimum(distance, bytes);
     return offset + ahead < bytes ? ahead : ahead + (NP - 1) * bytes;
@@ -212,7 +211,7 @@ TESSERA_FORCE_INLINE void start_sums(std::byte const* const (&scales)[NP], Form 
 template <class Arch, class Weights, class Form, bool Whole, int MR, int NP>
 TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* const (&panel)[NP],
                                          group_factors<Arch, Weights> const (&factors)[NP], index_t g, Form const& x, index_t m0, std::int8_t const* const (&row)[MR],
-                                         index_t panel_bytes, simd::floats<Arch> (*result)[NP]) noexcept {
+                                         index_t distance, index_t panel_bytes, simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
@@ -224,7 +223,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
     floats total[NP][MR];
 #pragma GCC unroll 2
     for (int p = 0; p < NP; ++p) {
-        prefetch_head(w, panel[p], g, prefetch_ahead<Weights, NP>(panel_bytes, w.record_offset(g))); // codes ask for themselves
+        prefetch_head(w, panel[p], g, prefetch_ahead<NP>(distance, panel_bytes, w.record_offset(g))); // codes ask for themselves
         scales[p] = panel[p] + w.scales_offset(g);
         codes[p] = panel[p] + w.codes_offset(g);
 #pragma GCC unroll 8
@@ -235,7 +234,7 @@ TESSERA_FORCE_INLINE void add_group_int8(Weights const& w, std::byte const* cons
         ints sum[NP][MR];
         start_sums<Arch, Weights, Form, MR, NP>(scales, x, m0, first_block, here, sum);
         index_t const strips = Weights::strips(here), x_at = first_block * Form::padded_block;
-        index_t const ahead = prefetch_ahead<Weights, NP>(panel_bytes, codes[0] - panel[0]);
+        index_t const ahead = prefetch_ahead<NP>(distance, panel_bytes, codes[0] - panel[0]);
         if constexpr (integer_codes<source>::kind == integer_codes_kind::pair) {
             dot_strips<Arch, Weights, simd::byte_half::high, chains, MR, NP>(codes, strips, ahead, row, x_at, sum);
 #pragma GCC unroll 2
@@ -401,13 +400,13 @@ TESSERA_FORCE_INLINE void move_joined_sums(Form const& x, index_t m0, index_t k,
 /// scale of x is the same, and are multiplied by the super scale once.
 template <class Arch, class Weights, class Form, int MR, int NP>
 TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t g, Form const& x, index_t m0,
-                                               std::int8_t const* const (&row)[MR], index_t panel_bytes,
+                                               std::int8_t const* const (&row)[MR], index_t distance, index_t panel_bytes,
                                                simd::floats<Arch> (*result)[NP]) noexcept {
     using source = typename Weights::source;
     using ints = simd::ints<Arch>;
     using floats = simd::floats<Arch>;
     constexpr index_t groups = Weights::super_groups;
-    index_t const ahead = prefetch_ahead<Weights, NP>(panel_bytes, w.record_offset(g));
+    index_t const ahead = prefetch_ahead<NP>(distance, panel_bytes, w.record_offset(g));
     // Groups under one scale of x.
     constexpr index_t run = Form::scale_group == 0 ? groups : std::gcd(groups, Form::scale_group / source::group);
     constexpr bool with_minima = Weights::packs_minima && MR * NP <= 4; // else in a loop of their own: there are 32 registers
@@ -465,9 +464,10 @@ TESSERA_FORCE_INLINE void add_super_group_int8(Weights const& w, std::byte const
 /// Rows of x whose results wait in memory while panels stream by.
 inline constexpr index_t int8_rows_together = 16;
 
-/// Rows m .. m + MR of x by groups [first, last) of NP panels: result[m][p] += their part.
+/// Rows m .. m + MR of x by groups [first, last) of NP panels, asked for `distance` ahead: result[m][p] += their part.
 template <class Arch, class Weights, class Form, int MR, int NP>
-TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t first, index_t last, Form const& x, index_t m, simd::floats<Arch> (*result)[NP]) noexcept {
+TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* const (&panel)[NP], index_t first, index_t last,
+                                          index_t distance, Form const& x, index_t m, simd::floats<Arch> (*result)[NP]) noexcept {
     std::int8_t const* row[MR];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) row[i] = x.row(m + i);
@@ -483,7 +483,7 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     index_t const panel_bytes = w.panel_bytes(); // once: prefetches keep the compiler from moving it
     if constexpr (Weights::joins_groups) {
         for (index_t g = first; g < last; g += Weights::super_groups)
-            add_super_group_int8<Arch, Weights, Form, MR, NP>(w, panel, g, x, m, row, panel_bytes, result);
+            add_super_group_int8<Arch, Weights, Form, MR, NP>(w, panel, g, x, m, row, distance, panel_bytes, result);
         return;
     }
     group_factors<Arch, Weights> factors[NP];
@@ -496,7 +496,7 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     while (g < whole) {
         load_factors(g);
         for (index_t const end = group_factors<Arch, Weights>::end(g, whole); g < end; ++g)
-            add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, factors, g, x, m, row, panel_bytes, sums);
+            add_group_int8<Arch, Weights, Form, true, MR, NP>(w, panel, factors, g, x, m, row, distance, panel_bytes, sums);
     }
     if constexpr (stays)
 #pragma GCC unroll 8
@@ -506,7 +506,7 @@ TESSERA_FORCE_INLINE void add_groups_int8(Weights const& w, std::byte const* con
     if constexpr (!has_whole_groups<typename Weights::source>) {
         if (g == last) return;
         load_factors(g);
-        add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, panel_bytes, result);
+        add_group_int8<Arch, Weights, Form, false, MR, NP>(w, panel, factors, g, x, m, row, distance, panel_bytes, result);
     }
 }
 
@@ -520,13 +520,15 @@ void product_panels_int8(Weights const& w, std::byte const* const (&panel)[NP], 
     for (index_t m = 0; m < rows; ++m)
 #pragma GCC unroll 2
         for (int p = 0; p < NP; ++p) result[m][p] = floats(0.0f);
-    index_t const together = rows <= int8_row_block<Arch, Weights>
-                                 ? maximum(w.groups(), 1)
-                                 : maximum(prefetch_distance / 2 / maximum(w.record_bytes(), 1), 1) * Weights::record_groups;
+    bool const are_few = rows <= int8_row_block<Arch, Weights>; // one pass
+    index_t const together = are_few ? maximum(w.groups(), 1)
+                                     : maximum(prefetch_distance / 2 / maximum(w.record_bytes(), 1), 1) * Weights::record_groups;
+    // Many rows pass over a group several times: the next one has the time to come from far.
+    index_t const distance = is_stream<Weights> && are_few ? stream_distance() : prefetch_distance;
     for (index_t first = 0; first < w.groups(); first += together) {
         index_t const last = minimum(first + together, w.groups());
         for_row_blocks<int8_row_block<Arch, Weights>>(0, rows, [&]<int MR>(index_t m) {
-            add_groups_int8<Arch, Weights, Form, MR, NP>(w, panel, first, last, x, m0 + m, result + m);
+            add_groups_int8<Arch, Weights, Form, MR, NP>(w, panel, first, last, distance, x, m0 + m, result + m);
         });
     }
     if constexpr (Form::scale_group == 0)
