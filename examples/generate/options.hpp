@@ -94,8 +94,8 @@ Runs a language model of GGUF's llama architecture (SmolLM2, for one) on the CPU
   --rope-scaling HOW ntk (default): slow rotations become slower, fast ones stay; linear: all become slower; none
   --exact            float32 activations
   --activations WHAT exact, int8-per-token, int8-per-group (one scale for 32 values) or automatic (default: int8-per-group,
-                     and bf16 for prompts where the processor has bf16 tiles); only exact or bf16 with blocks other than
-                     Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K, IQ4_NL and IQ4_XS
+                     and bf16 for prompts where the processor has bf16 tiles); weights of IQ4_NL and IQ4_XS take
+                     int8-per-group for int8-per-token
   --chunk N          most prompt tokens that run together (256)
   --bench P,N        measure: P prompt tokens, N tokens one by one, each from an empty context, and N behind the prompt
   --help
