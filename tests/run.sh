@@ -92,7 +92,7 @@ again='unit/(operators/(affine_law|parallel_law|no_allocation|activation_card|th
 again="$again|attention/(hidden|heavy_hitters|batch|any_formats)|moe/(grouped|erased)|nn/activation_backward|vector/(higgs|any_precision)"
 again="$again|quant/(pvq|range|scheme_law|scales)|sparse/n_of_m_law|dispatch/any_coded_int8|examples/(compress|rate_distortion))"
 again_examples='compress|rate_distortion|kv_formats'
-# What --ci compiles with -O1, which takes it three quarters of the time or half: those, and what is least about kernels.
+# What --ci compiles with -O1, in half to three quarters of the time: those, and what is least about kernels.
 less_optimised="$again|unit/(attention|moe|dispatch|storage|vector|adapter|interop|examples)/.*|examples/.*"
 case $tier in
 quick) # one instruction set, the processor's best
