@@ -87,13 +87,12 @@ fi
 say "$(minutes $(($(date +%s) - phase_begun))) minutes: set-up"
 
 configurations=tests
-# What judges again what other tests judge, and the examples that hold every format of the library: left to --ci.
+# What judges again what other tests judge, and the examples that hold every format of the library: left to --ci, and there
+# compiled with -O1.
 again='unit/(operators/(affine_law|parallel_law|no_allocation|activation_card|threads|pvq|lmul|bit_plane|ternary_law)'
 again="$again|attention/(hidden|heavy_hitters|batch|any_formats)|moe/(grouped|erased)|nn/activation_backward|vector/(higgs|any_precision)"
 again="$again|quant/(pvq|range|scheme_law|scales)|sparse/n_of_m_law|dispatch/any_coded_int8|examples/(compress|rate_distortion))"
 again_examples='compress|rate_distortion|kv_formats'
-# What --ci compiles with -O1, in half to three quarters of the time: those, and what is least about kernels.
-less_optimised="$again|unit/(attention|moe|dispatch|storage|vector|adapter|interop|examples)/.*|examples/.*"
 case $tier in
 quick) # one instruction set, the processor's best
     phase tests build tests -DTESSERA_TEST_ARCHS=best "-DTESSERA_TEST_LEFT_OUT=$again" \
@@ -101,7 +100,7 @@ quick) # one instruction set, the processor's best
     ;;
 ci)
     phase tests build tests -DTESSERA_TEST_CONSUMERS=ON -DTESSERA_TEST_ARCHS=width -DTESSERA_TEST_LEFT_OUT=none \
-        -DTESSERA_EXAMPLES_LEFT_OUT=none "-DTESSERA_TEST_LESS_OPTIMISED=$less_optimised"
+        -DTESSERA_EXAMPLES_LEFT_OUT=none "-DTESSERA_TEST_LESS_OPTIMISED=$again|examples/($again_examples)"
     ;;
 all)
     phase tests build tests -DTESSERA_TEST_CONSUMERS=ON -DTESSERA_TEST_SLOW=ON -DTESSERA_TEST_ARCHS=all \
