@@ -6,7 +6,7 @@
 #     sh benchmarks/cuda.sh --generate FILE.gguf   examples/generate on the device and on the processor (--exact) in place of the benchmarks: do
 #                                                  they print the same? Needs CMake; SmolLM2: ~/.cache/tessera after examples/run.sh
 #     sh benchmarks/cuda.sh --direct   without CMake: nvcc alone, DOCTEST_INCLUDE is the folder that has doctest/doctest.h
-#     sh benchmarks/cuda.sh --built FOLDER   programs that were built elsewhere (cuda_tests, cuda_bench, cuda_rows_bench, cuda_sparse_bench, cuda_bytes_bench)
+#     sh benchmarks/cuda.sh --built FOLDER   programs that were built elsewhere (cuda_tests, cuda_bench, cuda_rows_bench, cuda_sparse_bench, cuda_bytes_bench, cuda_vector_bench)
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 quick=''
@@ -62,16 +62,16 @@ if [ -n "$direct" ]; then
         nvcc "$@" -c "$source" -o "$object" & jobs="$jobs $!"
     done
     nvcc "$@" -x cu -c "$root/tests/support/doctest_main.cpp" -o "$folder/main.o" & jobs="$jobs $!"
-    for name in cuda_bench cuda_rows_bench cuda_sparse_bench cuda_bytes_bench; do nvcc "$@" "$root/benchmarks/$name.cu" -lcublasLt -o "$folder/$name" & jobs="$jobs $!"; done
+    for name in cuda_bench cuda_rows_bench cuda_sparse_bench cuda_bytes_bench cuda_vector_bench; do nvcc "$@" "$root/benchmarks/$name.cu" -lcublasLt -o "$folder/$name" & jobs="$jobs $!"; done
     for job in $jobs; do wait "$job"; done
     # shellcheck disable=SC2086 # a list of files
     nvcc -gencode arch=compute_90a,code=sm_90a $objects "$folder/main.o" -o "$folder/cuda_tests"
 elif [ -z "$folder" ]; then
     folder=$root/build/cuda
     cmake --preset cuda -S "$root"
-    cmake --build "$folder" -j --target cuda_bench cuda_rows_bench cuda_sparse_bench cuda_bytes_bench
+    cmake --build "$folder" -j --target cuda_bench cuda_rows_bench cuda_sparse_bench cuda_bytes_bench cuda_vector_bench
     if cmake --build "$folder" --target help | grep -q cuda_tests; then cmake --build "$folder" -j --target cuda_tests; fi
-    for name in cuda_tests cuda_bench cuda_rows_bench cuda_sparse_bench cuda_bytes_bench; do find "$folder" -name $name -type f -exec cp {} "$folder/" \; 2>/dev/null || true; done
+    for name in cuda_tests cuda_bench cuda_rows_bench cuda_sparse_bench cuda_bytes_bench cuda_vector_bench; do find "$folder" -name $name -type f -exec cp {} "$folder/" \; 2>/dev/null || true; done
 fi
 report=$root/build/report
 mkdir -p "$report"
@@ -105,6 +105,7 @@ fi
     if [ -x "$folder/cuda_rows_bench" ]; then "$folder/cuda_rows_bench"; fi
     if [ -x "$folder/cuda_bytes_bench" ]; then "$folder/cuda_bytes_bench"; fi
     if [ -x "$folder/cuda_sparse_bench" ]; then "$folder/cuda_sparse_bench"; fi
+    if [ -x "$folder/cuda_vector_bench" ]; then "$folder/cuda_vector_bench" $quick; fi
     echo '```'
 } | tee "$report/cuda.md"
 if grep -q WRONG "$report/cuda.md"; then code=1; fi

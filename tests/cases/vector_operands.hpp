@@ -109,9 +109,9 @@ template <int Bits, class Granularity, class Value = ts::fp16, class Scale = ts:
 struct random_tables {
     using tensor = ts::table_quantized_tensor<Bits, Granularity, Value, Scale>;
     tensor owner;
-    random_tables(index_t n, index_t k) : owner{n, k} {
+    random_tables(index_t n, index_t k, std::uint64_t seed = 7) : owner{n, k} {
         using view_type = typename tensor::view_type;
-        ts::philox const random{7};
+        ts::philox const random{seed};
         for (index_t i = 0; i < n; ++i)
             for (index_t j = 0; j < k; ++j)
                 ts::bitpack::set<Bits>(owner.codes() + i * ts::bitpack::bytes(k, Bits), j,
@@ -129,8 +129,8 @@ struct random_tables {
 template <index_t Dims, int Bits>
 struct random_grid_codes {
     ts::vector_grid_tensor<Dims, Bits> owner;
-    random_grid_codes(index_t n, index_t k) : owner{points(), n, k, group(k)} {
-        ts::philox const random{7};
+    random_grid_codes(index_t n, index_t k, std::uint64_t seed = 7) : owner{points(), n, k, group(k)} {
+        ts::philox const random{seed};
         for (index_t i = 0; i < n; ++i)
             for (index_t j = 0; j < ts::ceil_div(k, Dims); ++j)
                 owner.set_code(i, j, random.bits(static_cast<std::uint64_t>(i * 5000 + j)) & ((1u << Bits) - 1u));
@@ -160,8 +160,8 @@ struct random_vectors {
         s.part[1] = {k - outliers, ts::maximum(ts::ceil_div(k - outliers, 3), 1), Vector, IndexBits, ResidualBits};
         return s;
     }
-    random_vectors(index_t n, index_t k) : owner{shape(n, k)} {
-        ts::philox const random{31};
+    random_vectors(index_t n, index_t k, std::uint64_t seed = 31) : owner{shape(n, k)} {
+        ts::philox const random{seed};
         std::uint64_t at = 0;
         for (int p = 0; p < 2; ++p) {
             auto const& s = owner.shape().part[p];

@@ -5,6 +5,7 @@
 #include "cuda_support.hpp"
 
 #include "cases/moe_case.hpp"
+#include "cases/vector_operands.hpp"
 
 #include <tessera/moe/moe.cuh>
 
@@ -228,6 +229,26 @@ TEST_CASE("grouped products") {
     check_family([&](std::size_t g) { return ts::linear{even[g].view(), ts::int8_per_token{}}; });
     check_family([&](std::size_t g) { return ts::transposed(ts::linear{q[g].view()}); });
     check_family([&](std::size_t g) { return dense{w[g].view()} + ts::low_rank{dense{b[g].view()}, dense{a[g].view()}, 0.5f}; });
+}
+
+/// Members whose tables, and where they have them groups of columns, are their own.
+TEST_CASE("grouped products of look-ups") {
+    std::vector<tessera_test::random_tables<4, ts::per_tensor>> tables;
+    std::vector<tessera_test::random_tables<3, ts::per_channel, float>> rows;
+    std::vector<tessera_test::random_grid_codes<4, 8>> grids, uneven;
+    std::vector<tessera_test::random_vectors<8, 6, 4>> vectors;
+    for (std::uint64_t g = 0; g < 3; ++g) {
+        tables.emplace_back(51, 70, g);
+        rows.emplace_back(51, 70, g);
+        grids.emplace_back(51, 200, g);
+        uneven.emplace_back(51, 201, g);
+        vectors.emplace_back(51, 201, g);
+    }
+    check_family([&](std::size_t g) { return ts::linear{tables[g].view()}; });
+    check_family([&](std::size_t g) { return ts::linear{rows[g].view()}; });
+    check_family([&](std::size_t g) { return ts::linear{grids[g].view()}; });
+    check_family([&](std::size_t g) { return ts::linear{uneven[g].view()}; });
+    check_family([&](std::size_t g) { return ts::linear{vectors[g].view()}; });
 }
 
 using int4 = ts::linear<ts::quantized<ts::int4_g32>>;

@@ -24,7 +24,7 @@ LEAVES = {"dispatch", "interop"}
 SMALL = {"fwd.hpp", "version.hpp"}
 # Public, but not in tessera.hpp: what only readers of files and tests of accuracy want, and what costs the compiler more than
 # its few users are worth (the header says so).
-APART = {"core/device_view.hpp", "storage/device_panel.hpp", "storage/device_rows.hpp", "storage/device_tile.hpp", "storage/device_nibbles.hpp", "storage/mapped_file.hpp", "storage/placed_cache.hpp", "storage/file_to_be.hpp", "storage/placed_table.hpp", "numerics/error_bounds.hpp",
+APART = {"core/device_view.hpp", "storage/device_panel.hpp", "storage/device_rows.hpp", "storage/device_tile.hpp", "storage/device_nibbles.hpp", "storage/device_table.hpp", "storage/device_codebooks.hpp", "storage/mapped_file.hpp", "storage/placed_cache.hpp", "storage/file_to_be.hpp", "storage/placed_table.hpp", "numerics/error_bounds.hpp",
          "core/thread_pool.hpp", "attention/packing.hpp", "quant/vptq.hpp", "quant/any_precision.hpp", "quant/table_quantize.hpp", "quant/block_search.hpp"}
 BANNED_BELOW_OPERATORS = {"memory", "functional", "filesystem", "iostream", "regex"}
 

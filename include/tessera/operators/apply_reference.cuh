@@ -34,10 +34,10 @@ struct defined_leaf<prepacked<device_panel, Storage>> {
 
     __device__ float operator()(index_t n, index_t k) const {
         float const value = panel_value(w, table, n, k);
-        if constexpr (format::is_dense) {
+        if constexpr (!format::has_scales) {
             return value;
         } else {
-            index_t const i = panel_scale_index(w, n, k);
+            index_t const i = w.scale_of(n, k);
             float const scale = stored_to_float(w.scales()[i]);
             if constexpr (!format::has_offsets) {
                 return scale * value;

@@ -2,19 +2,27 @@
 #pragma once
 
 /// @file
-/// `place` of storage without a code for every weight on CUDA devices; products are those of the panels it becomes, forward and
+/// `place` of storage without a code with a scale for every weight on CUDA devices; products are those of the panels it becomes, forward and
 /// transposed, with any number of rows of x.
 ///
 ///     auto const layer = place(exec, linear{pyramids});    // `pvq_matrix`: its integers, as codes of 2 to 8 bits, and a scale a group
-///     auto const other = place(exec, linear{vectors});     // look-ups (tables that are data, HIGGS, VPTQ, nested codes): float32 numbers
+///     auto const other = place(exec, linear{vectors});     // look-ups (tables that are data, HIGGS, nested codes), VPTQ: their codes and tables
 ///
 /// Pyramids take what their integers take: decoding an index is a walk through a table of wide integers, which a product's threads
-/// have no time for. Look-ups become the numbers that they stand for, of 4 bytes a weight, and multiply x `as_is` (three products
-/// of bf16 for a weight, as dense float32 does) or `as_bf16` (one); so they save no memory on the device.
+/// have no time for. Look-ups (storage/device_table.hpp) and vectors of columns (storage/device_codebooks.hpp) are decoded in registers; they
+/// multiply x `as_is` (fp16 tables: two products of bf16 for a weight, others three) or `as_bf16` (one). Bytes on the device: codes in the
+/// next of 1, 2, 4, 8 or 16 bits; VPTQ's indices in 1 or 2 bytes each. Groups of a `vector_grid` whose columns are no multiple of 64 are padded
+/// to it. Any other `tile_storage`, and look-ups of more than 16 bits or of other dimensions than 1, 2, 4 and 8, become the float32 numbers that
+/// they stand for.
 ///
-/// Errors: those of `place`. The host holds a float, or an int8, for every weight meanwhile.
+/// Numbers of tables that are not finite make the sums of their rows so; they reach no other row.
+///
+/// Errors: those of `place`; 2^24 rows or more of VPTQ (shape_error). The host holds the device's bytes meanwhile, of pyramids an int8 for every
+/// weight besides, of what becomes numbers a float.
 
 #include "../kernels/pvq_operand.hpp"
+#include "../kernels/cuda/decode_codebooks.cuh"
+#include "../kernels/cuda/decode_table.cuh"
 #include "../kernels/vector_operand.hpp"
 #include "apply.cuh"
 
@@ -82,10 +90,47 @@ private:
     inner inner_;
 };
 
-template <int Sm, tile_storage Storage, class Preparation>
-class placed<cuda<Sm>, linear<Storage, Preparation>> {
+namespace detail {
+
+template <class Preparation>
+constexpr void require_float_preparation() noexcept {
     static_assert(std::is_same_v<Preparation, as_is> || std::is_same_v<Preparation, as_bf16>,
                   "tessera: place: cuda<Sm> multiplies vector codes and tables by x as it is or in bf16");
+}
+
+/// Storage that has device panels with tables of its own.
+template <class Storage>
+concept device_table_storage = tile_storage<Storage> && (device_lookup<Storage> || std::is_same_v<Storage, vector_codebooks>);
+
+} // namespace detail
+
+template <int Sm, detail::device_table_storage Storage, class Preparation>
+class placed<cuda<Sm>, linear<Storage, Preparation>> {
+    static_assert((detail::require_float_preparation<Preparation>(), true));
+    using panels = prepacked<device_panel, Storage>;
+
+public:
+    using operator_type = linear<panels, Preparation>;
+
+    placed(cuda<Sm> const& exec, linear<Storage, Preparation> const& w, memory_arena* = nullptr) : shape_{panels{nullptr, w.storage()}} {
+        detail::check_device<Sm>("place");
+        panels const to = shape_;
+        memory_ = detail::packed_memory(exec, to.bytes(), to.tiles(),
+                                        [&](index_t t, std::byte* host) noexcept { detail::pack_device_tile(w.storage(), to, t, host); });
+    }
+
+    operator_type view() const& { return operator_type{panels{shape_}.at(memory_.data())}; }
+    void view() const&& = delete;
+    index_t bytes() const noexcept { return memory_.bytes(); }
+
+private:
+    detail::emptied_by_move<panels> shape_;
+    device_buffer<std::byte> memory_;
+};
+
+template <int Sm, tile_storage Storage, class Preparation>
+class placed<cuda<Sm>, linear<Storage, Preparation>> {
+    static_assert((detail::require_float_preparation<Preparation>(), true));
     using inner = placed<cuda<Sm>, linear<matrix_view<float const>, Preparation>>;
 
 public:

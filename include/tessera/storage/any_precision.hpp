@@ -31,10 +31,12 @@ class any_precision {
 
 public:
     using is_tile_storage = void;
+    using value_type = fp16;
     using stored_scale = detail::without_scale;
     static constexpr int code_bits = Bits;
     static constexpr index_t dims = 1;
     static constexpr index_t table_size = index_t{1} << Bits;
+    static constexpr index_t group_columns = 0;
     static constexpr detail::table_kind tables = detail::table_kind::row;
 
     constexpr any_precision() noexcept = default;

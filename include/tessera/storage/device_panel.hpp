@@ -73,6 +73,76 @@ struct device_format<matrix_view<T const>> {
     using element_type = T;
 };
 
+/// Positions that a code stands for: 1, but for points of grids (storage/device_table.hpp).
+template <class Format>
+inline constexpr int code_positions = 1;
+template <class Format>
+    requires requires { Format::dims; }
+inline constexpr int code_positions<Format> = Format::dims;
+
+/// The largest sub-block (q of the file comment) that no end of groups of so many positions cuts; 0: a row.
+constexpr index_t sub_block_of(index_t group_positions) noexcept { return group_positions % 64 == 0 ? 64 : group_positions % 32 == 0 ? 32 : 16; }
+
+/// Codes of panels: how many bytes they take, and where they are. SubBlock is q of the file comment.
+template <class Format, index_t SubBlock>
+struct panel_codes {
+    static constexpr index_t sub_block = SubBlock;
+    /// Blocks that kernels read at a time.
+    static constexpr index_t step_blocks = Format::width <= 4 ? 2 : 1;
+    /// Bytes of a lane in a block, and of a chunk of them.
+    static constexpr index_t lane_bytes = 4 * Format::width;
+    static constexpr index_t chunk_bytes = maximum(minimum(lane_bytes, 16), 4);
+    static constexpr index_t panel_block_bytes = 32 * lane_bytes;
+    static constexpr index_t block_bytes = 16 * panel_block_bytes;
+
+    /// The row of a panel that lane (g, t) has first, or second.
+    TESSERA_HOST_DEVICE static constexpr int row_of_lane(int g, int half) noexcept { return g + 8 * half; }
+
+    /// Where a code is: a 32-bit word of the codes, and its lowest bit in it.
+    struct place_of_code {
+        index_t word;
+        int bit;
+    };
+    /// Of the code for a position of row n in rows of `blocks` blocks.
+    TESSERA_HOST_DEVICE static constexpr place_of_code locate(index_t n, index_t position, index_t blocks) noexcept {
+        index_t const block = position / 64;
+        auto const in_block = static_cast<int>(position % 64);
+        constexpr auto q = static_cast<int>(sub_block);
+        int const t = in_block % q / (q / 4);
+        int const u = in_block % (q / 4);
+        int const step = in_block / q * (q / 16) + u / 4;
+        auto const row = static_cast<int>(n % 16);
+        auto const in_lane = word_of_lane(step, u % 4 / 2, row / 8, u % 2);
+        constexpr auto chunk_words = static_cast<int>(chunk_bytes / 4);
+        index_t const lane = row % 8 * 4 + t;
+        index_t const panel = (n / device_panel::tile_rows * blocks + block) * 16 + n % device_panel::tile_rows / 16;
+        index_t const word = in_lane.word;
+        return {(panel * panel_block_bytes + word / chunk_words * 32 * chunk_bytes + lane * chunk_bytes) / 4 + word % chunk_words, in_lane.bit};
+    }
+
+private:
+    /// Of a lane's words of a block: fragment `step`, its first or second pair of positions, row g or g + 8, position of the pair.
+    TESSERA_HOST_DEVICE static constexpr place_of_code word_of_lane(int step, int pair, int row, int half) noexcept {
+        constexpr int w = Format::width;
+        constexpr int dims = code_positions<Format>;
+        int const reg = 2 * pair + row;
+        if constexpr (dims >= 4) { // a code of a row of one fragment, or two
+            constexpr int steps = 4 / maximum(w, 1);
+            return {step / steps, dims * w * (row + 2 * (step % steps / (dims / 4)))};
+        } else if constexpr (w <= 4) {
+            constexpr int steps = 4 / maximum(w, 1);
+            int const at = reg + 4 * (step % steps);
+            return {step / steps, Format::is_integer ? w * at + 16 * half : 2 * w * at + (dims == 1 ? w * half : 0)};
+        } else if constexpr (w == 8) {
+            return {2 * step + reg / 2, 16 * (reg % 2) + (dims == 1 ? 8 * half : 0)};
+        } else if constexpr (w == 16) {
+            return {4 * step + reg, 16 * half};
+        } else {
+            return {8 * step + 2 * reg + half, 0};
+        }
+    }
+};
+
 /// Numbers of bf16 that make a value exactly: its 24 bits are cut into 8 and 8 and 8.
 constexpr int bf16_pieces(float value) noexcept {
     auto const b = std::bit_cast<std::uint32_t>(value);
@@ -96,7 +166,10 @@ inline constexpr int weight_pieces = [] {
 
 /// A matrix in device panels; a view of device memory.
 template <class Storage>
-class prepacked<device_panel, Storage> {
+class prepacked<device_panel, Storage>
+    : public detail::panel_codes<detail::device_format<Storage>, detail::sub_block_of(round_up(detail::device_format<Storage>::group, 16))> {
+    using codes = detail::panel_codes<detail::device_format<Storage>, detail::sub_block_of(round_up(detail::device_format<Storage>::group, 16))>;
+
 public:
     using layout = device_panel;
     using storage = Storage;
@@ -106,15 +179,9 @@ public:
     static constexpr index_t group = format::group;
     /// Positions of a group; 0: the whole row.
     static constexpr index_t group_positions = group == 0 ? 0 : round_up(group, 16);
-    /// q of the file comment.
-    static constexpr index_t sub_block = group_positions % 64 == 0 ? 64 : group_positions % 32 == 0 ? 32 : 16;
-    /// Blocks that kernels read at a time.
-    static constexpr index_t step_blocks = format::width <= 4 ? 2 : 1;
-    /// Bytes of a lane in a block, and of a chunk of them.
-    static constexpr index_t lane_bytes = 4 * format::width;
-    static constexpr index_t chunk_bytes = minimum(lane_bytes, 16);
-    static constexpr index_t panel_block_bytes = 32 * lane_bytes;
-    static constexpr index_t block_bytes = 16 * panel_block_bytes;
+    /// Groups of positions that find one scale: none.
+    static constexpr bool shares_scales = false;
+    TESSERA_HOST_DEVICE static constexpr int stored_group(int g) noexcept { return g; }
 
     constexpr prepacked() noexcept = default;
     constexpr prepacked(std::byte const* data, index_t n, index_t k) noexcept : data_{data}, rows_{n}, cols_{k} {}
@@ -126,12 +193,13 @@ public:
     TESSERA_HOST_DEVICE constexpr index_t tiles() const noexcept { return ceil_div(rows_, device_panel::tile_rows); }
     /// Groups of a row, 1 where the row is one.
     TESSERA_HOST_DEVICE constexpr index_t groups() const noexcept { return group == 0 ? (cols_ > 0) : ceil_div(cols_, maximum(group, 1)); }
+    TESSERA_HOST_DEVICE constexpr index_t stored_groups() const noexcept { return groups(); }
     /// Blocks of a row, in whole steps.
     TESSERA_HOST_DEVICE constexpr index_t blocks() const noexcept {
         index_t const positions = group == 0 ? cols_ : groups() * group_positions;
-        return round_up(ceil_div(positions, device_panel::block), step_blocks);
+        return round_up(ceil_div(positions, device_panel::block), codes::step_blocks);
     }
-    TESSERA_HOST_DEVICE constexpr index_t code_bytes() const noexcept { return tiles() * blocks() * block_bytes; }
+    TESSERA_HOST_DEVICE constexpr index_t code_bytes() const noexcept { return tiles() * blocks() * codes::block_bytes; }
     TESSERA_HOST_DEVICE constexpr index_t scale_count() const noexcept {
         return format::has_scales ? tiles() * groups() * device_panel::tile_rows : 0;
     }
@@ -148,6 +216,12 @@ public:
     TESSERA_HOST_DEVICE static constexpr index_t scale_index(index_t groups, index_t n, index_t g) noexcept {
         return (n / device_panel::tile_rows * groups + g) * device_panel::tile_rows + n % device_panel::tile_rows;
     }
+    /// Where the scale of an element is.
+    TESSERA_HOST_DEVICE constexpr index_t scale_of(index_t n, index_t k) const noexcept {
+        return scale_index(groups(), n, group == 0 ? 0 : k / maximum(group, 1));
+    }
+    /// There are positions without a column between those of columns.
+    static constexpr bool has_gaps() noexcept { return group != group_positions; }
     /// The position of column k, and its column (-1: padding).
     TESSERA_HOST_DEVICE static constexpr index_t position(index_t k) noexcept {
         return group == 0 ? k : k / maximum(group, 1) * group_positions + k % maximum(group, 1);
@@ -158,43 +232,7 @@ public:
         return within < group ? position / maximum(group_positions, 1) * group + within : -1;
     }
 
-    /// Where a code is: a 32-bit word of the codes, and its lowest bit in it.
-    struct place_of_code {
-        index_t word;
-        int bit;
-    };
-    TESSERA_HOST_DEVICE constexpr place_of_code locate(index_t n, index_t position) const noexcept {
-        index_t const block = position / 64;
-        auto const in_block = static_cast<int>(position % 64);
-        constexpr auto q = static_cast<int>(sub_block);
-        int const t = in_block % q / (q / 4);
-        int const u = in_block % (q / 4);
-        int const step = in_block / q * (q / 16) + u / 4;
-        int const half = u % 2;
-        auto const row = static_cast<int>(n % 16);
-        int const reg = u % 4 / 2 * 2 + row / 8;
-        constexpr int w = format::width;
-        int word = 0;
-        int bit = 0;
-        if constexpr (w <= 4) {
-            constexpr int steps = 4 / w;
-            word = step / steps;
-            int const pair = reg + 4 * (step % steps);
-            bit = format::is_integer ? w * pair + 16 * half : 2 * w * pair + w * half;
-        } else if constexpr (w == 8) {
-            word = 2 * step + reg / 2;
-            bit = 16 * (reg % 2) + 8 * half;
-        } else if constexpr (w == 16) {
-            word = 4 * step + reg;
-            bit = 16 * half;
-        } else {
-            word = 8 * step + 2 * reg + half;
-        }
-        constexpr auto chunk_words = static_cast<int>(chunk_bytes / 4);
-        index_t const lane = row % 8 * 4 + t;
-        index_t const panel = (n / device_panel::tile_rows * blocks() + block) * 16 + n % device_panel::tile_rows / 16;
-        return {(panel * panel_block_bytes + word / chunk_words * 32 * chunk_bytes + lane * chunk_bytes) / 4 + word % chunk_words, bit};
-    }
+    TESSERA_HOST_DEVICE constexpr auto locate(index_t n, index_t position) const noexcept { return codes::locate(n, position, blocks()); }
 
 private:
     std::byte const* data_ = nullptr;

@@ -72,6 +72,8 @@ public:
     static constexpr detail::table_kind tables = Granularity::rows == 0      ? detail::table_kind::tensor
                                                  : Granularity::columns == 0 ? detail::table_kind::row
                                                                              : detail::table_kind::group;
+    /// Columns that share a scale, or a table; 0: the row.
+    static constexpr index_t group_columns = tables == detail::table_kind::group ? Granularity::columns : detail::table_scale<Scale>::columns;
     static_assert(tables != detail::table_kind::group || !has_scale,
                   "tessera: table_quantized: tables of groups have no scales beside them; multiply the values");
 
@@ -148,8 +150,7 @@ public:
 
 private:
     static constexpr index_t group_of(index_t k) noexcept {
-        constexpr index_t columns = tables == detail::table_kind::group ? Granularity::columns : detail::table_scale<Scale>::columns;
-        return columns == 0 ? maximum(k, 1) : columns;
+        return group_columns == 0 ? maximum(k, 1) : group_columns;
     }
 
     std::uint8_t const* codes_ = nullptr;

@@ -43,7 +43,8 @@ struct without_scale {};
 ///     W(n, i dims + d) = scale(n, group of the column) * table(n, group)[code(n, i)][d]
 ///
 /// with one rounding. Members: `code_bits` (1 to 16), `dims`, `tables`, `stored_scale` (float, fp16 or without_scale), `group()`
-/// (columns, a multiple of dims), `load_codes(n, first, count, codes)`, `table_value(n, group, code, d)`, `scale(n, group)`.
+/// (columns, a multiple of dims), `load_codes(n, first, count, codes)`, `table_value(n, group, code, d)`, `scale(n, group)`; and where
+/// they are known to the compiler, `group_columns` (those of a group, 0: the row) and `value_type` (of the tables: float or fp16).
 template <class Storage>
 concept lookup_storage = tile_storage<Storage> && requires(Storage const& w, std::uint16_t* codes) {
     { Storage::tables } -> std::convertible_to<table_kind>;

@@ -70,9 +70,21 @@ __device__ __forceinline__ std::uint32_t piece_of(float v, int p) {
     if (Pieces == 1 || p == 0) return piece_of<0, Pieces>(v);
     return p == 1 ? piece_of<1, Pieces>(v) : piece_of<2, Pieces>(v);
 }
+/// Of two floats in one register.
+template <int P, int Pieces>
+__device__ __forceinline__ std::uint32_t pair_of_pieces(float low, float high) {
+    if constexpr (Pieces == 1)
+        return pack_bf16(low, high);
+    else
+        return piece_of<P, Pieces>(low) | piece_of<P, Pieces>(high) << 16;
+}
+
+/// Formats whose tables lie behind their codes (decode_table.cuh).
+template <class Format>
+concept stored_table_format = requires { Format::has_stored_tables; };
 
 /// What a kernel gets of a format besides its memory.
-template <class Format, bool IsLookedUp = !Format::is_integer && !Format::is_dense>
+template <class Format, bool IsLookedUp = !Format::is_integer && !Format::is_dense && !stored_table_format<Format>>
 struct decode_table {};
 template <class Format>
 struct decode_table<Format, true> {
@@ -82,12 +94,15 @@ struct decode_table<Format, true> {
 template <class Format>
 decode_table<Format> make_decode_table() noexcept {
     decode_table<Format> t{};
-    if constexpr (!Format::is_integer && !Format::is_dense) {
+    if constexpr (!Format::is_integer && !Format::is_dense && !stored_table_format<Format>) {
         constexpr auto values = Format::table();
         for (std::size_t c = 0; c < values.size(); ++c) t.values[c] = values[c];
     }
     return t;
 }
+
+/// What decoding needs of where a fragment is in W: nothing.
+struct no_origin {};
 
 /// Fragments of a lane's words of a block.
 template <class Format, int Pieces>
@@ -99,10 +114,27 @@ struct fragment_decoder {
     static constexpr int copies = Pieces == 1 ? 32 : 8;
     static constexpr int table_bytes = is_looked_up ? Pieces * entries * copies * 4 : 0;
 
-    std::uint32_t const* table; // of this lane's copy
+    std::uint32_t const* table = nullptr; // of this lane's copy
+
+    /// With the tables of a block in shared memory at `tables`; of one of its warps, which decode so many panels of 16 rows at a time.
+    template <int WarpPanels>
+    __device__ static fragment_decoder of(std::byte* tables, int) {
+        return {reinterpret_cast<std::uint32_t const*>(tables) + static_cast<int>(threadIdx.x) % copies};
+    }
+    /// A warp turns to the rows from `row` on.
+    template <int WarpPanels, class Panels>
+    __device__ __forceinline__ void begin_rows(Panels const&, index_t) const {}
+    using origin_type = no_origin;
+    /// Of panel P of the warp's rows, which begin at `row`, and a block of positions.
+    template <int P, class Panels>
+    __device__ __forceinline__ no_origin origin(Panels const&, index_t, int) const {
+        return {};
+    }
 
     /// Fills the tables, all threads of the block; to be followed by a barrier.
-    __device__ static void fill(decode_table<Format> const& from, std::uint32_t* to) {
+    template <class Panels>
+    __device__ static void fill(decode_table<Format> const& from, Panels const&, std::byte* tables) {
+        auto* const to = reinterpret_cast<std::uint32_t*>(tables);
         if constexpr (is_looked_up) {
             for (int i = static_cast<int>(threadIdx.x); i < Pieces * entries * copies; i += static_cast<int>(blockDim.x)) {
                 int const entry = i / copies % entries;
@@ -117,7 +149,7 @@ struct fragment_decoder {
 
     /// Piece P of fragment `Step` of the block.
     template <int Step, int P, int Words>
-    __device__ __forceinline__ void decode(std::uint32_t const (&words)[Words], std::uint32_t (&a)[4]) const {
+    __device__ __forceinline__ void decode(std::uint32_t const (&words)[Words], no_origin, std::uint32_t (&a)[4]) const {
         if constexpr (Format::is_dense)
             dense<Step, P>(words, a);
         else if constexpr (is_looked_up)

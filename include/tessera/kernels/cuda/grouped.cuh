@@ -104,7 +104,7 @@ struct grouped_columns {
 template <int NT, class Panels>
 struct grouped_block {
     static constexpr auto sub_blocks = static_cast<int>(64 / Panels::sub_block);
-    static constexpr bool has_groups = Panels::group != 0;
+    static constexpr bool has_groups = Panels::format::has_scales && Panels::group != 0;
     code_words<Panels> code;
     typename Panels::scale_type scales[has_groups ? sub_blocks : 1][4]; ///< rows g, g + 8, g + 16, g + 24 of a lane
     ::uint4 columns[2][NT];
@@ -118,8 +118,8 @@ struct grouped_block {
             auto const groups = static_cast<int>(w.groups());
 #pragma unroll
             for (int s = 0; s < sub_blocks; ++s) {
-                int const group = group_of(block, s);
-                auto const* const from = w.scales() + Panels::scale_index(groups, n0, group < groups ? group : groups - 1) + threadIdx.x % 32 / 4;
+                int const group = w.stored_group(minimum(group_of(block, s), groups - 1));
+                auto const* const from = w.scales() + Panels::scale_index(w.stored_groups(), n0, group) + threadIdx.x % 32 / 4;
 #pragma unroll
                 for (int i = 0; i < 4; ++i) scales[s][i] = from[8 * i];
             }
@@ -165,13 +165,15 @@ __device__ __forceinline__ void multiply_grouped_block(grouped_arguments<Panels>
                                                        fragment_decoder<typename Panels::format, Pieces> const& decoder,
                                                        grouped_block<NT, Panels> const& from, index_t n0, int block, lane_sums<NT>& total) {
     constexpr auto of_sub_block = static_cast<int>(Panels::sub_block / 16);
-    constexpr bool has_groups = Panels::group != 0;
+    constexpr bool has_groups = Panels::format::has_scales && Panels::group != 0;
     lane_sums<NT> part;
+    typename fragment_decoder<typename Panels::format, Pieces>::origin_type const origin[2] = {decoder.template origin<0>(w, n0, block),
+                                                                                               decoder.template origin<1>(w, n0, block)};
     auto const fragment = [&]<int F>(std::integral_constant<int, F>) {
         if constexpr (has_groups)
-            multiply_fragment<F, F % of_sub_block == 0, Pieces>(decoder, from.code, from.columns[F / 2], part);
+            multiply_fragment<F, F % of_sub_block == 0, Pieces>(decoder, from.code, origin, from.columns[F / 2], part);
         else
-            multiply_fragment<F, false, Pieces>(decoder, from.code, from.columns[F / 2], total);
+            multiply_fragment<F, false, Pieces>(decoder, from.code, origin, from.columns[F / 2], total);
         if constexpr (has_groups && (F + 1) % of_sub_block == 0)
             scale_sub_block<NT>(p, w, x, n0, block, F / of_sub_block, from, total, part);
     };
@@ -183,7 +185,7 @@ __device__ __forceinline__ void multiply_grouped_block(grouped_arguments<Panels>
 inline int grouped_split(index_t blocks) noexcept { return blocks >= 32 ? 8 : blocks >= 16 ? 4 : 2; }
 
 /// What the warps of a block add up: `sums` (groups of 32 rows of W, 8 NT columns, 32 rows).
-template <int NT>
+template <class Panels, int NT>
 __device__ __forceinline__ void add_warps(lane_sums<NT> const& total, int split, float (&parts)[8][8][33], float (&sums)[4][8 * NT][33]) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const warp = static_cast<int>(threadIdx.x) / 32;
@@ -191,7 +193,7 @@ __device__ __forceinline__ void add_warps(lane_sums<NT> const& total, int split,
     for (int t = 0; t < NT; ++t) {
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < 8; ++i) parts[warp][lane % 4 * 2 + i % 2][i / 4 * 16 + i % 4 / 2 * 8 + lane / 4] = total.v[i / 4][t][i % 4];
+        for (int i = 0; i < 8; ++i) parts[warp][lane % 4 * 2 + i % 2][i / 4 * 16 + Panels::row_of_lane(lane / 4, i % 4 / 2)] = total.v[i / 4][t][i % 4];
         __syncthreads();
         for (int g = 0; g < 8 / split; ++g) {
             float sum = 0.0f;
@@ -255,8 +257,9 @@ __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ group
 #pragma unroll
     for (int u = 0; u < U; ++u)
         if (begin + u < end) ring[u].load_weights(w, codes, n0, begin + u);
-    decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(tables));
-    decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(tables) + static_cast<int>(threadIdx.x) % decoder_type::copies};
+    decoder_type::fill(p.table, w, tables);
+    decoder_type const decoder = decoder_type::template of<2>(tables, static_cast<int>(threadIdx.x) / 32);
+    if (is_there) decoder.template begin_rows<2>(w, n0);
     __syncthreads();
     int const rows = 8 * NT / p.pieces;
     for (index_t s = first; s < last; s += rows) {
@@ -282,7 +285,7 @@ __global__ void __launch_bounds__(256, 2) grouped_kernel(__grid_constant__ group
                 if (goes_on) load_columns(u, b + U + u);
             }
         }
-        add_warps<NT>(total, p.split, parts, sums);
+        add_warps<Panels>(total, p.split, parts, sums);
         write_grouped(p, w, of_block, s, here, row_groups, sums, outs.of[blockIdx.z]);
     }
 }
@@ -301,34 +304,41 @@ __global__ void gather_kernel(__grid_constant__ matrix_view<X const> const x, in
     for (index_t k = threadIdx.x; k < to.extent(1); k += 256) to(blockIdx.x, k) = x(row_of[blockIdx.x], k);
 }
 
-/// The general family: member by member, every row.
+/// Every row by every member, which keeps its own.
+template <int Sm, class Op, class X, class Y, class Finish, class Arena>
+void run_member_by_member(cuda<Sm> const& exec, device_family<Op> const& w, matrix_view<X const> const& x, device_groups const& g,
+                          product_output<Y, Finish> const& out, Arena& arena) {
+    if (w.members == 0 || g.slots == 0 || w[0].rows() == 0) return;
+    matrix_view<X const> rows = x;
+    if (g.gathers) {
+        matrix_view<X> const gathered{arena.template carve<X>(g.slots, x.extent(1)), g.slots, x.extent(1)};
+        if constexpr (launches<Arena>)
+            if (!gathered.empty())
+                launch("apply_grouped", stream_of(exec), {dim3(static_cast<unsigned>(g.slots))}, &gather_kernel<X>, x, g.row_of, gathered);
+        rows = gathered;
+    }
+    index_t bytes = 0;
+    for (index_t e = 0; e < w.members; ++e) {
+        workspace_sizer one;
+        kernel<op::apply, cuda<Sm>, Op>::run(exec, w[e], rows, member_output<Y, Finish>{out, g.offsets + e}, one);
+        bytes = maximum(bytes, one.bytes());
+    }
+    if constexpr (launches<Arena>) {
+        for (index_t e = 0; e < w.members; ++e) {
+            Arena again = arena;
+            kernel<op::apply, cuda<Sm>, Op>::run(exec, w[e], rows, member_output<Y, Finish>{out, g.offsets + e}, again);
+        }
+    }
+    arena.template carve<std::byte>(bytes);
+}
+
+/// The general family.
 template <int Sm, class Op>
 struct grouped_product_of {
     template <class X, class Y, class Finish, class Arena>
     static void run(cuda<Sm> const& exec, device_family<Op> const& w, matrix_view<X const> const& x, device_groups const& g,
                     product_output<Y, Finish> const& out, Arena& arena) {
-        if (w.members == 0 || g.slots == 0 || w[0].rows() == 0) return;
-        matrix_view<X const> rows = x;
-        if (g.gathers) {
-            matrix_view<X> const gathered{arena.template carve<X>(g.slots, x.extent(1)), g.slots, x.extent(1)};
-            if constexpr (launches<Arena>)
-                if (!gathered.empty())
-                    launch("apply_grouped", stream_of(exec), {dim3(static_cast<unsigned>(g.slots))}, &gather_kernel<X>, x, g.row_of, gathered);
-            rows = gathered;
-        }
-        index_t bytes = 0;
-        for (index_t e = 0; e < w.members; ++e) {
-            workspace_sizer one;
-            kernel<op::apply, cuda<Sm>, Op>::run(exec, w[e], rows, member_output<Y, Finish>{out, g.offsets + e}, one);
-            bytes = maximum(bytes, one.bytes());
-        }
-        if constexpr (launches<Arena>) {
-            for (index_t e = 0; e < w.members; ++e) {
-                Arena again = arena;
-                kernel<op::apply, cuda<Sm>, Op>::run(exec, w[e], rows, member_output<Y, Finish>{out, g.offsets + e}, again);
-            }
-        }
-        arena.template carve<std::byte>(bytes);
+        run_member_by_member(exec, w, x, g, out, arena);
     }
 };
 
@@ -342,6 +352,8 @@ struct grouped_product_of<Sm, linear<prepacked<device_panel, Storage>, Preparati
     template <class X, class Out, class Arena>
     static void run(cuda<Sm> const& exec, device_family<operand> const& w, matrix_view<X const> const& x, device_groups const& g, Out const& out,
                     Arena& arena) {
+        if constexpr (stored_table_format<typename panels::format>)
+            if (!shares_columns(w)) return run_member_by_member(exec, w, x, g, out, arena);
         device_family<operand> const families[2] = {w, w};
         run_families(exec, families, 1, x, g, grouped_outputs<Out>{out, out}, arena);
     }
@@ -349,11 +361,22 @@ struct grouped_product_of<Sm, linear<prepacked<device_panel, Storage>, Preparati
     template <class X, class Out, class Arena>
     static void run_two(cuda<Sm> const& exec, device_family<operand> const& first, device_family<operand> const& second,
                         matrix_view<X const> const& x, device_groups const& g, Out const& to_first, Out const& to_second, Arena& arena) {
+        if constexpr (stored_table_format<typename panels::format>)
+            if (!shares_columns(first) || !shares_columns(second)) {
+                run_member_by_member(exec, first, x, g, to_first, arena);
+                return run_member_by_member(exec, second, x, g, to_second, arena);
+            }
         device_family<operand> const families[2] = {first, second};
         run_families(exec, families, 2, x, g, grouped_outputs<Out>{to_first, to_second}, arena);
     }
 
 private:
+    /// Whether x has the same positions for all members.
+    static bool shares_columns(device_family<operand> const& w) noexcept {
+        for (index_t e = 0; e < w.members; ++e)
+            if (w[e].storage().has_gaps()) return false;
+        return true;
+    }
     template <class X, class Out, class Arena>
     static void run_families(cuda<Sm> const& exec, device_family<operand> const (&w)[2], int count, matrix_view<X const> const& x,
                              device_groups g, grouped_outputs<Out> const& outs, Arena& arena) {
@@ -393,13 +416,13 @@ private:
             index_t const at = reinterpret_cast<std::byte const*>(&first) - reinterpret_cast<std::byte const*>(&w[0][0]);
             grouped_arguments<panels> p{{w[0].there + at, w[1].there + at}, w[0].stride, g.used, g.offsets, g.row_of, g.slots, nullptr, 0, 0, pieces, grouped_split(first.blocks()),
                                         sums, columns, make_decode_table<typename panels::format>()};
-            if (is_direct<panels>(x)) {
+            if (is_direct(first, x)) {
                 p.columns = reinterpret_cast<std::byte const*>(x.data_handle());
                 p.column_bytes = 2 * x.stride(0);
                 p.column_positions = static_cast<int>(x.extent(1));
             } else {
                 index_t const chunks = first.blocks() * 8;
-                launch("apply_grouped", stream_of(exec), {grid_of(columns * chunks)}, &column_kernel<panels, pieces, X>, x, chunks, columns * chunks,
+                launch("apply_grouped", stream_of(exec), {grid_of(columns * chunks)}, &column_kernel<panels, pieces, X>, first, x, chunks, columns * chunks,
                        reinterpret_cast<::uint4*>(prepared));
                 p.columns = reinterpret_cast<std::byte const*>(prepared);
                 p.column_bytes = 16 * chunks;

@@ -124,8 +124,8 @@ bool goes_by_strips(Panels const& w, index_t rows) noexcept {
 
 /// Whether rows of bf16 can be copied as they are.
 template <class Panels, class X>
-bool is_direct(matrix_view<X const> const& x) noexcept {
-    return std::is_same_v<X, bf16> && !Panels::format::has_offsets && Panels::sub_block >= 32 && Panels::group == Panels::group_positions &&
+bool is_direct(Panels const& w, matrix_view<X const> const& x) noexcept {
+    return std::is_same_v<X, bf16> && !Panels::format::has_offsets && Panels::sub_block >= 32 && !w.has_gaps() &&
            has_unit_stride(x) && (x.extent(0) == 1 || x.stride(0) % 8 == 0) && x.extent(1) % 8 == 0 &&
            x.extent(0) * x.stride(0) < (index_t{1} << 30) && reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
 }
@@ -139,14 +139,14 @@ void run_product_rows(cuda<Sm> const& exec, product_arguments<Panels> p, matrix_
     constexpr int weights = rounds ? 1 : weight_pieces<typename Panels::storage>;
     p.m = static_cast<int>(x.extent(0));
     p.pieces = pieces;
-    if (is_direct<Panels>(x)) {
+    if (is_direct(p.w, x)) {
         if constexpr (std::is_same_v<X, bf16>) p.columns = x.data_handle();
         p.column_bytes = static_cast<unsigned>(2 * x.stride(0));
         p.column_positions = static_cast<int>(x.extent(1));
     } else {
         index_t const chunks = p.w.blocks() * 8;
         index_t const count = p.m * pieces * chunks;
-        launch("apply", stream_of(exec), {grid_of(count)}, &column_kernel<Panels, pieces, X>, x, chunks, count,
+        launch("apply", stream_of(exec), {grid_of(count)}, &column_kernel<Panels, pieces, X>, p.w, x, chunks, count,
                reinterpret_cast<::uint4*>(columns));
         p.columns = columns;
         p.column_bytes = static_cast<unsigned>(16 * chunks);
@@ -190,8 +190,8 @@ inline constexpr bool has_tiles = Sm == 90 && std::is_same_v<Preparation, as_bf1
 
 /// Rows of bf16 whose pairs of elements are aligned.
 template <class Panels, class X>
-bool is_paired(matrix_view<X const> const& x) noexcept {
-    return std::is_same_v<X, bf16> && Panels::group == Panels::group_positions && has_unit_stride(x) &&
+bool is_paired(Panels const& w, matrix_view<X const> const& x) noexcept {
+    return std::is_same_v<X, bf16> && !w.has_gaps() && has_unit_stride(x) &&
            (x.extent(0) == 1 || x.stride(0) % 2 == 0) && x.extent(1) % 2 == 0 && reinterpret_cast<std::uintptr_t>(x.data_handle()) % 4 == 0;
 }
 
@@ -209,8 +209,8 @@ inline tile_plan plan_tiles(index_t tiles, index_t steps, index_t places) noexce
 
 /// Whether rows of bf16 are read 16 bytes at a time.
 template <class Panels, class X>
-bool is_wide(matrix_view<X const> const& x) noexcept {
-    return is_paired<Panels>(x) && Panels::sub_block == 64 && (x.extent(0) == 1 || x.stride(0) % 8 == 0) && x.extent(1) % 8 == 0 &&
+bool is_wide(Panels const& w, matrix_view<X const> const& x) noexcept {
+    return is_paired(w, x) && Panels::sub_block == 64 && (x.extent(0) == 1 || x.stride(0) % 8 == 0) && x.extent(1) % 8 == 0 &&
            reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0;
 }
 
@@ -222,12 +222,12 @@ void run_tile_columns(cuda<Sm> const& exec, tile_arguments<Panels>& p, matrix_vi
     p.part_columns = minimum(p.m, N);
     p.columns = reinterpret_cast<std::byte const*>(columns);
     index_t const rows = index_t{p.column_tiles} * p.w.blocks() * N;
-    if (is_wide<Panels>(x)) {
+    if (is_wide(p.w, x)) {
         if constexpr (std::is_same_v<X, bf16>)
             launch("apply", stream_of(exec), {grid_of(rows * 2), dim3(256), 0, true}, &wide_tile_column_kernel<N>, x,
                    static_cast<int>(p.w.blocks()), rows * 2, columns);
     } else {
-        launch("apply", stream_of(exec), {grid_of(rows * 8), dim3(256), 0, true}, &tile_column_kernel<Panels, N, X>, x, is_paired<Panels>(x),
+        launch("apply", stream_of(exec), {grid_of(rows * 8), dim3(256), 0, true}, &tile_column_kernel<Panels, N, X>, p.w, x, is_paired(p.w, x),
                static_cast<int>(p.w.blocks()), rows * 8, columns);
     }
 }
@@ -356,27 +356,21 @@ void run_panels(cuda<Sm> const& exec, Panels const& w, matrix_view<X const> cons
 template <class Panels>
 __device__ __forceinline__ float panel_value(Panels const& w, decode_table<typename Panels::format> const& table, index_t n, index_t k) {
     using format = typename Panels::format;
-    auto const at = w.locate(n, Panels::position(k));
-    std::uint32_t const word = reinterpret_cast<std::uint32_t const*>(w.data())[at.word] >> at.bit;
-    if constexpr (format::is_dense) {
-        using element = typename format::element_type;
-        if constexpr (std::is_same_v<element, float>)
-            return __uint_as_float(word);
-        else
-            return static_cast<float>(element::from_bits(static_cast<std::uint16_t>(word)));
+    if constexpr (stored_table_format<format>) {
+        return w.value(n, k);
     } else {
-        std::uint32_t const code = word & ((1u << format::bits) - 1u);
+        auto const at = w.locate(n, w.position(k));
+        std::uint32_t const word = reinterpret_cast<std::uint32_t const*>(w.data())[at.word] >> at.bit;
+        std::uint32_t const code = word & static_cast<std::uint32_t>((std::uint64_t{1} << format::bits) - 1u);
         if constexpr (format::is_integer)
             return static_cast<float>(static_cast<int>(code) - format::zero);
-        else
+        else if constexpr (!format::is_dense)
             return table.values[code];
+        else if constexpr (std::is_same_v<typename format::element_type, float>)
+            return __uint_as_float(code);
+        else
+            return static_cast<float>(format::element_type::from_bits(static_cast<std::uint16_t>(code)));
     }
-}
-
-/// Where the scale and the offset of an element are.
-template <class Panels>
-__device__ __forceinline__ index_t panel_scale_index(Panels const& w, index_t n, index_t k) {
-    return Panels::scale_index(w.groups(), n, Panels::group == 0 ? 0 : k / maximum(Panels::group, 1));
 }
 
 /// An element of W.
@@ -384,8 +378,8 @@ template <class Panels>
 __device__ __forceinline__ float panel_element(Panels const& w, decode_table<typename Panels::format> const& table, index_t n, index_t k) {
     using format = typename Panels::format;
     float value = panel_value(w, table, n, k);
-    if constexpr (!format::is_dense) {
-        index_t const i = panel_scale_index(w, n, k);
+    if constexpr (format::has_scales) {
+        index_t const i = w.scale_of(n, k);
         value *= static_cast<float>(w.scales()[i]);
         if constexpr (format::has_offsets) value += w.offsets()[i];
     }

@@ -37,7 +37,7 @@ __device__ __forceinline__ float block_reduce(float v, float neutral, Combine co
 
 /// Columns of the matrix units of rows of x, (columns, positions): 16 bytes a thread, which a lane of the product reads at once.
 template <class Panels, int Pieces, class X>
-__global__ void column_kernel(__grid_constant__ matrix_view<X const> const x, index_t chunks, index_t count, ::uint4* out) {
+__global__ void column_kernel(__grid_constant__ Panels const w, __grid_constant__ matrix_view<X const> const x, index_t chunks, index_t count, ::uint4* out) {
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
     if (i >= count) return;
     auto const column = static_cast<int>(i / chunks);
@@ -47,7 +47,7 @@ __global__ void column_kernel(__grid_constant__ matrix_view<X const> const x, in
     for (int v = 0; v < 8; ++v) {
         // Sub-blocks of 16: a lane's 4 positions of two of them side by side.
         index_t const position = Panels::sub_block == 16 ? chunk / 4 * 32 + v / 4 * 16 + chunk % 4 * 4 + v % 4 : chunk * 8 + v;
-        index_t const k = Panels::column(position);
+        index_t const k = w.column(position);
         if (k < 0 || k >= x.extent(1)) continue;
         word[v / 2] |= piece_of<Pieces>(static_cast<float>(x(column / Pieces, k)), column % Pieces) << (v % 2 * 16);
     }
@@ -56,7 +56,8 @@ __global__ void column_kernel(__grid_constant__ matrix_view<X const> const x, in
 
 /// x as operands of wgmma, (tiles of N rows, blocks, N, 128 bytes) as `ptx::matrix_descriptor` has them: 16 bytes a thread.
 template <class Panels, int N, class X>
-__global__ void tile_column_kernel(__grid_constant__ matrix_view<X const> const x, bool is_paired, int blocks, index_t count, ::uint4* out) {
+__global__ void tile_column_kernel(__grid_constant__ Panels const w, __grid_constant__ matrix_view<X const> const x, bool is_paired, int blocks, index_t count,
+                                   ::uint4* out) {
     ptx::launch_dependents();
     ptx::wait_for_prerequisites();
     index_t const i = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
@@ -77,7 +78,7 @@ __global__ void tile_column_kernel(__grid_constant__ matrix_view<X const> const 
             } else {
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    index_t const k = Panels::column(position + h);
+                    index_t const k = w.column(position + h);
                     if (k >= 0 && k < x.extent(1)) word[t] |= piece_of<1>(static_cast<float>(x(m, k)), 0) << (16 * h);
                 }
             }

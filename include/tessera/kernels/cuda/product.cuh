@@ -92,7 +92,7 @@ __device__ __forceinline__ void scale_open_group(std::byte const* stage, int ste
 /// A lane's words of a block of two panels.
 template <class Panels>
 struct code_words {
-    std::uint32_t v[2][Panels::format::width];
+    std::uint32_t v[2][maximum(Panels::format::width, 1)];
 
     __device__ __forceinline__ void load(std::byte const* block) {
         constexpr int words = Panels::format::width;
@@ -117,13 +117,13 @@ struct code_words {
 
 /// part += the products of fragment `Step` of a block, of both panels; IsFirst: part = them.
 template <int Step, bool IsFirst, int Pieces, int NT, class Panels, class Decoder>
-__device__ __forceinline__ void multiply_fragment(Decoder const& decoder, code_words<Panels> const& code, ::uint4 const (&columns)[NT],
-                                                  lane_sums<NT>& part) {
+__device__ __forceinline__ void multiply_fragment(Decoder const& decoder, code_words<Panels> const& code, typename Decoder::origin_type const (&origin)[2],
+                                                  ::uint4 const (&columns)[NT], lane_sums<NT>& part) {
     auto const piece = [&]<int P>(std::integral_constant<int, P>) {
 #pragma unroll
         for (int p = 0; p < 2; ++p) {
             std::uint32_t a[4];
-            decoder.template decode<Step, P>(code.v[p], a);
+            decoder.template decode<Step, P>(code.v[p], origin[p], a);
 #pragma unroll
             for (int t = 0; t < NT; ++t) {
                 std::uint32_t const low = Step % 2 == 0 ? columns[t].x : columns[t].z;
@@ -139,10 +139,10 @@ __device__ __forceinline__ void multiply_fragment(Decoder const& decoder, code_w
     (std::make_integer_sequence<int, Pieces>{});
 }
 
-/// Multiplies one step: adds to `total` where a group has ended, to `part` otherwise. `columns` holds its first columns, and those
-/// of `next_step` afterwards.
+/// Multiplies one step of the rows of W from `row` on: adds to `total` where a group has ended, to `part` otherwise. `columns` holds its first
+/// columns, and those of `next_step` afterwards.
 template <int NT, int Pieces, class Stage, class Panels>
-__device__ __forceinline__ void multiply_step(column_reader<NT, Panels> const& x, std::byte const* stage, int step, int next_step, int groups,
+__device__ __forceinline__ void multiply_step(column_reader<NT, Panels> const& x, Panels const& w, index_t row, std::byte const* stage, int step, int next_step, int groups,
                                               fragment_decoder<typename Panels::format, Pieces> const& decoder,
                                               column_queue<NT, Panels>& columns, lane_sums<NT>& total, lane_sums<NT>& part) {
     constexpr int SB = static_cast<int>(Panels::step_blocks);
@@ -152,16 +152,21 @@ __device__ __forceinline__ void multiply_step(column_reader<NT, Panels> const& x
     int const first_position = step * static_cast<int>(Stage::positions);
     column_batch<NT> now;
     code_words<Panels> code;
+    typename fragment_decoder<typename Panels::format, Pieces>::origin_type origin[2];
     auto const fragment = [&]<int F>(std::integral_constant<int, F>) {
         constexpr int batch = F / (2 * H);
         constexpr int half = (batch + Q) * H; // of the batch that is loaded now
-        if constexpr (F % 4 == 0) code.load(stage + F / 4 * Stage::block_bytes);
+        if constexpr (F % 4 == 0) {
+            code.load(stage + F / 4 * Stage::block_bytes);
+            origin[0] = decoder.template origin<0>(w, row, step * SB + F / 4);
+            origin[1] = decoder.template origin<1>(w, row, step * SB + F / 4);
+        }
         if constexpr (F % (2 * H) == 0) {
             now = columns.batch[batch % Q];
             x.load(half < 2 * SB ? step * SB + half / 2 : next_step * SB + (half - 2 * SB) / 2, half % 2, columns.batch[batch % Q]);
         }
         constexpr bool is_first = Stage::has_whole_groups && F * 16 % padded == 0;
-        multiply_fragment<F % 4, is_first, Pieces>(decoder, code, now.v[F / 2 % H], part);
+        multiply_fragment<F % 4, is_first, Pieces>(decoder, code, origin, now.v[F / 2 % H], part);
         if constexpr (Stage::has_whole_groups) {
             constexpr int group = (F + 1) * 16 / padded - 1;
             if constexpr ((F + 1) * 16 % padded == 0)
@@ -182,11 +187,11 @@ __device__ __forceinline__ void store_part(product_arguments<Panels> const& p, i
     int const lane = static_cast<int>(threadIdx.x) % 32;
     int const columns = p.m * p.pieces;
     float* const part = p.parts + static_cast<index_t>(static_cast<int>(blockIdx.x) + tile) * columns * 256;
-    int const row = static_cast<int>(threadIdx.x) / 32 * 32 + lane / 4;
+    int const row = static_cast<int>(threadIdx.x) / 32 * 32;
 #pragma unroll
     for (int i = 0; i < 8 * NT; ++i) {
         int const column = i / 4 % NT * 8 + lane % 4 * 2 + i % 2;
-        if (column < columns) part[column * 256 + row + i / (4 * NT) * 16 + i % 4 / 2 * 8] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
+        if (column < columns) part[column * 256 + row + i / (4 * NT) * 16 + Panels::row_of_lane(lane / 4, i % 4 / 2)] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
     }
 }
 
@@ -255,8 +260,9 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
     if constexpr (Sm >= 90 && Panels::format::has_offsets) ptx::wait_for_prerequisites();
 #pragma unroll 1
     for (int s = 0; s < Stages - 1; ++s) weights.load_next();
-    if constexpr (!Meanwhile::tables_are_there) decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
-    decoder_type const decoder{reinterpret_cast<std::uint32_t const*>(shared) + static_cast<int>(threadIdx.x) % decoder_type::copies};
+    if constexpr (!Meanwhile::tables_are_there) decoder_type::fill(p.table, p.w, shared);
+    decoder_type const decoder = decoder_type::template of<2>(shared, static_cast<int>(threadIdx.x) / 32);
+    if (unit < end) decoder.template begin_rows<2>(p.w, index_t{tile} * 256 + row);
     if constexpr (Sm >= 90 && !Panels::format::has_offsets) {
         if (!p.waits_late) ptx::wait_for_prerequisites();
         if (p.triggers_late) ptx::launch_dependents();
@@ -279,7 +285,7 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
         weights.load_next();
         std::byte const* const stage = ring + slot * stage_type::warp_bytes;
         int const next_step = step + 1 == steps ? 0 : step + 1;
-        multiply_step<NT, Pieces, stage_type, Panels>(x, stage, step, next_step, p.groups, decoder, columns, total,
+        multiply_step<NT, Pieces, stage_type, Panels>(x, p.w, index_t{tile} * 256 + row, stage, step, next_step, p.groups, decoder, columns, total,
                                                       stage_type::groups > 0 ? part : total);
         if (++slot == p.slots) slot = 0;
         if (next_step == 0 || unit + 1 == end) {
@@ -289,7 +295,10 @@ __device__ __forceinline__ void multiply_units(product_arguments<Panels> const& 
             total.clear();
         }
         step = next_step;
-        if (step == 0) ++tile;
+        if (step == 0) {
+            ++tile;
+            if (unit + 1 < end) decoder.template begin_rows<2>(p.w, index_t{tile} * 256 + row);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ template <int Sm, class Panels, int Pieces, int NT>
 struct product_stage {
     using format = typename Panels::format;
     static constexpr index_t positions = 64 * Panels::step_blocks;
-    static constexpr index_t padded = Panels::group_positions;
+    static constexpr index_t padded = format::has_scales ? Panels::group_positions : 0;
     /// Groups begin and end within a step.
     static constexpr bool has_whole_groups = padded != 0 && positions % maximum(padded, 1) == 0;
     /// Groups that a step may touch.
@@ -39,7 +39,7 @@ struct product_stage {
     static constexpr int scale_bytes = groups * 32 * static_cast<int>(sizeof(typename Panels::scale_type));
     static constexpr int offset_bytes = format::has_offsets ? groups * 32 * 4 : 0;
     static constexpr int sum_bytes = format::has_offsets ? groups * 8 * NT * 4 : 0;
-    static constexpr int warp_bytes = code_bytes + scale_bytes + offset_bytes + sum_bytes;
+    static constexpr int warp_bytes = maximum(code_bytes + scale_bytes + offset_bytes + sum_bytes, 16);
     static constexpr int bytes = 8 * warp_bytes;
 
     static constexpr int table_bytes = fragment_decoder<format, Pieces>::table_bytes;
@@ -87,6 +87,15 @@ struct product_arguments {
     bool waits_late = false;        ///< what is ahead of the kernel before this one is complete; that one itself is waited for at the end
     decode_table<typename Panels::format> table{};
 };
+
+/// Groups of a row of W whose scales are stored.
+template <class Arguments>
+__device__ __forceinline__ int stored_groups_of(Arguments const& p) {
+    if constexpr (decltype(p.w)::shares_scales)
+        return static_cast<int>(p.w.stored_groups());
+    else
+        return p.groups;
+}
 
 /// The copies of a warp's weights, unit after unit.
 template <int NT, class Stage, class Panels>
@@ -146,7 +155,7 @@ private:
         int const lane = static_cast<int>(threadIdx.x) % 32;
         int const g0 = first_group();
         int const there = p.groups - g0;
-        auto const at = static_cast<unsigned>(tile * p.groups + g0) * 256u + static_cast<unsigned>(rows);
+        int const first = tile * stored_groups_of(p);
         std::uint32_t to = slot + Stage::code_bytes;
         auto const copy = [&](auto const* from) {
             constexpr int pieces = 2 * static_cast<int>(sizeof(*from)); // of 16 bytes, of a group
@@ -155,7 +164,7 @@ private:
                 int const i = j + lane;
                 bool const is_there = Stage::groups == 1 ? i < pieces && there > 0 : i < Stage::groups * pieces && i / pieces < there;
                 if (is_there)
-                    ptx::copy_async<16>(to + i * 16, reinterpret_cast<std::byte const*>(from + at + i / pieces * 256) + i % pieces * 16);
+                    ptx::copy_async<16>(to + i * 16, reinterpret_cast<std::byte const*>(from + (static_cast<unsigned>(first + p.w.stored_group(g0 + i / pieces)) * 256u + static_cast<unsigned>(rows))) + i % pieces * 16);
             }
         };
         copy(p.w.scales());

@@ -84,15 +84,14 @@ struct made_meanwhile : nothing_meanwhile {
 };
 
 /// Leaves the sums of a warp's 32 rows where its ring was.
-template <int NT>
+template <class Panels, int NT>
 __device__ __forceinline__ void leave_sums(lane_sums<NT> const& total, int columns, float* to) {
     int const lane = static_cast<int>(threadIdx.x) % 32;
     __syncwarp(); // the ring's last stage has been read
-    to += lane / 4;
 #pragma unroll
     for (int i = 0; i < 8 * NT; ++i) {
         int const column = i / 4 % NT * 8 + lane % 4 * 2 + i % 2;
-        if (column < columns) to[column * 32 + i / (4 * NT) * 16 + i % 4 / 2 * 8] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
+        if (column < columns) to[column * 32 + i / (4 * NT) * 16 + Panels::row_of_lane(lane / 4, i % 4 / 2)] = total.v[i / (4 * NT)][i / 4 % NT][i % 4];
     }
 }
 
@@ -110,7 +109,7 @@ __device__ __forceinline__ void multiply_side(Side const& side, int warps, std::
     if (warp < warps)                            // there may be more (own_warps)
         multiply_units<Sm, typename Side::panels, 1, NT, stage_type::stages>(
             p, shared, p.cut.first(slice), p.cut.first(slice + 1), block / side.blocks * 32,
-            [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
+            [&](int, lane_sums<NT> const& total) { leave_sums<typename Side::panels>(total, p.m, rings + warp * of_warp); });
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < 32 * p.m; i += static_cast<int>(blockDim.x)) {
         float sum = 0.0f;
@@ -178,7 +177,7 @@ __device__ __forceinline__ void multiply_strip(strip_arguments<Panels> const& a,
     };
     if constexpr (own_warps<Out> > 0) {
         using decoder_type = fragment_decoder<typename Panels::format, 1>;
-        decoder_type::fill(p.table, reinterpret_cast<std::uint32_t*>(shared));
+        decoder_type::fill(p.table, p.w, shared);
         if constexpr (decoder_type::table_bytes > 0) __syncthreads();
         if (int const thread = static_cast<int>(threadIdx.x) - 32 * a.warps; thread >= 0) {
             make(out, thread, 32 * own_warps<Out>, p.waits_late);
@@ -240,7 +239,7 @@ strip_kernel(__grid_constant__ strip_arguments<Panels> const a, __grid_constant_
     int const own_rows = 32 * Strips / a.blocks; // of each block of a cluster
     own_place const own_at{32 * static_cast<index_t>(strip), rank * own_rows, own_rows, own};
     multiply_strip<Sm, NT, Stages>(a, out, shared, first + p.cut.first(slice), first + p.cut.first(slice + 1), row, own_at,
-                                   [&](int, lane_sums<NT> const& total) { leave_sums<NT>(total, p.m, rings + warp * of_warp); });
+                                   [&](int, lane_sums<NT> const& total) { leave_sums<Panels>(total, p.m, rings + warp * of_warp); });
     if constexpr (Sm >= 90)
         if (p.waits_late) ptx::wait_for_prerequisites();
     float* const u = own + (has_own_sums<Out> ? sums : 0);

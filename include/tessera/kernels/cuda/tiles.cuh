@@ -41,7 +41,7 @@ struct tile_stage {
     static constexpr int rows = 64 * tile_warpgroups<N>;
     static constexpr int blocks = static_cast<int>(Panels::step_blocks);
     static constexpr int positions = 64 * blocks;
-    static constexpr int padded = static_cast<int>(Panels::group_positions);
+    static constexpr int padded = format::has_scales ? static_cast<int>(Panels::group_positions) : 0;
     static constexpr int divisor = padded == 0 ? 1 : padded;
     /// Groups end where steps do, or divide them.
     static constexpr bool serves = padded == 0 || padded % positions == 0 || (positions % divisor == 0 && (64 % divisor == 0 || padded % 64 == 0));
@@ -123,13 +123,13 @@ struct tile_producer {
         constexpr int pieces = shares == 1 ? 1 : stage::blocks;
         constexpr int piece = stage::blocks / pieces * stage::block_bytes;
 #pragma unroll
-        for (int b = 0; b < pieces; ++b) ptx::copy_bulk(to + stage::codes_at + b * piece, codes + b * block_bytes, piece, barrier);
+        for (int b = 0; b < (piece > 0 ? pieces : 0); ++b) ptx::copy_bulk(to + stage::codes_at + b * piece, codes + b * block_bytes, piece, barrier);
         if constexpr (stage::groups > 0) {
-            index_t const from = (static_cast<index_t>(tile) * p.groups + first_group(at.step)) * 256 + stage::rows * rank;
             for (int g = 0; g < count; ++g) {
-                ptx::copy_bulk(to + stage::scales_at + g * stage::scale_bytes, p.w.scales() + from + g * 256, stage::scale_bytes, barrier);
+                index_t const from = (index_t{tile} * stored_groups_of(p) + p.w.stored_group(first_group(at.step) + g)) * 256 + stage::rows * rank;
+                ptx::copy_bulk(to + stage::scales_at + g * stage::scale_bytes, p.w.scales() + from, stage::scale_bytes, barrier);
                 if constexpr (stage::offset_bytes > 0)
-                    ptx::copy_bulk(to + stage::offsets_at + g * stage::offset_bytes, p.w.offsets() + from + g * 256, stage::offset_bytes, barrier);
+                    ptx::copy_bulk(to + stage::offsets_at + g * stage::offset_bytes, p.w.offsets() + from, stage::offset_bytes, barrier);
             }
         }
     }
@@ -179,17 +179,18 @@ struct tile_consumer {
     tile_arguments<Panels> const& p;
     std::byte const* ring;
     std::uint32_t full;
+    int rank; ///< of the blocks that share the tile's rows of W
     decoder_type decoder;
 
     static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
     static __device__ __forceinline__ int panel() { return static_cast<int>(threadIdx.x) / 32 - 4; }
 
-    static constexpr int words = Panels::format::width; ///< of a lane in a block
+    static constexpr int words = maximum(Panels::format::width, 1); ///< of a lane in a block
     /// The lane's words of a block; `block` is where its panel's first ones are.
     __device__ __forceinline__ static void load(std::byte const* block, std::uint32_t (&word)[words]) {
         constexpr auto chunk_words = static_cast<int>(Panels::chunk_bytes / 4);
 #pragma unroll
-        for (int c = 0; c < words / chunk_words; ++c) {
+        for (int c = 0; c < Panels::format::width / chunk_words; ++c) {
             auto const* const from = reinterpret_cast<std::uint32_t const*>(
                 block + panel() * static_cast<int>(Panels::panel_block_bytes) + (c * 32 + lane()) * static_cast<int>(Panels::chunk_bytes));
             if constexpr (chunk_words == 4) {
@@ -201,11 +202,15 @@ struct tile_consumer {
             }
         }
     }
-    __device__ __forceinline__ void decode(std::uint32_t const (&word)[words], tile_fragments& to) const {
-        decoder.template decode<0, 0>(word, to.v[0]);
-        decoder.template decode<1, 0>(word, to.v[1]);
-        decoder.template decode<2, 0>(word, to.v[2]);
-        decoder.template decode<3, 0>(word, to.v[3]);
+    /// The first row of this warp's panel.
+    __device__ __forceinline__ index_t first_row(int tile) const { return index_t{tile / p.column_tiles} * 256 + stage::rows * rank + 16 * panel(); }
+    /// The fragments of a block of a step of a tile.
+    __device__ __forceinline__ void decode(std::uint32_t const (&word)[words], int tile, int step, int block, tile_fragments& to) const {
+        auto const origin = decoder.template origin<0>(p.w, first_row(tile), step * stage::blocks + block);
+        decoder.template decode<0, 0>(word, origin, to.v[0]);
+        decoder.template decode<1, 0>(word, origin, to.v[1]);
+        decoder.template decode<2, 0>(word, origin, to.v[2]);
+        decoder.template decode<3, 0>(word, origin, to.v[3]);
     }
 
     /// Scales of this lane's rows.
@@ -296,7 +301,8 @@ struct tile_consumer {
         if (units > 0) {
             ptx::wait_barrier(full + 8 * slot, parity);
             load_words(slot, word);
-            decode(word[0], a[0]);
+            decoder.template begin_rows<1>(p.w, first_row(at.tile));
+            decode(word[0], at.tile, at.step, 0, a[0]);
         }
 #pragma unroll 1
         for (int left = units; left > 0;) {
@@ -312,7 +318,7 @@ struct tile_consumer {
                 if constexpr (B == 2) {
                     multiply<0>(here, step, adds, a[0], total, sums);
                     if constexpr (tile_blocks<N> > 1) ptx::wait_group<1>(); // keeps decoding behind the products: 4 % faster
-                    decode(word[B - 1], a[B - 1]);
+                    decode(word[B - 1], at.tile, step, B - 1, a[B - 1]);
                     if constexpr (stage::has_groups && stage::padded <= 64) {
                         ptx::wait_group<0>();
                         scale_if_there(here, step, 63 / stage::divisor, total, sums);
@@ -323,7 +329,9 @@ struct tile_consumer {
                 if (step + 1 < end || left > 0) {
                     ptx::wait_barrier(full + 8 * next, parity);
                     load_words(next, word);
-                    decode(word[0], a[0]);
+                    bool const ends = step + 1 == end;
+                    if (ends) decoder.template begin_rows<1>(p.w, first_row(at.tile + 1));
+                    decode(word[0], ends ? at.tile + 1 : at.tile, ends ? 0 : step + 1, 0, a[0]);
                 }
                 float2 scales;
                 if constexpr (stage::has_groups) scales = scales_of(here, stage::groups - 1);
@@ -364,11 +372,11 @@ __device__ __forceinline__ void store_tile(tile_arguments<Panels> const& p, int 
     int const left = p.m - tile % p.column_tiles * N;
     float* const part = p.parts + static_cast<index_t>(static_cast<int>(blockIdx.x) / tile_blocks<N> + tile) * p.part_columns * 256 +
                         64 * tile_warpgroups<N> * rank;
-    int const row = (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane / 4;
+    int const row = (static_cast<int>(threadIdx.x) / 32 - 4) * 16;
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) {
         int const column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        if (column < left) part[column * 256 + row + i % 4 / 2 * 8] = sums[i];
+        if (column < left) part[column * 256 + row + Panels::row_of_lane(lane / 4, i % 4 / 2)] = sums[i];
     }
 }
 
@@ -386,10 +394,10 @@ template <class Panels, int N, class Out>
 __device__ __forceinline__ void finish_rows(tile_arguments<Panels> const& p, index_t row, int m0, float const (&sums)[N / 2], Out const& out) {
     using format = typename Panels::format;
     int const lane = static_cast<int>(threadIdx.x) % 32;
-    row += (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane / 4;
+    row += (static_cast<int>(threadIdx.x) / 32 - 4) * 16;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        index_t const n = row + 8 * h;
+        index_t const n = row + Panels::row_of_lane(lane / 4, h);
         if (n >= p.w.rows()) continue;
         auto const of_row = output_row(out, n);
 #pragma unroll
@@ -422,7 +430,7 @@ tile_kernel(__grid_constant__ tile_arguments<Panels> const p, __grid_constant__ 
         }
         ptx::fence_barrier_init();
     }
-    decoder::fill(p.table, reinterpret_cast<std::uint32_t*>(table));
+    decoder::fill(p.table, p.w, table);
     if constexpr (shares == 1)
         __syncthreads();
     else
@@ -440,7 +448,7 @@ tile_kernel(__grid_constant__ tile_arguments<Panels> const p, __grid_constant__ 
     } else {
         ptx::take_registers<(shares == 1 ? 112 : 232)>();
         tile_consumer<Panels, N> const consumer{
-            p, tile_memory, full, decoder{reinterpret_cast<std::uint32_t const*>(table) + static_cast<int>(threadIdx.x) % decoder::copies}};
+            p, tile_memory, full, static_cast<int>(rank), decoder::template of<1>(table, static_cast<int>(threadIdx.x) / 32 - 4)};
         consumer.run(at, units, [&](int tile, float const(&sums)[N / 2]) {
             if (p.is_whole)
                 finish_rows<Panels, N>(p, index_t{tile / p.column_tiles} * 256 + stage::rows * rank, tile % p.column_tiles * N, sums, out);

@@ -156,10 +156,10 @@ struct wide_consumer {
     template <int B>
     __device__ __forceinline__ void decode() {
         decoder_type const decoder{nullptr};
-        decoder.template decode<0, 0>(word[B], a[B].v[0]);
-        decoder.template decode<1, 0>(word[B], a[B].v[1]);
-        decoder.template decode<2, 0>(word[B], a[B].v[2]);
-        decoder.template decode<3, 0>(word[B], a[B].v[3]);
+        decoder.template decode<0, 0>(word[B], {}, a[B].v[0]);
+        decoder.template decode<1, 0>(word[B], {}, a[B].v[1]);
+        decoder.template decode<2, 0>(word[B], {}, a[B].v[2]);
+        decoder.template decode<3, 0>(word[B], {}, a[B].v[3]);
         if (hides_any) {
 #pragma unroll
             for (int i = 0; i < 16; ++i)
