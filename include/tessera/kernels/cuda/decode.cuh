@@ -113,6 +113,8 @@ struct fragment_decoder {
     /// Copies of a table: lane l reads the copy l % copies.
     static constexpr int copies = Pieces == 1 ? 32 : 8;
     static constexpr int table_bytes = is_looked_up ? Pieces * entries * copies * 4 : 0;
+    /// Whether it reads memory, and wants what shared memory leaves of the first-level cache.
+    static constexpr bool gathers = false;
 
     std::uint32_t const* table = nullptr; // of this lane's copy
 

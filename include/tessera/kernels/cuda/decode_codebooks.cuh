@@ -19,6 +19,7 @@ struct fragment_decoder<device_format<vector_codebooks>, Pieces> {
     using panels = prepacked<device_panel, vector_codebooks>;
     static constexpr int copies = 1;
     static constexpr int table_bytes = 0;
+    static constexpr bool gathers = true;
 
     template <int WarpPanels>
     __device__ static fragment_decoder of(std::byte*, int) {

@@ -42,6 +42,7 @@ struct fragment_decoder<Format, Pieces> {
     /// Bytes for a panel of 16 rows of a warp, and for the 16 panels that the warps of a block have.
     static constexpr int panel_bytes = home == table_home::lanes ? 128 << bits : home == table_home::rows ? 32 << bits : 0;
     static constexpr int table_bytes = home == table_home::shared ? copies * once : 16 * panel_bytes;
+    static constexpr bool gathers = home == table_home::stored;
 
     std::byte* table = nullptr; // of this lane's copy, or of its warp's rows
 

@@ -73,7 +73,7 @@ struct early_output : product_output<float, no_epilogue> {
 template <int Sm, class Base, class A, class X>
 bool runs_beside(Base const& w, A const& a, matrix_view<X const> const& x) noexcept {
     if constexpr (Sm >= 90 && std::is_same_v<A, linear<prepacked<device_panel, matrix_view<bf16 const>>, as_bf16>>)
-        return is_direct<std::remove_cvref_t<decltype(w)>>(x) && is_direct<std::remove_cvref_t<decltype(a.storage())>>(x) &&
+        return is_direct(w, x) && is_direct(a.storage(), x) &&
                goes_by_strips<Sm, std::remove_cvref_t<decltype(a.storage())>, as_bf16>(a.storage(), x.extent(0));
     else
         return false;

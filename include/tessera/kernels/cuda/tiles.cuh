@@ -61,7 +61,8 @@ struct tile_stage {
     using decoder = fragment_decoder<format, 1>;
     static constexpr int barrier_bytes = 256;
     static constexpr int of_memory = (226 * 1024 - barrier_bytes - decoder::table_bytes) / bytes;
-    static constexpr int stages = of_memory < 16 ? of_memory : 16;
+    static constexpr int most = decoder::gathers ? 3 : 16;
+    static constexpr int stages = of_memory < most ? of_memory : most;
     static constexpr int shared_bytes = stages * bytes + decoder::table_bytes + barrier_bytes;
 };
 
