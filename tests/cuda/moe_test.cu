@@ -235,11 +235,13 @@ TEST_CASE("grouped products") {
 TEST_CASE("grouped products of look-ups") {
     std::vector<tessera_test::random_tables<4, ts::per_tensor>> tables;
     std::vector<tessera_test::random_tables<3, ts::per_channel, float>> rows;
+    std::vector<tessera_test::random_tables<7, ts::per_channel>> wide_rows;
     std::vector<tessera_test::random_grid_codes<4, 8>> grids, uneven;
     std::vector<tessera_test::random_vectors<8, 6, 4>> vectors;
     for (std::uint64_t g = 0; g < 3; ++g) {
         tables.emplace_back(51, 70, g);
         rows.emplace_back(51, 70, g);
+        wide_rows.emplace_back(51, 70, g);
         grids.emplace_back(51, 200, g);
         uneven.emplace_back(51, 201, g);
         vectors.emplace_back(51, 201, g);
@@ -247,6 +249,9 @@ TEST_CASE("grouped products of look-ups") {
     check_family([&](std::size_t g) { return ts::linear{tables[g].view()}; });
     check_family([&](std::size_t g) { return ts::linear{rows[g].view()}; });
     check_family([&](std::size_t g) { return ts::linear{grids[g].view()}; });
+    check_family([&](std::size_t g) { return ts::linear{rows[g].view(), ts::as_bf16{}}; });
+    check_family([&](std::size_t g) { return ts::linear{wide_rows[g].view(), ts::as_bf16{}}; });
+    check_family([&](std::size_t g) { return ts::linear{vectors[g].view(), ts::as_bf16{}}; });
     check_family([&](std::size_t g) { return ts::linear{uneven[g].view()}; });
     check_family([&](std::size_t g) { return ts::linear{vectors[g].view()}; });
 }
