@@ -15,7 +15,8 @@
 /// to it. Any other `tile_storage`, and look-ups of more than 16 bits or of other dimensions than 1, 2, 4 and 8, become the float32 numbers that
 /// they stand for.
 ///
-/// Numbers of tables that are not finite make the sums of their rows so; they reach no other row.
+/// Numbers of tables that are not finite make the sums so of the rows that have them. They reach other rows only as padding, which meets
+/// x = 0: a table without a finite entry, what is left of a row's last point, and a first centroid where VPTQ's columns are padded.
 ///
 /// Errors: those of `place`; 2^24 rows or more of VPTQ (shape_error). The host holds the device's bytes meanwhile, of pyramids an int8 for every
 /// weight besides, of what becomes numbers a float.

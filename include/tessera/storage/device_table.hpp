@@ -21,7 +21,6 @@
 #include "vector_storage.hpp"
 
 #include <cmath>
-#include <cstring>
 
 namespace tessera::inline TESSERA_ABI {
 

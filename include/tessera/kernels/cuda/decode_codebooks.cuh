@@ -17,7 +17,6 @@ template <int Pieces>
 struct fragment_decoder<device_format<vector_codebooks>, Pieces> {
     using format = device_format<vector_codebooks>;
     using panels = prepacked<device_panel, vector_codebooks>;
-    static constexpr int copies = 1;
     static constexpr int table_bytes = 0;
     static constexpr bool gathers = true;
 
